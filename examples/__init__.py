@@ -1,0 +1,1 @@
+"""Programs written with Resolute, to read and to run."""

@@ -1,0 +1,90 @@
+"""Resolute: durable flows for Python on Redis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resolute.client import Client, FlowRun
+from resolute.errors import (
+    ConfigurationError,
+    ErrorInfo,
+    FlowCancelled,
+    FlowDefinitionError,
+    FlowFailed,
+    FlowTerminated,
+    IdConflict,
+    InvalidInput,
+    MissingOutput,
+    NodeTimeout,
+    NotEncodable,
+    PayloadTooLarge,
+    ResoluteError,
+    RetryAfter,
+    ServerUnsuitable,
+    StoreError,
+    StoreUnavailable,
+    TerminalError,
+    UnknownFlow,
+    UnknownRun,
+)
+from resolute.model.builder import FlowBuilder
+from resolute.model.flow import Flow
+from resolute.model.nodes import AsyncNode, Node, SyncNode, node
+from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
+from resolute.model.state import FlowState
+from resolute.model.triggers import manual, schedule
+from resolute.status import NodeStatus, RunStatus
+
+if TYPE_CHECKING:
+    from resolute_worker import Worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncNode",
+    "Client",
+    "ConfigurationError",
+    "ErrorInfo",
+    "Flow",
+    "FlowBuilder",
+    "FlowCancelled",
+    "FlowDefinitionError",
+    "FlowFailed",
+    "FlowRun",
+    "FlowState",
+    "FlowTerminated",
+    "IdConflict",
+    "InvalidInput",
+    "MissingOutput",
+    "Node",
+    "NodeStatus",
+    "NodeTimeout",
+    "NotEncodable",
+    "PayloadTooLarge",
+    "RateLimit",
+    "ResoluteError",
+    "RetryAfter",
+    "RetryPolicy",
+    "RunStatus",
+    "ServerUnsuitable",
+    "SharedRateLimit",
+    "StoreError",
+    "StoreUnavailable",
+    "SyncNode",
+    "TerminalError",
+    "UnknownFlow",
+    "UnknownRun",
+    "Worker",
+    "manual",
+    "node",
+    "schedule",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The one name that points up: a worker is a program, but a user looks for it here.
+    if name == "Worker":
+        from resolute_worker import Worker
+
+        return Worker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

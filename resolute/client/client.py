@@ -1,0 +1,248 @@
+"""The client: what an application holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, TypeVar, overload
+
+from resolute.client.directory import Directory, choose_queue, encode_input
+from resolute.client.history import read_fields
+from resolute.client.retrying import plan_retry
+from resolute.client.run import FlowRun, RunInfo
+from resolute.client.watcher import Watcher
+from resolute.errors import ErrorInfo, IdConflict, ResoluteError, UnknownRun
+from resolute.ids import check_run_id, new_run_id
+from resolute.model.flow import Flow
+from resolute.status import OPEN, TERMINAL, Code, RunStatus
+from resolute.store import runs
+from resolute.store.nodes import chunks
+from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
+
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+
+MAX_RETRIES_OF_ONE = 10_000
+
+
+class Client:
+    """Starts runs and follows them; made by `Client.connect`."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.directory = Directory(store)
+        self.watcher = Watcher(store)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(
+        cls,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        patience: float = 10.0,
+    ) -> AsyncIterator[Client]:
+        """A client for as long as the `async with` lasts.
+
+        Without `url` and `namespace`: RESOLUTE_REDIS and RESOLUTE_NAMESPACE, else
+        redis://localhost:6379/0 and "resolute". `patience` (s) is how long a call outlasts a
+        Redis that is away, before it raises StoreUnavailable.
+        """
+        client = await cls.open(url, namespace=namespace, patience=patience)
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    @classmethod
+    async def open(
+        cls,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        patience: float = 10.0,
+    ) -> Client:
+        """Like `connect`, for who closes it himself."""
+        store = await Store.open(
+            url or os.environ.get("RESOLUTE_REDIS", DEFAULT_URL),
+            namespace or os.environ.get("RESOLUTE_NAMESPACE", DEFAULT_NAMESPACE),
+            name="resolute-client",
+            patience=patience,
+        )
+        return cls(store)
+
+    async def close(self) -> None:
+        await self.watcher.close()
+        await self.store.close()
+
+    @overload
+    async def start(
+        self, flow: Flow[I, O], input: I | None = None, *, id: str | None = None,
+        queue: str | None = None,
+    ) -> FlowRun[O]: ...  # fmt: skip
+    @overload
+    async def start(
+        self, flow: str, input: Any = None, *, id: str | None = None, queue: str | None = None
+    ) -> FlowRun[Any]: ...
+    async def start(
+        self,
+        flow: Flow[Any, Any] | str,
+        input: Any = None,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+    ) -> FlowRun[Any]:
+        """Start a run; the same `id` with the same flow and input is the same run.
+
+        Raises UnknownFlow, InvalidInput, IdConflict, ValueError for an unusable id,
+        StoreUnavailable (it may or may not have started: the same call again is safe).
+        """
+        ids = None if id is None else [id]
+        return (await self.start_many(flow, [input], ids=ids, queue=queue))[0]
+
+    @overload
+    async def start_many(
+        self, flow: Flow[I, O], inputs: Sequence[I], *, ids: Sequence[str] | None = None,
+        queue: str | None = None,
+    ) -> list[FlowRun[O]]: ...  # fmt: skip
+    @overload
+    async def start_many(
+        self, flow: str, inputs: Sequence[Any], *, ids: Sequence[str] | None = None,
+        queue: str | None = None,
+    ) -> list[FlowRun[Any]]: ...  # fmt: skip
+    async def start_many(
+        self,
+        flow: Flow[Any, Any] | str,
+        inputs: Sequence[Any],
+        *,
+        ids: Sequence[str] | None = None,
+        queue: str | None = None,
+    ) -> list[FlowRun[Any]]:
+        """Start a run for each input, in few calls. Raises what `start` does."""
+        if ids is not None and len(ids) != len(inputs):
+            raise ValueError(f"ids: expected {len(inputs)}, one for each input, got {len(ids)}")
+        name = flow.name if isinstance(flow, Flow) else flow
+        offered = await self.directory.offered(name)
+        chosen = choose_queue(name, offered, queue)
+        starts: dict[int, list[runs.Start]] = {}
+        names = [check_run_id(i) for i in ids] if ids else [new_run_id() for _ in inputs]
+        for flow_id, value in zip(names, inputs, strict=True):
+            start = runs.Start(flow_id, name, chosen, encode_input(flow, offered, value))
+            starts.setdefault(self.store.keys.of(flow_id).number, []).append(start)
+        for number, batch in starts.items():
+            await self._send(number, batch)
+        result_type = flow.result_type if isinstance(flow, Flow) else Any
+        return [FlowRun(self, flow_id, result_type) for flow_id in names]
+
+    async def _send(self, number: int, starts: Sequence[runs.Start]) -> None:
+        partition = self.store.keys.partitions[number]
+        for batch in chunks(starts, lambda start: len(start.input)):
+            codes = await runs.start(self.store, partition, batch, 0)
+            for start, code in zip(batch, codes, strict=True):
+                if code == Code.CONFLICT:
+                    raise IdConflict(start.id)
+                if code not in (Code.OK, Code.EXISTS):
+                    raise ResoluteError(f"run {start.id!r} was not started: {code}")
+
+    async def get(self, id: str) -> FlowRun[Any]:
+        """The run of that id. Raises UnknownRun."""
+        if await runs.read_header(self.store, id) is None:
+            raise UnknownRun(id)
+        return FlowRun(self, id)
+
+    async def list(
+        self,
+        *,
+        status: RunStatus | str | None = None,
+        flow: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[RunInfo]:
+        """Runs, newest first (by their start, ended ones by their end).
+
+        `after` is the id of the last run of the page before.
+        """
+        wanted = RunStatus(status) if status is not None else None
+        ceiling = await self._ceiling(after)
+        ids: list[tuple[float, str]] = []
+        for index in self._indexes(wanted, flow):
+            rows = await self.store.execute(
+                "ZRANGE", index, ceiling, "-inf", "BYSCORE", "REV", "LIMIT", 0, limit * 2 + 1,
+                "WITHSCORES",
+            )  # fmt: skip
+            ids += [(float(s), str(n, "utf-8")) for n, s in zip(rows[::2], rows[1::2], strict=True)]
+        ids.sort(reverse=True)
+        if after is not None:
+            names = [name for _, name in ids]
+            ids = ids[names.index(after) + 1 :] if after in names else ids
+        headers = await runs.read_headers(self.store, [name for _, name in ids])
+        found = [RunInfo.of(h) for h in headers if h and (wanted is None or h.status == wanted)]
+        return found[:limit]
+
+    async def _ceiling(self, after: str | None) -> str:
+        if after is None:
+            return "+inf"
+        header = await runs.read_header(self.store, after)
+        if header is None:
+            raise UnknownRun(after)
+        return str(round((header.ended or header.started) * 1000))
+
+    def _indexes(self, status: RunStatus | None, flow: str | None) -> list[str]:
+        wanted = [status] if status is not None else [RunStatus.RUNNING, *TERMINAL]
+        found: list[str] = []
+        for partition in self.store.keys.partitions:
+            for one in wanted:
+                if one in OPEN:
+                    found.append(partition.open_of(flow) if flow else partition.open)
+                else:
+                    found.append(partition.ended(one, flow or ""))
+        return found
+
+    async def cancel(self, id: str, reason: str = "") -> bool:
+        """Cancel a run; what completed is compensated. False where it had ended or is failing.
+
+        Raises UnknownRun.
+        """
+        return await self._stop(id, "Cancelled", reason, terminate=False)
+
+    async def terminate(self, id: str, reason: str = "") -> bool:
+        """End a run at once, without compensation. False where it had ended. Raises UnknownRun."""
+        return await self._stop(id, "Terminated", reason, terminate=True)
+
+    async def _stop(self, id: str, kind: str, reason: str, *, terminate: bool) -> bool:
+        error = ErrorInfo(kind, reason or "by a client")
+        code = await runs.cancel(self.store, id, error, terminate=terminate)
+        if code == Code.GONE:
+            raise UnknownRun(id)
+        return code == Code.OK
+
+    async def retry(self, id: str, *, number: int | None = None) -> FlowRun[Any]:
+        """Start an ended run anew from its failed step, or from the first compensated one.
+
+        The new run is ``<id>/~<number>``; the same number twice is the same run. Without one, the
+        next that is free. Raises UnknownRun; ResoluteError for a run that has not ended, or
+        completed.
+        """
+        header = await runs.read_header(self.store, id)
+        if header is None:
+            raise UnknownRun(id)
+        if not header.status.is_terminal or header.status is RunStatus.COMPLETED:
+            raise ResoluteError(f"run {id!r} is {header.status}: only a failed one can be retried")
+        plan = await self.directory.plan(header.plan) if header.plan else None
+        if plan is None:
+            raise ResoluteError(f"run {id!r} ended before it began: start it anew")
+        base = id.partition("/~")[0]
+        fields = await read_fields(
+            self.store, id, "s:", "n:", "u:", "ui:", "uo:", "ux:", "o:", "x:"
+        )
+        resumption = plan_retry(header, plan, fields)
+        numbers = [number] if number is not None else range(1, MAX_RETRIES_OF_ONE)
+        for n in numbers:
+            target = f"{base}/~{n}"
+            code = await runs.retry(self.store, header, target, resumption.drop, resumption.fields)
+            if code == Code.OK or (code == Code.EXISTS and number is not None):
+                return FlowRun(self, target)
+            if code == Code.GONE:
+                raise UnknownRun(id)
+        raise ResoluteError(f"run {id!r} could not be retried")

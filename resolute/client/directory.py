@@ -1,0 +1,117 @@
+"""What a client must know of a flow before it starts a run: its plan, its queue, its input."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from resolute.errors import ConfigurationError, InvalidInput, UnknownFlow
+from resolute.model import codec
+from resolute.model.flow import Flow
+from resolute.model.plan import Plan
+from resolute.store import registry
+from resolute.store.store import Store
+
+FRESH = 2.0  # s
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A flow as it is offered now. `queues` are those of its live workers, or of the last one."""
+
+    plan: Plan
+    queues: tuple[str, ...]
+    read: float
+
+
+class Directory:
+    """Offers by flow name, read again when they are no longer fresh; plans by hash, for ever."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._offers: dict[str, Offered] = {}
+        self._plans: dict[str, Plan | None] = {}
+
+    async def offered(self, name: str) -> Offered:
+        """Raises UnknownFlow where no worker ever offered it."""
+        known = self._offers.get(name)
+        if known is not None and time.monotonic() - known.read < FRESH:
+            return known
+        offer = await registry.offered_flow(self._store, name)
+        plan = await self.plan(offer.plan) if offer else None
+        if offer is None or plan is None:
+            raise UnknownFlow(name, await registry.offered_flows(self._store))
+        live = (await registry.processes(self._store)).values()
+        queues = tuple(sorted({p.queue for p in live if name in p.flows})) or (offer.queue,)
+        found = self._offers[name] = Offered(plan, queues, time.monotonic())
+        return found
+
+    async def plan(self, plan_hash: str) -> Plan | None:
+        plan = self._plans.get(plan_hash)
+        if plan is None:
+            plan = self._plans[plan_hash] = await registry.load_plan(self._store, plan_hash)
+        return plan
+
+
+def choose_queue(name: str, offered: Offered, queue: str | None) -> str:
+    """The queue of a new run. Raises ConfigurationError where it must be named."""
+    if queue:
+        return queue
+    if offered.plan.queue:
+        return offered.plan.queue
+    if len(offered.queues) > 1:
+        raise ConfigurationError(
+            f"flow {name!r} is offered on the queues {', '.join(offered.queues)}: give queue="
+        )
+    return offered.queues[0]
+
+
+def encode_input(flow: Flow[Any, Any] | str, offered: Offered, value: Any) -> bytes:
+    """The encoded input. Raises InvalidInput, NotEncodable, PayloadTooLarge."""
+    if isinstance(flow, Flow):
+        return _encode_typed(flow, value)
+    schema = offered.plan.input_schema
+    if value is None and schema and not _allows_null(schema):
+        value = {}
+    _validate(flow, schema, value)
+    return codec.encode(value, what="input")
+
+
+def _encode_typed(flow: Flow[Any, Any], value: Any) -> bytes:
+    expected = flow.input_type
+    if value is None and isinstance(expected, type) and expected is not type(None):
+        try:
+            value = expected()
+        except TypeError as error:
+            raise InvalidInput(flow.name, f"expected a {expected.__name__}: {error}") from None
+    data = codec.encode(value, what="input", max_payload=flow.max_payload)
+    try:
+        codec.decode(data, expected)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(flow.name, str(error)) from None
+    return data
+
+
+def _allows_null(schema: dict[str, Any]) -> bool:
+    kinds = [schema, *schema.get("anyOf", ())]
+    return any(kind.get("type") == "null" for kind in kinds)
+
+
+def _validate(name: str, schema: dict[str, Any], value: Any) -> None:
+    if not schema:
+        return
+    import jsonschema  # only a client that has no flow code needs it
+
+    try:
+        plain = msgspec.to_builtins(value)
+    except (TypeError, ValueError):
+        return  # the codec says what is wrong with it, with its path
+    validator = jsonschema.Draft202012Validator(schema)
+    errors = sorted(validator.iter_errors(plain), key=lambda error: list(error.absolute_path))
+    if errors:
+        worst = errors[0]
+        path = "$" + "".join(f"[{part!r}]" for part in worst.absolute_path)
+        raise InvalidInput(name, f"{worst.message} - at `{path}`")

@@ -1,0 +1,109 @@
+"""What happened in a run, read from its hash: every node instance with its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from resolute.model.messages import NodeRecord
+from resolute.model.plan import NodePlan, Plan
+from resolute.status import NodeStatus
+from resolute.store import runs
+from resolute.store.runs import Header
+from resolute.store.store import Store
+
+CHUNK = 1000
+
+
+class StepEntry:
+    """A dispatched step: ``s:<seq>`` is pc|undo|time in ms."""
+
+    __slots__ = ("at", "pc", "seq", "undo")
+
+    def __init__(self, seq: int, value: bytes) -> None:
+        pc, undo, at = value.split(b"|")
+        self.seq, self.pc, self.undo, self.at = seq, int(pc), int(undo), int(at) / 1000
+
+
+async def read_fields(store: Store, flow_id: str, *prefixes: str) -> dict[str, bytes]:
+    """The fields of a run's hash whose name begins so."""
+    key = store.keys.of(flow_id).flow(flow_id)
+    names = [str(name, "utf-8") for name in await store.execute("HKEYS", key)]
+    wanted = [name for name in names if name.startswith(prefixes)]
+    found: dict[str, bytes] = {}
+    for at in range(0, len(wanted), CHUNK):
+        batch = wanted[at : at + CHUNK]
+        values = await store.execute("HMGET", key, *batch)
+        found.update({n: v for n, v in zip(batch, values, strict=True) if v is not None})
+    return found
+
+
+def steps_of(fields: Mapping[str, bytes]) -> list[StepEntry]:
+    """The dispatched steps in order."""
+    steps = [StepEntry(int(n[2:]), v) for n, v in fields.items() if n.startswith("s:")]
+    return sorted(steps, key=lambda step: step.seq)
+
+
+async def read_history(store: Store, header: Header, plan: Plan) -> list[NodeRecord]:
+    """Every node instance of a run, in order of dispatch."""
+    fields = await read_fields(store, header.id, "n:", "s:", "x:", "u:", "ux:")
+    history: list[NodeRecord] = []
+    for step in steps_of(fields):
+        nodes = plan.step(step.pc).nodes
+        indices: Sequence[int] = range(len(nodes))
+        if step.undo:
+            indices = [runs.parse_undo(fields[f"u:{step.undo}"])[1]]
+        for index in indices:
+            node = nodes[index]
+            undone = ""
+            if step.undo and node.compensation is not None:
+                node, undone = node.compensation, node.name
+            error_field = f"ux:{step.undo}" if step.undo else f"x:{node.key}"
+            history.append(
+                _record(
+                    step,
+                    index,
+                    node,
+                    plan.step(step.pc).step,
+                    fields.get(f"n:{step.seq}.{index}"),
+                    fields.get(error_field),
+                    undone,
+                )
+            )
+    return history
+
+
+def _record(
+    step: StepEntry,
+    index: int,
+    node: NodePlan,
+    name: str,
+    raw: bytes | None,
+    error: bytes | None,
+    undone: str,
+) -> NodeRecord:
+    if raw is None:
+        return NodeRecord(
+            step.seq, index, node.name, name, NodeStatus.READY, 0, dispatched=step.at,
+            compensates=undone,
+        )  # fmt: skip
+    record = runs.parse_record(raw)
+    waits = record.status is NodeStatus.WAITING
+    untried = record.status in (NodeStatus.READY, NodeStatus.WAITING, NodeStatus.SKIPPED)
+    end = record.ended / 1000 if record.ended else None
+    return NodeRecord(
+        seq=step.seq,
+        index=index,
+        name=node.name,
+        step=name,
+        status=record.status,
+        attempts=record.attempt - 1 if untried else record.attempt,
+        crashes=record.crashes,
+        process=record.process,
+        queue=record.queue,
+        begun=record.begun / 1000 if record.begun else None,
+        ended=None if waits else end,
+        due=end if waits else None,
+        dispatched=step.at,
+        error=runs.decode_error(error),
+        compensates=undone,
+    )

@@ -1,0 +1,153 @@
+"""A run as a client holds it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import msgspec
+
+from resolute.client.history import read_history
+from resolute.engine.attempt import step_output
+from resolute.errors import (
+    ErrorInfo,
+    FlowCancelled,
+    FlowFailed,
+    FlowTerminated,
+    ResoluteError,
+    UnknownRun,
+)
+from resolute.model import codec
+from resolute.model.messages import NodeRecord
+from resolute.model.plan import Run
+from resolute.status import RunStatus
+from resolute.store import runs
+
+if TYPE_CHECKING:
+    from resolute.client.client import Client
+
+O = TypeVar("O")  # noqa: E741
+T = TypeVar("T")
+
+REREAD = 30.0  # s; after so long without news the run is read again
+
+
+class RunInfo(msgspec.Struct, frozen=True):
+    """What a list shows of a run. Times are seconds of Unix time by Redis's clock."""
+
+    id: str
+    flow: str
+    status: RunStatus
+    started: float
+    ended: float | None
+    queue: str
+    plan: str
+    error: ErrorInfo | None = None
+    retry_of: str | None = None
+
+    @classmethod
+    def of(cls, header: runs.Header) -> RunInfo:
+        return cls(
+            header.id, header.flow, header.status, header.started, header.ended, header.queue,
+            header.plan, header.error, header.retry_of,
+        )  # fmt: skip
+
+
+class FlowRun(Generic[O]):
+    """A handle on a run; cheap, and equal to any other handle on the same id."""
+
+    def __init__(self, client: Client, flow_id: str, result_type: Any = Any) -> None:
+        self._client = client
+        self._result_type = result_type
+        self.id = flow_id
+
+    def __repr__(self) -> str:
+        return f"FlowRun({self.id!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FlowRun) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    async def info(self) -> RunInfo:
+        """The run as it is now. Raises UnknownRun."""
+        return RunInfo.of(await self._header())
+
+    async def status(self) -> RunStatus:
+        """Raises UnknownRun."""
+        return (await self._header()).status
+
+    @overload
+    async def result(self, *, timeout: float | None = None) -> O: ...
+    @overload
+    async def result(self, type_: type[T], *, timeout: float | None = None) -> T: ...
+    async def result(self, type_: Any = None, *, timeout: float | None = None) -> Any:
+        """What the last step returned, once the run has ended; `timeout` is in seconds.
+
+        Raises FlowFailed, FlowCancelled, FlowTerminated; TimeoutError; UnknownRun.
+        """
+        async with asyncio.timeout(timeout):
+            header = await self._ended()
+        match header.status:
+            case RunStatus.COMPLETED:
+                data = await self._result_data(header)
+                return codec.decode(data, self._result_type if type_ is None else type_)
+            case RunStatus.CANCELLED:
+                raise FlowCancelled(self.id, header.error)
+            case RunStatus.TERMINATED:
+                raise FlowTerminated(self.id, header.error)
+            case _:
+                raise FlowFailed(self.id, header.error)
+
+    async def history(self) -> list[NodeRecord]:
+        """Every node instance with its attempts and times, in order of dispatch."""
+        header = await self._header()
+        plan = await self._client.directory.plan(header.plan) if header.plan else None
+        return await read_history(self._client.store, header, plan) if plan else []
+
+    async def cancel(self, reason: str = "") -> bool:
+        """Cancel it; what completed is compensated. False where it had ended or is failing."""
+        return await self._client.cancel(self.id, reason)
+
+    async def terminate(self, reason: str = "") -> bool:
+        """End it without compensation. False where it had ended."""
+        return await self._client.terminate(self.id, reason)
+
+    async def _header(self) -> runs.Header:
+        header = await runs.read_header(self._client.store, self.id)
+        if header is None:
+            raise UnknownRun(self.id)
+        return header
+
+    async def _ended(self) -> runs.Header:
+        store = self._client.store
+        channel = store.keys.of(self.id).channel(self.id)
+        while True:
+            event = await self._client.watcher.watch(channel)
+            try:
+                header = await self._header()
+                if header.status.is_terminal:
+                    return header
+                try:
+                    async with asyncio.timeout(REREAD):
+                        await event.wait()
+                except TimeoutError:
+                    pass
+            finally:
+                self._client.watcher.forget(channel, event)
+
+    async def _result_data(self, header: runs.Header) -> bytes:
+        plan = await self._client.directory.plan(header.plan)
+        if plan is None or header.previous is None:
+            raise ResoluteError(f"run {self.id!r}: its plan or its result is not stored")
+        step = plan.instructions[header.previous]
+        assert isinstance(step, Run)
+        key = self._client.store.keys.of(self.id).flow(self.id)
+        found: dict[str, bytes | None] = {}
+        for at in range(0, len(step.nodes), 1000):
+            names = [node.key for node in step.nodes[at : at + 1000]]
+            fields = [f"o:{name}" for name in names]
+            values = await self._client.store.execute("HMGET", key, *fields)
+            found.update(zip(names, values, strict=True))
+        return step_output(step, found.get)

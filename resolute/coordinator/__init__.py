@@ -1,0 +1,1 @@
+"""L4, the coordinator: moves runs along. It never imports user code; a plan is data."""

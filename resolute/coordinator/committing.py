@@ -1,0 +1,84 @@
+"""From a transition to what is written: fields, entries, the next page."""
+
+from __future__ import annotations
+
+import msgspec
+
+from resolute.engine.run import Dispatch, Transition
+from resolute.model.messages import Entry, Event
+from resolute.model.plan import NodePlan, Plan
+from resolute.status import EventKind, RunStatus
+from resolute.store.transitions import Commit
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def make_commit(
+    plan: Plan, event: Event, event_id: str, transition: Transition, nonce: str
+) -> Commit:
+    """The commit of a transition.
+
+    `event` has the run's plan, queue and the rev to compare; its arg ends with the step's token
+    where the transition dispatches a later page.
+    """
+    rev = next_rev(event.rev, nonce)
+    fields: list[str | int] = []
+    if event.kind is EventKind.START:
+        fields += ("plan", event.plan)
+    if transition.status is not RunStatus.RUNNING:
+        fields += ("status", transition.status.value)
+    if transition.previous is not None:
+        fields += ("prev", transition.previous)
+    if transition.skip is not None:
+        fields += ("skip", transition.skip[1])
+    commit = Commit(event.flow, event_id, event.rev, rev, transition.seq, fields, flow=plan.flow)
+    if transition.status.is_terminal:
+        commit.ended = transition.status
+    if transition.skip is not None:
+        commit.skip = (*transition.skip, transition.skip_more)
+    if transition.dispatch is not None:
+        _dispatch(plan, event, transition.dispatch, commit)
+    return commit
+
+
+def next_rev(rev: str, nonce: str) -> str:
+    """The rev after `rev`: one more, with a nonce so that no two timelines share one."""
+    return f"{int(rev.partition('-')[0]) + 1}-{nonce}"
+
+
+def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> None:
+    nodes = plan.step(dispatch.pc).nodes
+    token = f"{commit.rev}.0"
+    if dispatch.is_first:
+        commit.step = f"{dispatch.pc}|{dispatch.undo}"
+        commit.fields += (
+            "pc", dispatch.pc, "seq", commit.seq, "pending", dispatch.width, "token", token,
+            "page", dispatch.stop,
+        )  # fmt: skip
+        if dispatch.undo:
+            commit.fields += ("undoing", dispatch.undo)
+    else:
+        token = event.arg.rpartition(" ")[2]
+        commit.fields += ("page", dispatch.stop)
+    commit.entries = [
+        (
+            _node(nodes[index], dispatch).queue or event.queue,
+            _encode(
+                Entry(
+                    event.flow, event.plan, dispatch.pc, commit.seq, index, token, 1, 0,
+                    dispatch.undo,
+                )
+            ),
+        )
+        for index in range(dispatch.start, dispatch.stop)
+    ]  # fmt: skip
+    if dispatch.has_more:
+        commit.page = Event(
+            EventKind.PAGE, event.flow, event.plan, dispatch.pc, commit.seq, commit.rev,
+            event.queue, f"{dispatch.stop} {token}",
+        )  # fmt: skip
+    commit.size = 1000 * len(commit.entries)
+
+
+def _node(node: NodePlan, dispatch: Dispatch) -> NodePlan:
+    return node.compensation or node if dispatch.undo else node

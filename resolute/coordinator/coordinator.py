@@ -1,0 +1,128 @@
+"""A coordinator: its loops, and how they start and stop together. Any number may run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+
+from resolute.clock import Clock, SystemClock
+from resolute.coordinator.catalog import Catalog
+from resolute.coordinator.dispatcher import Dispatcher
+from resolute.coordinator.leases import Leases
+from resolute.coordinator.reconciler import Reconciler
+from resolute.coordinator.retention import Retention
+from resolute.coordinator.schedules import Schedules
+from resolute.coordinator.timers import Timers
+from resolute.errors import ResoluteError
+from resolute.ids import process_name
+from resolute.store import registry, server
+from resolute.store.store import Store
+
+log = logging.getLogger(__name__)
+
+TAKE_OVER_PERIOD = 2.0  # s
+
+
+class Coordinator:
+    """Runs until cancelled. `lease` and `retention` are in seconds."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        lease: float = 15.0,
+        retention: float = 86_400.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = process_name()
+        self._store = store
+        self._lease = lease
+        clock = clock or SystemClock()
+        retention_ms = round(retention * 1000)
+        self.catalog = Catalog(store, clock)
+        self.timers = Timers(store)
+        self.leases = Leases(store, self.catalog, clock, self.name, lease)
+        self.reconciler = Reconciler(store, self.catalog, lease, self.leases.is_over)
+        self.schedules = Schedules(store, self.catalog, retention_ms)
+        self.retention = Retention(store, retention_ms)
+        self.dispatcher = Dispatcher(
+            store, self.catalog, self.name, retention_ms, self._wake, self.reconciler.sweep
+        )
+        self.is_ready = False
+        self._run_id = ""
+
+    def _wake(self) -> None:
+        self.timers.wake()
+        self.leases.wake()
+
+    async def run(self) -> None:
+        """Register and coordinate until cancelled; then let go of the lease."""
+        await self._register()
+        self.is_ready = True
+        log.info("coordinator %s is ready", self.name)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for loop in (
+                    self.dispatcher.run(),
+                    self.timers.run(),
+                    self.leases.run(),
+                    self.reconciler.run(),
+                    self.schedules.run(),
+                    self.retention.run(),
+                    self._beat(),
+                    self._take_over(),
+                ):
+                    group.create_task(loop)
+        finally:
+            self.is_ready = False
+            await self._leave()
+
+    async def _register(self) -> None:
+        info = registry.ProcessInfo(
+            name=self.name,
+            kind="coordinator",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=await registry.server_ms(self._store),
+            lease=self._lease,
+        )
+        await registry.register(self._store, info, {})
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(2):
+                await registry.end_lease(self._store, self.name)
+        except (ResoluteError, TimeoutError):
+            log.warning("could not say goodbye; the lease runs out by itself")
+
+    async def _beat(self) -> None:
+        """Say that we live; register anew where that was forgotten; notice another server."""
+        while True:
+            try:
+                answer = await registry.beat(self._store, [self.name])
+                if answer[0] is None:
+                    await self._register()
+                await self._notice_server()
+            except ResoluteError as error:
+                log.warning("beat: %s", error)
+            await asyncio.sleep(self._lease / 3)
+
+    async def _notice_server(self) -> None:
+        run_id = await server.run_id(self._store.link)
+        if self._run_id and run_id != self._run_id:
+            log.warning("the server was restarted or replaced: sweeping")
+            self.reconciler.sweep()
+            self._wake()
+        self._run_id = run_id
+
+    async def _take_over(self) -> None:
+        while True:
+            await asyncio.sleep(TAKE_OVER_PERIOD)
+            try:
+                taken = await self.dispatcher.take_over()
+                if taken:
+                    log.info("took over %d events of another coordinator", taken)
+            except ResoluteError as error:
+                log.warning("taking over: %s", error)

@@ -1,0 +1,187 @@
+"""Leases: who is alive, and taking back what the dead had.
+
+A lease is over when this coordinator saw the same beat for a whole lease on its own monotonic
+clock, with its own reads answered meanwhile. So neither a stalled or restarted Redis nor a clock
+that jumps ends one. A beat of -1 is a supervisor's word that its child is dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from resolute.clock import Clock
+from resolute.coordinator.catalog import Catalog
+from resolute.coordinator.reclaiming import as_reclaim
+from resolute.errors import ResoluteError
+from resolute.model.messages import Entry
+from resolute.store import nodes, registry, streams
+from resolute.store.connection import ServerReply
+from resolute.store.keys import Partition
+from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS, pack
+from resolute.store.store import Store
+
+log = logging.getLogger(__name__)
+
+DEAD = -1
+_decode_entry = msgspec.msgpack.Decoder(Entry).decode
+
+
+@dataclass(slots=True)
+class Seen:
+    """A beat, and since when (monotonic s) it has been this one."""
+
+    beat: int | None
+    since: float
+
+
+class Leases:
+    """Watches the beats of all processes and reclaims the nodes of those whose lease is over."""
+
+    def __init__(
+        self, store: Store, catalog: Catalog, clock: Clock, name: str, lease: float
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._clock = clock
+        self._name = name
+        self._lease = lease
+        self._seen: dict[str, Seen] = {}
+        self._last_read = float("-inf")
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Watch until cancelled; three looks a lease, and one whenever woken."""
+        while True:
+            self._woken.clear()
+            try:
+                await self.run_once()
+            except ResoluteError as error:
+                log.warning("leases: %s", error)
+            try:
+                async with asyncio.timeout(self._lease / 3):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+
+    def is_over(self, process: str) -> bool:
+        """Whether a process was without a beat, or unregistered, for a whole lease."""
+        seen = self._seen.get(process)
+        if seen is None:
+            self._seen[process] = Seen(None, self._clock.monotonic())
+            return False
+        if seen.beat == DEAD:
+            return True
+        return self._clock.monotonic() - seen.since >= self._lease * self._lease_of(process)
+
+    def _lease_of(self, process: str) -> float:
+        """A process's own lease as a multiple of ours: it may have been started with another."""
+        info = self._catalog.processes.get(process)
+        return max(1.0, info.lease / self._lease) if info else 1.0
+
+    async def run_once(self) -> int:
+        """One look; how many processes were found dead and cleared away."""
+        beats = await registry.beats(self._store)
+        await self._catalog.refresh()
+        consumers = await self._consumers()
+        self._observe(beats, consumers)
+        cleared = 0
+        for process in sorted({*beats, *self._catalog.processes, *consumers}):
+            if process != self._name and self.is_over(process):
+                cleared += await self._clear(process)
+        return cleared
+
+    def _observe(self, beats: dict[str, int], consumers: Iterable[str]) -> None:
+        now = self._clock.monotonic()
+        blind = now - self._last_read > self._lease
+        self._last_read = now
+        for process in {*beats, *self._catalog.processes, *consumers}:
+            beat = beats.get(process)
+            seen = self._seen.get(process)
+            if seen is None or seen.beat != beat or (blind and beat != DEAD):
+                self._seen[process] = Seen(beat, now)
+        for process in [p for p in self._seen if p not in beats and p not in consumers]:
+            if now - self._seen[process].since > 10 * self._lease:
+                del self._seen[process]
+
+    async def _consumers(self) -> set[str]:
+        """Every consumer of every queue stream and inbox, registered or not."""
+        commands: list[tuple[str, str, str, str]] = []
+        for partition in self._store.keys.partitions:
+            commands.append(("XINFO", "CONSUMERS", partition.inbox, GROUP_COORDINATORS))
+            for queue in self._catalog.queue_names():
+                commands.append(("XINFO", "CONSUMERS", partition.queue(queue), GROUP_WORKERS))
+        replies = await self._store.link.execute_all(commands)
+        names: set[str] = set()
+        for reply in replies:
+            if not isinstance(reply, ServerReply):
+                names |= {_consumer_name(row) for row in reply}
+        return names
+
+    async def _clear(self, process: str) -> int:
+        """Reclaim what a dead process had, then forget it; 1 when nothing was left."""
+        left = 0
+        for partition in self._store.keys.partitions:
+            for queue in self._queues_of(process):
+                left += await self._clear_stream(partition, queue, process)
+            common = pack(GROUP_COORDINATORS, process)
+            code = await self._store.call("drop_consumer", [partition.inbox], common)
+            left += nodes.code_of(code) != "OK"
+        if left:
+            return 0
+        log.info("process %s has left; nothing of it is left behind", process)
+        await registry.unregister(self._store, process)
+        self._seen.pop(process, None)
+        return 1
+
+    def _queues_of(self, process: str) -> set[str]:
+        info = self._catalog.processes.get(process)
+        if info is None:
+            return self._catalog.queue_names()
+        return {info.queue, *(f"{info.queue}@{plan}" for plan in info.flows.values())} - {""}
+
+    async def _clear_stream(self, partition: Partition, queue: str, process: str) -> int:
+        stream = partition.queue(queue)
+        while True:
+            ids = await streams.pending_of(self._store, stream, GROUP_WORKERS, process)
+            if not ids:
+                break
+            payloads = await streams.read_entries(self._store, stream, ids)
+            await self._reclaim(partition, queue, process, payloads)
+        common = pack(GROUP_WORKERS, process)
+        code = await self._store.call("drop_consumer", [stream], common)
+        return int(nodes.code_of(code) != "OK")
+
+    async def _reclaim(
+        self, partition: Partition, queue: str, process: str, payloads: dict[str, bytes | None]
+    ) -> None:
+        lost: list[nodes.Reclaim] = []
+        useless: list[str] = []
+        for entry_id, payload in payloads.items():
+            try:
+                entry = _decode_entry(payload) if payload is not None else None
+            except msgspec.DecodeError as error:
+                await streams.bury(self._store, partition, queue, payload or b"", str(error))
+                entry = None
+            plan = await self._catalog.plan(entry.plan) if entry else None
+            if entry is None or plan is None:
+                useless.append(entry_id)
+                continue
+            held = nodes.Held(partition, queue, entry_id, entry)
+            lost.append(as_reclaim(plan, held, process, queue.partition("@")[0]))
+        for batch in nodes.chunks(lost):
+            await nodes.reclaim(self._store, partition, batch)
+        await streams.acknowledge(self._store, partition.queue(queue), GROUP_WORKERS, useless)
+
+
+def _consumer_name(row: list[bytes | int]) -> str:
+    fields = dict(zip(row[::2], row[1::2], strict=False))
+    name = fields.get(b"name", b"")
+    return str(name, "utf-8") if isinstance(name, bytes) else ""

@@ -1,0 +1,29 @@
+"""How a lost node is described to the script that takes it back."""
+
+from __future__ import annotations
+
+import msgspec
+
+from resolute.errors import ErrorInfo
+from resolute.model.plan import Plan
+from resolute.store.nodes import POISON, Held, Reclaim
+
+
+def as_reclaim(plan: Plan, held: Held, process: str, queue: str) -> Reclaim:
+    """A node to take back from `process` ('' if nobody claimed it), to run on `queue`."""
+    node = plan.step(held.entry.pc).nodes[held.entry.index]
+    if held.entry.undo and node.compensation is not None:
+        node = node.compensation
+    error = ErrorInfo(
+        type="Poison",
+        message=f"{POISON} processes died while they ran this node, the last one {process}",
+        node=node.name,
+    )
+    return Reclaim(
+        held=held,
+        process=process,
+        queue=node.queue or queue,
+        key=node.key,
+        best_effort=node.best_effort,
+        error=msgspec.msgpack.encode(error),
+    )

@@ -1,0 +1,252 @@
+"""The hash is the truth, a stream only a hint: what a stream or timer set lost is written anew.
+
+Looks at runs unmoved for a lease. A sweep of all of them follows the start of a coordinator, a
+server with a new run id, and a group that had to be made; otherwise runs are looked at in turn, at
+a bounded rate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from resolute.coordinator.catalog import Catalog
+from resolute.coordinator.reclaiming import as_reclaim
+from resolute.errors import ResoluteError
+from resolute.model.messages import Entry, Event
+from resolute.model.plan import Plan
+from resolute.status import EventKind, NodeStatus, RunStatus
+from resolute.store import nodes, registry, runs
+from resolute.store.keys import Partition
+from resolute.store.store import Store
+
+log = logging.getLogger(__name__)
+
+CHUNK = 100  # runs looked at together
+PAUSE = 1.0  # s between chunks, unless sweeping
+WIDE = 1000  # records read together
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Reconciler:
+    """Goes round the open runs of every partition."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        lease: float,
+        is_over: Callable[[str], bool],
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._lease = lease
+        self._is_over = is_over
+        self._sweeps = 1
+        self._asked = asyncio.Event()
+
+    def sweep(self) -> None:
+        """Ask for a look at every open run, soon."""
+        self._sweeps += 1
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        while True:
+            self._asked.clear()
+            sweeping, self._sweeps = self._sweeps > 0, 0
+            try:
+                repaired = await self.run_once(0.0 if sweeping else PAUSE)
+                if repaired:
+                    log.info("reconciler: %d repairs", repaired)
+                if sweeping:
+                    # What was too young to judge in this sweep is a lease old in the next.
+                    await asyncio.sleep(self._lease)
+                    await self.run_once(0.0)
+            except ResoluteError as error:
+                log.warning("reconciler: %s", error)
+            try:
+                async with asyncio.timeout(self._lease):
+                    await self._asked.wait()
+            except TimeoutError:
+                pass
+
+    async def run_once(self, pause: float = 0.0) -> int:
+        """Look at every open run once; how many repairs."""
+        await self._catalog.refresh()
+        repairs = 0
+        for partition in self._store.keys.partitions:
+            cursor = "-inf"
+            last: set[bytes] = set()
+            while True:
+                rows = await self._store.execute(
+                    "ZRANGE", partition.open, cursor, "+inf", "BYSCORE", "LIMIT", 0,
+                    CHUNK + len(last), "WITHSCORES",
+                )  # fmt: skip
+                fresh = [row for row in rows[::2] if row not in last]
+                if not fresh:
+                    break
+                repairs += await self._check_chunk(partition, [str(r, "utf-8") for r in fresh])
+                score = rows[-1]
+                same = {n for n, s in zip(rows[::2], rows[1::2], strict=True) if s == score}
+                last = same | (last if score == cursor.encode() else set())
+                cursor = str(score, "ascii")
+                if pause:
+                    await asyncio.sleep(pause)
+        return repairs
+
+    async def _check_chunk(self, partition: Partition, ids: Sequence[str]) -> int:
+        now = await registry.server_ms(self._store) / 1000
+        repairs = 0
+        headers = await runs.read_headers(self._store, ids)
+        for flow_id, header in zip(ids, headers, strict=True):
+            if header is None or header.status.is_terminal:
+                # The index outlived the run: a lost second, or a hash deleted by hand.
+                await self._drop_index(partition, flow_id, header)
+                repairs += 1
+            elif now - header.moved >= self._lease:
+                repairs += await self._check(partition, header)
+        return repairs
+
+    async def _drop_index(
+        self, partition: Partition, flow_id: str, header: runs.Header | None
+    ) -> None:
+        log.warning("run %s is in the open index but not open", flow_id)
+        await self._store.execute("ZREM", partition.open, flow_id)
+        flows = {header.flow} if header else set(self._catalog.offers)
+        for flow in flows:
+            await self._store.execute("ZREM", partition.open_of(flow), flow_id)
+
+    async def _check(self, partition: Partition, header: runs.Header) -> int:
+        if not header.plan:
+            if header.status is RunStatus.RUNNING and self._catalog.pin(header.flow) is None:
+                return 0
+            await self._look(partition, header)
+            return 1
+        plan = await self._catalog.plan(header.plan)
+        if plan is None:
+            return 0
+        width = 1 if header.undoing else len(plan.step(header.pc).nodes)
+        is_due = (
+            header.pending == 0
+            or header.terminated
+            or (header.status is RunStatus.RUNNING and header.page < width)
+            or (header.status is RunStatus.FAILING and header.skip < width)
+        )
+        if is_due:
+            await self._look(partition, header)
+            return 1
+        return await self._check_nodes(partition, header, plan)
+
+    async def _look(self, partition: Partition, header: runs.Header) -> None:
+        event = Event(EventKind.LOOK, header.id, header.plan, header.pc, header.seq, header.rev)
+        await self._store.execute("XADD", partition.inbox, "*", "e", _encode(event))
+
+    async def _check_nodes(self, partition: Partition, header: runs.Header, plan: Plan) -> int:
+        key = partition.flow(header.id)
+        pages, undo = await self._store.execute("HMGET", key, "pages", f"u:{header.undoing}")
+        if header.undoing:
+            indices = [runs.parse_undo(undo)[1]] if undo else []
+        else:
+            indices = list(range(header.page))
+        implied = implied_entries(partition, header, plan, indices, str(pages or b"", "utf-8"))
+        repairs = 0
+        for at in range(0, len(indices), WIDE):
+            batch = indices[at : at + WIDE]
+            values = await self._store.execute("HMGET", key, *(f"n:{header.seq}.{i}" for i in batch))
+            lost = await self._find_lost(partition, header, plan, batch, values, implied)
+            for chunk in nodes.chunks(lost):
+                await nodes.reclaim(self._store, partition, chunk)
+            repairs += len(lost)
+        return repairs
+
+    async def _find_lost(
+        self,
+        partition: Partition,
+        header: runs.Header,
+        plan: Plan,
+        indices: Sequence[int],
+        values: Sequence[bytes | None],
+        implied: dict[int, tuple[str, str]],
+    ) -> list[nodes.Reclaim]:
+        """The nodes that nothing will bring forward any more."""
+        lost: list[nodes.Reclaim] = []
+        unclaimed: list[tuple[str, nodes.Held]] = []
+        for index, value in zip(indices, values, strict=True):
+            record = runs.parse_record(value) if value else None
+            token = record.token if record else header.token
+            entry = Entry(
+                header.id, header.plan, header.pc, header.seq, index, token, undo=header.undoing
+            )
+            queue, entry_id = implied.get(index, (header.queue, ""))
+            if record is not None:
+                queue, entry_id = record.queue or queue, record.entry
+            held = nodes.Held(partition, queue, entry_id, entry)
+            match record.status if record else NodeStatus.READY:
+                case NodeStatus.READY:
+                    unclaimed.append((entry_id, held))
+                case NodeStatus.RUNNING:
+                    process = record.process if record else ""
+                    if process not in self._catalog.processes and self._is_over(process):
+                        lost.append(as_reclaim(plan, held, process, header.queue))
+                case NodeStatus.WAITING:
+                    lost += await self._without_timer(partition, plan, held, header.queue)
+                case _:
+                    pass
+        lost += await self._without_entry(plan, unclaimed, header.queue)
+        return lost
+
+    async def _without_timer(
+        self, partition: Partition, plan: Plan, held: nodes.Held, queue: str
+    ) -> list[nodes.Reclaim]:
+        entry = held.entry
+        member = f"node|{held.queue}|{entry.flow}|{entry.seq}|{entry.index}|{entry.token}"
+        if await self._store.execute("ZSCORE", partition.timers, member) is not None:
+            return []
+        return [as_reclaim(plan, held, "", queue)]
+
+    async def _without_entry(
+        self, plan: Plan, unclaimed: Sequence[tuple[str, nodes.Held]], queue: str
+    ) -> list[nodes.Reclaim]:
+        replies = await self._store.execute_all(
+            [("XRANGE", held.stream, i or "0-0", i or "0-0") for i, held in unclaimed]
+        )
+        return [
+            as_reclaim(plan, held, "", queue)
+            for (_, held), reply in zip(unclaimed, replies, strict=True)
+            if not reply
+        ]
+
+
+def implied_entries(
+    partition: Partition, header: runs.Header, plan: Plan, indices: Sequence[int], pages: str
+) -> dict[int, tuple[str, str]]:
+    """(queue, entry id) of each node as it was first dispatched.
+
+    A page keeps, for each of its streams, the first id, the number of entries and the stream; ids
+    of one page and stream follow each other.
+    """
+    step = plan.step(header.pc)
+    left: dict[str, tuple[str, int, int]] = {}
+    lines = iter(pages.splitlines())
+    found: dict[int, tuple[str, str]] = {}
+    for index in indices:
+        node = step.nodes[index]
+        if header.undoing and node.compensation is not None:
+            node = node.compensation
+        queue = node.queue or header.queue
+        while left.get(queue, ("", 0, 0))[2] == 0:
+            line = next(lines, None)
+            if line is None:
+                return found
+            first, count, stream = line.split(" ", 2)
+            ms, _, seq = first.partition("-")
+            left[partition.queue_of(stream)] = (ms, int(seq), int(count))
+        ms, seq, count = left[queue]
+        found[index] = (queue, f"{ms}-{seq}")
+        left[queue] = (ms, seq + 1, count - 1)
+    return found

@@ -1,0 +1,321 @@
+"""One attempt of a node: its input, its call, what came out. No Redis in here.
+
+A bound node is prepared once (`Bound`), so that an attempt only walks through it: which fields to
+read, how to decode them, what to call, how to encode what it returned.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from resolute.errors import (
+    ErrorInfo,
+    MissingOutput,
+    NodeTimeout,
+    NotEncodable,
+    PayloadTooLarge,
+    RetryAfter,
+    TerminalError,
+)
+from resolute.model import codec
+from resolute.model.flow import Binding, Flow, Predicate
+from resolute.model.nodes import PREVIOUS, Node
+from resolute.model.plan import NodePlan, Plan, RetryPlan, Run
+from resolute.model.state import FlowState, Outputs
+
+# What another attempt cannot mend.
+FINAL_ERRORS = (
+    TerminalError,
+    NotEncodable,
+    PayloadTooLarge,
+    MissingOutput,
+    msgspec.ValidationError,
+)
+
+_decode_undo = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
+
+
+class Source(StrEnum):
+    """The kinds of input."""
+
+    NOTHING = "nothing"
+    VALUE = "value"
+    PREVIOUS = "previous"
+    FUNCTION = "function"
+    STATE = "state"
+    UNDO = "undo"
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """A node of a plan with the user's function, ready to be attempted many times."""
+
+    flow: Flow[Any, Any]
+    pc: int
+    index: int
+    plan: NodePlan
+    binding: Binding
+    undo: bool = False
+    learned: set[str] = field(default_factory=set[str])  # output keys its input function reads
+
+    @classmethod
+    def of(cls, flow: Flow[Any, Any], pc: int, index: int, *, undo: bool = False) -> Bound:
+        """The node at (pc, index) of a flow, or its compensation."""
+        plan, binding = flow.plan.step(pc).nodes[index], flow.bindings[pc, index]
+        if undo:
+            assert isinstance(binding, Node)
+            assert plan.compensation is not None
+            assert binding.compensation is not None
+            plan, binding = plan.compensation, binding.compensation
+        return cls(flow, pc, index, plan, binding, undo)
+
+    @cached_property
+    def source(self) -> Source:
+        """Where the input of the node comes from."""
+        if self.undo:
+            return Source.UNDO
+        if isinstance(self.binding, Predicate):
+            return Source.STATE
+        if not self.binding.takes_input:
+            return Source.NOTHING
+        if self.binding.input is PREVIOUS:
+            return Source.PREVIOUS
+        return Source.FUNCTION if callable(self.binding.input) else Source.VALUE
+
+    @cached_property
+    def decode(self) -> Callable[[bytes], Any]:
+        """From the encoded input to the value the function takes."""
+        return codec.decoder(self.binding.input_type if isinstance(self.binding, Node) else Any)
+
+    @cached_property
+    def previous(self) -> Previous:
+        return Previous.of(self.flow.plan, self.pc)
+
+    @cached_property
+    def check_output(self) -> Callable[[bytes], Any] | None:
+        """Decodes an output to its declared type; None where it declares none."""
+        if isinstance(self.binding, Predicate) or self.binding.output_type is Any:
+            return None
+        return codec.decoder(self.binding.output_type)
+
+    @cached_property
+    def compensation(self) -> Node[Any, Any] | None:
+        return self.binding.compensation if isinstance(self.binding, Node) else None
+
+    @cached_property
+    def is_threaded(self) -> bool:
+        return isinstance(self.binding, Node) and not self.binding.is_async
+
+    @cached_property
+    def limit_keys(self) -> tuple[Callable[[Any], str] | None, ...]:
+        """For each limit of the plan, what splits its bucket by the input."""
+        if isinstance(self.binding, Predicate):
+            return ()
+        return tuple(
+            limit.key for limit in self.binding.limits
+        )
+
+    def fields(self, undo_number: int) -> list[str]:
+        """The hash fields an attempt needs before it starts."""
+        match self.source:
+            case Source.UNDO:
+                return [f"ui:{undo_number}"]
+            case Source.PREVIOUS:
+                return self.previous.fields
+            case Source.FUNCTION | Source.STATE:
+                return [_field(key) for key in self.learned]
+            case _:
+                return []
+
+
+INPUT = "\0input"  # among learned keys: the flow's input
+
+
+def _field(key: str) -> str:
+    return "input" if key == INPUT else f"o:{key}"
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The default input: the output of the step before, or of the arm that ran, or the input."""
+
+    steps: Mapping[int, Run]
+    fields: list[str]
+
+    @classmethod
+    def of(cls, plan: Plan, pc: int) -> Previous:
+        sources = plan.predecessors(pc)
+        steps = {at: step for at in sources if isinstance(step := plan.instructions[at], Run)}
+        keys = [f"o:{node.key}" for step in steps.values() for node in step.nodes]
+        return cls(steps, ["prev", "input", *dict.fromkeys(keys)])
+
+    def encoded(self, values: Sequence[bytes | None]) -> bytes:
+        """The encoded input from the values of `fields`. Raises MissingOutput."""
+        at, flow_input = values[0], values[1]
+        if at is None:
+            return flow_input or b"\xc0"
+        step = self.steps[int(at)]
+        outputs = dict(zip(self.fields, values, strict=True))
+        return step_output(step, lambda key: outputs.get(f"o:{key}"))
+
+
+def step_output(step: Run, get: Callable[[str], bytes | None]) -> bytes:
+    """The encoded output of a step: its node's, or a map by key where it was parallel."""
+    if not step.parallel:
+        key = step.nodes[0].key
+        data = get(key)
+        if data is None:
+            if step.nodes[0].best_effort:
+                return b"\xc0"
+            raise MissingOutput(key)
+        return data
+    found = {node.key: msgspec.Raw(data) for node in step.nodes if (data := get(node.key))}
+    return msgspec.msgpack.encode(found)
+
+
+@dataclass(slots=True)
+class Preloaded:
+    """Outputs that came with the claim; what is missing is fetched, and learned for next time."""
+
+    bound: Bound
+    values: dict[str, bytes | None]
+    remote: Outputs
+    own: bytes | None = None  # the node's own output, for the input of its compensation
+
+    def get(self, key: str) -> bytes | None:
+        if self.own is not None and key == self.bound.plan.key:
+            return self.own
+        name = f"o:{key}"
+        if name not in self.values:
+            self.bound.learned.add(key)
+            self.values[name] = self.remote.get(key)
+        return self.values[name]
+
+    def keys(self) -> list[str]:
+        own = [self.bound.plan.key] if self.own is not None else []
+        return [*self.remote.keys(), *own]
+
+    def input(self) -> bytes:
+        data = self.values.get("input")
+        if data is None:
+            self.bound.learned.add(INPUT)
+            data = self.values["input"] = self.remote.input()
+        return data
+
+    def error(self, key: str) -> ErrorInfo | None:
+        return self.remote.error(key)
+
+
+def input_value(
+    bound: Bound, fields: Sequence[str], values: Sequence[bytes | None], remote: Outputs
+) -> Any:
+    """What the function is called with. Raises what a user's input function raises."""
+    match bound.source:
+        case Source.NOTHING:
+            return None
+        case Source.PREVIOUS:
+            return bound.decode(bound.previous.encoded(values))
+        case Source.UNDO:
+            return _undo_value(bound, values[0])
+        case Source.STATE:
+            return state_of(bound, fields, values, remote)
+        case Source.VALUE:
+            assert isinstance(bound.binding, Node)
+            # Encoded and decoded: each attempt has its own copy, as if it came over the wire.
+            return bound.decode(codec.encode(bound.binding.input, what="input"))
+        case _:
+            assert isinstance(bound.binding, Node)
+            made = bound.binding.input(state_of(bound, fields, values, remote))
+            return bound.decode(codec.encode(made, max_payload=1 << 30, what="input"))
+
+
+def state_of(
+    bound: Bound, fields: Sequence[str], values: Sequence[bytes | None], remote: Outputs
+) -> FlowState:
+    """The state that an input function or a predicate sees."""
+    return FlowState(Preloaded(bound, dict(zip(fields, values, strict=True)), remote))
+
+
+def _undo_value(bound: Bound, data: bytes | None) -> Any:
+    if data is None:
+        raise MissingOutput(bound.plan.key, "the input of the compensation is not stored")
+    failed, raw = _decode_undo(data)
+    if failed:
+        error = msgspec.msgpack.decode(raw, type=ErrorInfo)
+        raise TerminalError(f"the input of the compensation could not be computed: {error}")
+    assert isinstance(bound.binding, Node)
+    return bound.decode(raw) if bound.binding.takes_input else None
+
+
+def arguments(bound: Bound, value: Any) -> tuple[Any, ...]:
+    """The positional arguments of the call."""
+    return () if isinstance(bound.binding, Node) and not bound.binding.takes_input else (value,)
+
+
+def encode_output(bound: Bound, value: Any) -> tuple[bytes, str]:
+    """The encoded output, checked against its type, and a predicate's answer for the event."""
+    if isinstance(bound.binding, Predicate):
+        answer = bool(value)
+        return codec.encode(answer), "1" if answer else "0"
+    data = codec.encode(value, max_payload=bound.flow.max_payload, what="output")
+    if bound.check_output is not None:
+        try:
+            bound.check_output(data)
+        except msgspec.ValidationError as error:
+            raise msgspec.ValidationError(f"output of node {bound.plan.name!r}: {error}") from None
+    return data, ""
+
+
+def undo_input(bound: Bound, output: bytes, remote: Outputs) -> bytes | None:
+    """The stored input of the node's compensation: the snapshot at completion."""
+    compensation = bound.compensation
+    if compensation is None or bound.undo:
+        return None
+    if compensation.input is PREVIOUS:
+        return _pack_undo(0, output)
+    try:
+        source = compensation.input
+        if callable(source):
+            source = source(FlowState(Preloaded(bound, {}, remote, own=output)))
+        return _pack_undo(0, codec.encode(source, what="input of the compensation"))
+    except Exception as error:
+        info = ErrorInfo.of(error, compensation.name)
+        return _pack_undo(1, msgspec.msgpack.encode(info))
+
+
+def _pack_undo(failed: int, data: bytes) -> bytes:
+    return msgspec.msgpack.encode((failed, msgspec.Raw(data)))
+
+
+def retry_delay(plan: NodePlan, attempt: int, error: BaseException) -> int | None:
+    """Milliseconds until the next attempt, None where this one (from 1) was the last."""
+    policy = plan.retry
+    if attempt >= policy.max_attempts or isinstance(error, FINAL_ERRORS):
+        return None
+    if policy.non_retryable and any(
+        kind.__name__ in policy.non_retryable for kind in type(error).__mro__
+    ):
+        return None
+    if isinstance(error, RetryAfter):
+        return max(1, round(error.seconds * 1000))
+    return backoff_ms(policy, attempt)
+
+
+def backoff_ms(policy: RetryPlan, attempt: int) -> int:
+    """How long to wait after the failed `attempt` (from 1): exponential, capped, with jitter."""
+    growth = policy.coefficient ** min(attempt - 1, 64)
+    span = min(policy.maximum_ms, policy.initial_ms * growth)
+    spread = 1 + policy.jitter * random.uniform(-1, 1)  # noqa: S311 - jitter, no secret
+    return max(1, round(span * spread))
+
+
+def timeout_error(plan: NodePlan) -> NodeTimeout:
+    """The error of an attempt that ran longer than its timeout."""
+    return NodeTimeout(plan.name, plan.timeout_ms / 1000)

@@ -1,0 +1,53 @@
+"""What `advance` answers: a transition to commit, nothing to do, or more to be read."""
+
+from __future__ import annotations
+
+import msgspec
+
+from resolute.status import RunStatus
+
+PAGE = 500  # nodes dispatched, or skipped, by one commit
+
+
+class Dispatch(msgspec.Struct, frozen=True):
+    """Hand out the nodes `start` to `stop` of the step at `pc`, or one compensation."""
+
+    pc: int
+    start: int
+    stop: int
+    width: int
+    undo: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        return self.undo > 0 or self.start == 0
+
+    @property
+    def has_more(self) -> bool:
+        return self.undo == 0 and self.stop < self.width
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """One change of a run, to be committed if its `rev` is still what it was.
+
+    `previous` is the step whose outputs are the default input of the next, where that changed.
+    `skip` marks the nodes in that range skipped that nobody has claimed.
+    """
+
+    status: RunStatus
+    seq: int
+    dispatch: Dispatch | None = None
+    previous: int | None = None
+    skip: tuple[int, int] | None = None
+    skip_more: bool = False
+
+
+class Stale(msgspec.Struct, frozen=True):
+    """The event asks for nothing that is still to be done."""
+
+
+class NeedsRun(msgspec.Struct, frozen=True):
+    """The event alone does not say enough: load the run and ask again."""
+
+
+Decision = Transition | Stale | NeedsRun

@@ -1,0 +1,211 @@
+"""Every error that Resolute raises.
+
+    ResoluteError
+    ├── FlowDefinitionError      build() found mistakes: all of them, in `problems`
+    ├── ConfigurationError       a flag, variable or server setting is unusable
+    │   └── ServerUnsuitable     the Redis answers but cannot hold flows
+    ├── StoreUnavailable         Redis did not answer; the call may or may not have happened
+    ├── StoreError               Redis answered with an error
+    ├── UnknownFlow              no worker ever offered a flow of that name
+    ├── UnknownRun               no run of that id is (still) stored
+    ├── IdConflict               the id belongs to a run of another flow or input
+    ├── InvalidInput             the input does not fit the flow's type
+    ├── MissingOutput            state[...] of something that has no output (also a KeyError)
+    ├── NotEncodable             a value that no codec can put on the wire
+    ├── PayloadTooLarge          a value above max_payload
+    ├── TerminalError            raised by a node: do not retry
+    ├── RetryAfter               raised by a node: retry no sooner than this
+    ├── NodeTimeout              an attempt overran its timeout
+    └── FlowFailed               the run ended, but not in `completed`
+        ├── FlowCancelled
+        └── FlowTerminated
+"""
+
+from __future__ import annotations
+
+import traceback as _traceback
+from collections.abc import Iterable
+
+import msgspec
+
+TRACEBACK_LIMIT = 16_384
+MESSAGE_LIMIT = 4_096
+
+
+class ResoluteError(Exception):
+    """The base of everything that Resolute raises on purpose."""
+
+
+class FlowDefinitionError(ResoluteError):
+    """A flow cannot be built. `problems` names every mistake, not only the first."""
+
+    def __init__(self, flow: str, problems: Iterable[str]) -> None:
+        self.flow = flow
+        self.problems = tuple(problems)
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(f"flow {flow!r} has {len(self.problems)} problem(s):{lines}")
+
+
+class ConfigurationError(ResoluteError):
+    """A flag, an environment variable or an argument is unusable."""
+
+
+class ServerUnsuitable(ConfigurationError):
+    """The server answers, but cannot be trusted with flows (too old, evicting, read-only)."""
+
+
+class StoreUnavailable(ResoluteError):
+    """Redis did not answer. The call may or may not have taken effect; sending it again is safe."""
+
+
+class StoreError(ResoluteError):
+    """Redis answered a command with an error."""
+
+
+class UnknownFlow(ResoluteError):
+    """No worker ever offered a flow of this name in this namespace."""
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name = name
+        self.known = tuple(sorted(known))
+        offered = ", ".join(self.known) or "none"
+        super().__init__(f"no worker has offered a flow {name!r}; offered: {offered}")
+
+
+class UnknownRun(ResoluteError):
+    """No run of this id is stored: never started, or past its retention."""
+
+    def __init__(self, flow_id: str) -> None:
+        self.id = flow_id
+        super().__init__(f"no run {flow_id!r}: never started, or past its retention")
+
+
+class IdConflict(ResoluteError):
+    """The id is taken by a run of another flow, or of the same flow with another input."""
+
+    def __init__(self, flow_id: str) -> None:
+        self.id = flow_id
+        super().__init__(f"run {flow_id!r} exists with another flow or another input")
+
+
+class InvalidInput(ResoluteError):
+    """The input does not fit the type that the flow declares."""
+
+    def __init__(self, flow: str, reason: str) -> None:
+        self.flow = flow
+        self.reason = reason
+        super().__init__(f"input of flow {flow!r}: {reason}")
+
+
+class MissingOutput(ResoluteError, KeyError):
+    """`state[...]` of a node that has no output: not run, skipped, or failed best-effort."""
+
+    def __init__(self, key: str, cause: str = "no node with this output key has completed") -> None:
+        self.key = key
+        self.cause = cause
+        super().__init__(f"no output {key!r}: {cause}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NotEncodable(ResoluteError):
+    """A value has a part that cannot go over the wire. `path` says which."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"cannot encode {path}: {reason}")
+
+
+class PayloadTooLarge(ResoluteError):
+    """A value is larger than `max_payload`; both sizes are in bytes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(f"payload of {size:,} bytes is over the limit of {limit:,} bytes")
+
+
+class TerminalError(ResoluteError):
+    """Raise this in a node to fail it without another attempt."""
+
+
+class RetryAfter(ResoluteError):
+    """Raise this in a node to be tried again after `seconds`, not before."""
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        self.seconds = float(seconds)
+        super().__init__(message or f"retry after {self.seconds:g} s")
+
+
+class NodeTimeout(ResoluteError):
+    """One attempt of a node took longer than its timeout (seconds)."""
+
+    def __init__(self, node: str, timeout: float) -> None:
+        self.node = node
+        self.timeout = timeout
+        super().__init__(f"node {node!r} ran longer than its timeout of {timeout:g} s")
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, array_like=True):
+    """An error as it is stored: what was raised, its text, its traceback, and where."""
+
+    type: str
+    message: str
+    traceback: str = ""
+    node: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException, node: str = "") -> ErrorInfo:
+        """Describe `error`; never raises, whatever its `str` and `repr` do."""
+        try:
+            text = str(error)
+        except BaseException as broken:
+            text = f"<the error's own str() raised {type(broken).__name__}>"
+        try:
+            trace = "".join(_traceback.format_exception(error))
+        except BaseException:
+            trace = "".join(_traceback.format_tb(error.__traceback__))
+        return cls(
+            type=type(error).__name__,
+            message=_printable(text, MESSAGE_LIMIT),
+            traceback=_printable(trace, TRACEBACK_LIMIT),
+            node=node,
+        )
+
+    def __str__(self) -> str:
+        where = f"{self.node}: " if self.node else ""
+        return f"{where}{self.type}: {self.message}" if self.message else f"{where}{self.type}"
+
+
+def _printable(text: str, limit: int) -> str:
+    """`text` in valid UTF-8, the middle cut out when it is over `limit` characters."""
+    clean = text.encode("utf-8", "replace").decode("utf-8")
+    if len(clean) <= limit:
+        return clean
+    half = limit // 2
+    return f"{clean[:half]}\n… {len(clean) - limit:,} characters left out …\n{clean[-half:]}"
+
+
+class FlowFailed(ResoluteError):
+    """The run ended `failed`. `error` is what its first failing node raised."""
+
+    def __init__(self, flow_id: str, error: ErrorInfo | None) -> None:
+        self.id = flow_id
+        self.error = error
+        super().__init__(f"run {flow_id!r} {self._ended}" + (f": {error}" if error else ""))
+
+    _ended = "failed"
+
+
+class FlowCancelled(FlowFailed):
+    """The run was cancelled; what had completed was compensated."""
+
+    _ended = "was cancelled"
+
+
+class FlowTerminated(FlowFailed):
+    """The run was terminated, without compensation."""
+
+    _ended = "was terminated"

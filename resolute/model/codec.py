@@ -1,0 +1,97 @@
+"""Values on the wire: MessagePack by msgspec, decoded straight to the declared type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, cast
+
+import msgspec
+
+from resolute.errors import NotEncodable, PayloadTooLarge
+
+DEFAULT_MAX_PAYLOAD = 1024 * 1024  # bytes
+
+
+def _encode_foreign(value: Any) -> Any:
+    """Pydantic models, where pydantic is installed; it is never imported for this."""
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
+    raise NotImplementedError(f"objects of type {type(value).__name__} are not supported")
+
+
+def _decode_foreign(expected: type[Any], value: Any) -> Any:
+    validate = getattr(expected, "model_validate", None)
+    if callable(validate):
+        return validate(value)
+    raise NotImplementedError(f"objects of type {expected.__name__} are not supported")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_foreign)
+_encode = _encoder.encode
+
+
+def encode(value: Any, *, max_payload: int = DEFAULT_MAX_PAYLOAD, what: str = "value") -> bytes:
+    """`value` as MessagePack.
+
+    Raises NotEncodable with the path of the part that cannot be encoded (`what` names the root),
+    PayloadTooLarge above `max_payload` bytes.
+    """
+    try:
+        data = _encode(value)
+    except Exception as error:
+        raise NotEncodable(*_find_culprit(value, what, error, 0)) from error
+    if len(data) > max_payload:
+        raise PayloadTooLarge(len(data), max_payload)
+    return data
+
+
+@lru_cache(maxsize=4096)
+def _decoder(expected: Any) -> Callable[[bytes], Any]:
+    return msgspec.msgpack.Decoder(expected, dec_hook=_decode_foreign).decode
+
+
+def decode(data: bytes, expected: Any = Any) -> Any:
+    """The value in `data`, checked against `expected`. Raises msgspec.ValidationError."""
+    return decoder(expected)(data)
+
+
+def decoder(expected: Any) -> Callable[[bytes], Any]:
+    """A function that decodes to `expected`; made once for each type."""
+    try:
+        return _decoder(expected)
+    except TypeError:  # an unhashable type expression
+        return msgspec.msgpack.Decoder(expected, dec_hook=_decode_foreign).decode
+
+
+def schema(expected: Any) -> dict[str, Any]:
+    """The JSON schema of a type; ``{}``, which allows all, where it has none."""
+    if expected is Any:
+        return {}
+    try:
+        return msgspec.json.schema(expected)
+    except TypeError:
+        return {}
+
+
+def _find_culprit(value: Any, path: str, error: Exception, depth: int) -> tuple[str, str]:
+    """The deepest path below `value` that fails to encode, and why."""
+    for step, part in _parts(value) if depth < 50 else ():
+        try:
+            _encode(part)
+        except Exception as inner:
+            return _find_culprit(part, path + step, inner, depth + 1)
+    return path, str(error) or type(error).__name__
+
+
+def _parts(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        mapping = cast("Mapping[Any, Any]", value)
+        return [(f"[{key!r}]", item) for key, item in mapping.items()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [(f"[{i}]", item) for i, item in enumerate(cast("list[Any]", value))]
+    names = getattr(type(value), "__struct_fields__", None) or getattr(
+        type(value), "__dataclass_fields__", ()
+    )
+    return [(f".{name}", getattr(value, name)) for name in names if hasattr(value, name)]

@@ -1,0 +1,69 @@
+"""Whether the output of one node can be the input of the next, as far as annotations tell.
+
+Conservative: only what clearly cannot fit is refused; the rest is checked when it is decoded.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
+
+_SCALARS = (str, bytes, bool, int, float)
+
+
+def fits(produced: Any, taken: Any) -> bool:
+    """False only where a value of `produced` can never be a `taken`."""
+    produced, taken = _plain(produced), _plain(taken)
+    if produced == taken or _is_open(produced) or _is_open(taken):
+        return True
+    if _is_union(produced):
+        return any(fits(part, taken) for part in get_args(produced))
+    if _is_union(taken):
+        return any(fits(produced, part) for part in get_args(taken))
+    return _classes_fit(_class_of(produced), _class_of(taken))
+
+
+def type_name(annotation: Any) -> str:
+    """The annotation as a person would write it."""
+    name = getattr(annotation, "__name__", None)
+    return name if isinstance(name, str) and not get_args(annotation) else str(annotation)
+
+
+def _classes_fit(produced: type[Any] | None, taken: type[Any] | None) -> bool:
+    if produced is None or taken is None:
+        return True
+    if issubclass(produced, taken) or issubclass(taken, produced):
+        return True
+    if produced is int and taken is float:
+        return True
+    if produced in (list, tuple, set, frozenset) and taken in (list, tuple, set, frozenset):
+        return True
+    # A dict is what Structs, dataclasses and TypedDicts look like on the wire.
+    if dict in (produced, taken):
+        other = taken if produced is dict else produced
+        return other not in (*_SCALARS, list, tuple, set, frozenset, type(None))
+    # Scalars can stand for richer types on the wire: a datetime, a UUID, an Enum.
+    if produced in _SCALARS and taken not in _SCALARS:
+        return not hasattr(taken, "__struct_fields__") and not hasattr(taken, "__dataclass_fields__")
+    return False
+
+
+def _plain(annotation: Any) -> Any:
+    if annotation is None:
+        return type(None)
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation
+
+
+def _is_open(annotation: Any) -> bool:
+    return annotation is Any or annotation is object or isinstance(annotation, TypeVar)
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType)
+
+
+def _class_of(annotation: Any) -> type[Any] | None:
+    found = get_origin(annotation) or annotation
+    return cast("type[Any]", found) if isinstance(found, type) else None

@@ -1,0 +1,93 @@
+"""What travels and what is loaded: queue entries, inbox events, the state of a run."""
+
+from __future__ import annotations
+
+import msgspec
+
+from resolute.errors import ErrorInfo
+from resolute.status import EventKind, NodeStatus, RunStatus
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """A step-ready event in a queue stream: node `index` of step `seq` may be run.
+
+    `attempt` counts from 1 what the retry policy counts, `crashes` what poison counts; `undo` is
+    the number of the compensation (0: none).
+    """
+
+    flow: str
+    plan: str
+    pc: int
+    seq: int
+    index: int
+    token: str
+    attempt: int = 1
+    crashes: int = 0
+    undo: int = 0
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True):
+    """An inbox entry. `wake` and `sweep` name no flow.
+
+    `arg` is the flow's name for `start`, ``"<next index> <step token>"`` for `page`, ``"1"`` or
+    ``"0"`` for a `settled` branch.
+    """
+
+    kind: EventKind
+    flow: str = ""
+    plan: str = ""
+    pc: int = 0
+    seq: int = 0
+    rev: str = ""
+    queue: str = ""
+    arg: str = ""
+
+
+class RunState(msgspec.Struct, frozen=True):
+    """What the hash of a run says of where it is.
+
+    `pending` counts the nodes of the step that are not settled; `page` and `skip` are the next
+    index to dispatch and to skip; `undos` counts what can be compensated, `undoing` is the one
+    that the current step undoes (0: none); `branch` is a settled predicate's answer.
+    """
+
+    flow: str
+    plan: str
+    pc: int
+    seq: int
+    rev: str
+    pending: int
+    status: RunStatus
+    queue: str
+    token: str = ""
+    page: int = 0
+    skip: int = 0
+    undos: int = 0
+    undoing: int = 0
+    undo_at: tuple[int, int] = (0, 0)
+    cancelled: bool = False
+    terminated: bool = False
+    branch: bool | None = None
+
+
+class NodeRecord(msgspec.Struct, frozen=True):
+    """One node instance as `resolute show` and `history()` give it.
+
+    Times are seconds of Unix time by Redis's clock; `due` is when a waiting node goes on.
+    """
+
+    seq: int
+    index: int
+    name: str
+    step: str
+    status: NodeStatus
+    attempts: int
+    crashes: int = 0
+    process: str = ""
+    queue: str = ""
+    begun: float | None = None
+    ended: float | None = None
+    due: float | None = None
+    dispatched: float | None = None
+    error: ErrorInfo | None = None
+    compensates: str = ""

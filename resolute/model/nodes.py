@@ -1,0 +1,205 @@
+"""Nodes: a user's function with its name, types and policies. Immutable; still callable."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Self, TypeVar, cast, get_type_hints, overload
+
+from resolute.durations import Duration, milliseconds
+from resolute.ids import check_name
+from resolute.model.policies import Limit, Limits, RetryPolicy, as_limits
+
+I_contra = TypeVar("I_contra", contravariant=True)
+O_co = TypeVar("O_co", covariant=True)
+I = TypeVar("I")  # noqa: E741 - the input, as O is the output
+O = TypeVar("O")  # noqa: E741
+
+DEFAULT_TIMEOUT = "5m"
+
+
+class _PreviousOutput:
+    """The default input: the flow's input for the first step, later the step before."""
+
+    def __repr__(self) -> str:
+        return "PREVIOUS"
+
+
+PREVIOUS = _PreviousOutput()
+
+
+@dataclass(frozen=True, eq=False)
+class Node(Generic[I_contra, O_co]):
+    """A named function of one input, or none. Every method returns a new node.
+
+    Made by `@node(...)` or `Node(name, fn, input)`. Durations are seconds or texts like "2m".
+    """
+
+    name: str
+    fn: Callable[..., Any]
+    input: Any = PREVIOUS
+    output: str | None = None
+    timeout: Duration = DEFAULT_TIMEOUT
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    rate_limit: Limits = None
+    queue: str | None = None
+    compensation: Node[Any, Any] | None = None
+    is_best_effort: bool = False
+
+    def __post_init__(self) -> None:
+        check_name("node", self.name)
+        if self.output is not None:
+            check_name("output key", self.output)
+        if self.queue is not None:
+            check_name("queue", self.queue)
+        if milliseconds(self.timeout) < 1:
+            raise ValueError(f"node {self.name!r}: expected a timeout above 0, got {self.timeout!r}")
+        if len(positional_parameters(self.fn)) > 1:
+            raise TypeError(f"node {self.name!r}: expected a function of one input or none")
+        as_limits(self.rate_limit)
+
+    @property
+    def key(self) -> str:
+        """The output key: where the output is found in the state."""
+        return self.output or self.name
+
+    @property
+    def is_async(self) -> bool:
+        return is_coroutine_function(self.fn)
+
+    @property
+    def takes_input(self) -> bool:
+        return bool(positional_parameters(self.fn))
+
+    @property
+    def input_type(self) -> Any:
+        """The annotation of the parameter, or Any."""
+        names = positional_parameters(self.fn)
+        return _hints(self.fn).get(names[0], Any) if names else Any
+
+    @property
+    def output_type(self) -> Any:
+        """The annotation of the result, or Any."""
+        return _hints(self.fn).get("return", Any)
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        return as_limits(self.rate_limit)
+
+    def as_(self, key: str) -> Self:
+        """The same node with its output under another key."""
+        return replace(self, output=key)
+
+    def with_input(self, source: Any) -> Node[Any, O_co]:
+        """Take the input from `source`: a value, or a function of the FlowState."""
+        return cast("Node[Any, O_co]", replace(self, input=source))
+
+    def with_timeout(self, timeout: Duration) -> Self:
+        return replace(self, timeout=timeout)
+
+    def with_retry(self, retry: RetryPolicy) -> Self:
+        return replace(self, retry=retry)
+
+    def with_rate_limit(self, limit: Limits) -> Self:
+        return replace(self, rate_limit=limit)
+
+    def on_queue(self, queue: str) -> Self:
+        return replace(self, queue=queue)
+
+    def on_error(self, compensation: Node[Any, Any]) -> Self:
+        """Run `compensation` if the flow fails after this node completed.
+
+        Without a `with_input` of its own it gets the output of this node.
+        """
+        return replace(self, compensation=compensation)
+
+    def best_effort(self) -> Self:
+        """Let the step go on when this node fails for good."""
+        return replace(self, is_best_effort=True)
+
+
+class AsyncNode(Node[I_contra, O_co]):
+    """A node whose function is a coroutine function; it runs on the loop."""
+
+    def __call__(self, *args: Any) -> Awaitable[O_co]:
+        return self.fn(*args)
+
+
+class SyncNode(Node[I_contra, O_co]):
+    """A node whose function is a plain one; it runs in a thread."""
+
+    def __call__(self, *args: Any) -> O_co:
+        return self.fn(*args)
+
+
+class _Decorator:
+    """What `@node(...)` returns: keeps the function's types."""
+
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
+        self._name = name
+        self._options = options
+
+    @overload
+    def __call__(self, fn: Callable[[], Awaitable[O]], /) -> AsyncNode[Any, O]: ...
+    @overload
+    def __call__(self, fn: Callable[[I], Awaitable[O]], /) -> AsyncNode[I, O]: ...
+    @overload
+    def __call__(self, fn: Callable[[], O], /) -> SyncNode[Any, O]: ...
+    @overload
+    def __call__(self, fn: Callable[[I], O], /) -> SyncNode[I, O]: ...
+    def __call__(self, fn: Callable[..., Any], /) -> Node[Any, Any]:
+        kind = AsyncNode if is_coroutine_function(fn) else SyncNode
+        return kind(self._name, fn, **self._options)
+
+
+def node(
+    name: str,
+    *,
+    output: str | None = None,
+    timeout: Duration = DEFAULT_TIMEOUT,
+    retry: RetryPolicy | None = None,
+    rate_limit: Limits = None,
+    queue: str | None = None,
+) -> _Decorator:
+    """Make a function a node.
+
+    `output` is the key of its output in the state (default: the name). `timeout` is for one
+    attempt. `rate_limit` is ``"50/1m"``, a RateLimit, a SharedRateLimit or a tuple of them.
+    `queue` names the workers that run it (default: the flow's own).
+    """
+    options: dict[str, Any] = {
+        "output": output,
+        "timeout": timeout,
+        "retry": retry or RetryPolicy(),
+        "rate_limit": rate_limit,
+        "queue": queue,
+    }
+    return _Decorator(name, options)
+
+
+def is_coroutine_function(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+        getattr(fn, "__call__", None)
+    )
+
+
+def positional_parameters(fn: Callable[..., Any]) -> list[str]:
+    """The names of the parameters that must be, or can only be, given by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return ["input"]
+    taken = [p for p in parameters if p.kind in kinds]
+    required = [p.name for p in taken if p.default is inspect.Parameter.empty]
+    return required or [p.name for p in taken[:1]]
+
+
+def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
+    target = fn if inspect.isroutine(fn) else getattr(fn, "__call__", fn)
+    try:
+        return get_type_hints(target, include_extras=True)
+    except Exception:
+        # A name that only exists while type checking: the annotation cannot be used, the node can.
+        return {}

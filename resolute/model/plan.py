@@ -1,0 +1,153 @@
+"""The plan: a flow as data. The coordinator knows flows by their plans alone."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from resolute.errors import ResoluteError
+
+FORMAT = 1
+
+
+class RetryPlan(msgspec.Struct, frozen=True, array_like=True):
+    """RetryPolicy on the wire: milliseconds, and the names of the final exceptions."""
+
+    initial_ms: int = 1000
+    coefficient: float = 2.0
+    maximum_ms: int = 60_000
+    max_attempts: int = 3
+    jitter: float = 0.1
+    non_retryable: tuple[str, ...] = ()
+
+
+class LimitPlan(msgspec.Struct, frozen=True, array_like=True):
+    """A token bucket: `burst` tokens, one more each `interval_us` microseconds."""
+
+    bucket: str
+    interval_us: int
+    burst: int
+    keyed: bool = False
+
+
+class NodePlan(msgspec.Struct, frozen=True, array_like=True):
+    """A node as the engine needs it. `queue` is empty where it is the run's own."""
+
+    name: str
+    key: str
+    queue: str = ""
+    timeout_ms: int = 300_000
+    retry: RetryPlan = RetryPlan()
+    limits: tuple[LimitPlan, ...] = ()
+    compensation: NodePlan | None = None
+    best_effort: bool = False
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True, tag="run"):
+    """Run the nodes of a step in parallel; go on when all are settled."""
+
+    step: str
+    nodes: tuple[NodePlan, ...]
+    parallel: bool = False
+
+
+class Branch(msgspec.Struct, frozen=True, array_like=True, tag="branch"):
+    """Run a predicate; go on at the next instruction if it is true, else at `otherwise`."""
+
+    nodes: tuple[NodePlan, ...]
+    otherwise: int
+
+    @property
+    def step(self) -> str:
+        return self.nodes[0].name
+
+
+class Jump(msgspec.Struct, frozen=True, array_like=True, tag="jump"):
+    """Go on at `to`."""
+
+    to: int
+
+
+class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
+    """The run is completed."""
+
+
+Instruction = Run | Branch | Jump | End
+
+
+class SchedulePlan(msgspec.Struct, frozen=True, array_like=True):
+    """A cron trigger with the encoded input of the runs it starts."""
+
+    cron: str
+    timezone: str
+    input: bytes
+
+
+class Plan(msgspec.Struct, frozen=True, array_like=True):
+    """A flat list of instructions and what a client must know to start and read a run."""
+
+    flow: str
+    instructions: tuple[Instruction, ...]
+    queue: str = ""
+    schedules: tuple[SchedulePlan, ...] = ()
+    input_schema: dict[str, Any] = {}
+    result_schema: dict[str, Any] = {}
+    format: int = FORMAT
+
+    def encode(self) -> bytes:
+        return _encoder.encode(self)
+
+    @property
+    def hash(self) -> str:
+        """The content hash: 80 bits of SHA-256, in hexadecimal."""
+        return hashlib.sha256(self.encode()).hexdigest()[:20]
+
+    def step(self, pc: int) -> Run | Branch:
+        """The instruction at `pc`, which must be one that runs nodes."""
+        instruction = self.instructions[pc]
+        if not isinstance(instruction, Run | Branch):
+            raise ResoluteError(f"flow {self.flow!r}: instruction {pc} runs no nodes")
+        return instruction
+
+    def predecessors(self, pc: int) -> list[int]:
+        """The `run` instructions that can be the last one before `pc`; empty: none, the input."""
+        return _predecessors(self, pc)
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoder = msgspec.msgpack.Decoder(Plan)
+
+
+def decode_plan(data: bytes) -> Plan:
+    """Raises msgspec.ValidationError for what is no plan of this format."""
+    return _decoder.decode(data)
+
+
+def _predecessors(plan: Plan, pc: int) -> list[int]:
+    found: set[int] = set()
+    seen: set[int] = set()
+    sources: dict[int, list[int]] = {}
+    for at, instruction in enumerate(plan.instructions):
+        match instruction:
+            case Jump(to=to):
+                sources.setdefault(to, []).append(at)
+            case Branch(otherwise=otherwise):
+                sources.setdefault(otherwise, []).append(at)
+                sources.setdefault(at + 1, []).append(at)
+            case Run():
+                sources.setdefault(at + 1, []).append(at)
+            case End():
+                pass
+    todo = [pc]
+    while todo:
+        for before in sources.get(todo.pop(), ()):
+            if before in seen:
+                continue
+            seen.add(before)
+            if isinstance(plan.instructions[before], Run):
+                found.add(before)
+            else:
+                todo.append(before)
+    return sorted(found)

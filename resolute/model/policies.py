@@ -1,0 +1,113 @@
+"""How often, how fast, how long: the policies a node carries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from resolute.durations import Duration, milliseconds
+from resolute.ids import check_name
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When a failed attempt is followed by another.
+
+    The n-th retry waits `initial_interval` × `backoff_coefficient`^(n-1), at most
+    `maximum_interval`, each ± `jitter` (a fraction). `max_attempts` counts the first attempt too.
+    An exception of a type in `non_retryable` is final at once.
+    """
+
+    initial_interval: Duration = "1s"
+    backoff_coefficient: float = 2.0
+    maximum_interval: Duration = "1m"
+    max_attempts: int = 3
+    jitter: float = 0.1
+    non_retryable: tuple[type[BaseException], ...] = ()
+
+    def __post_init__(self) -> None:
+        milliseconds(self.initial_interval)
+        milliseconds(self.maximum_interval)
+        if self.backoff_coefficient < 1:
+            raise ValueError(f"backoff_coefficient: expected 1 or more, got {self.backoff_coefficient}")
+        if self.max_attempts < 1:
+            raise ValueError(f"max_attempts: expected 1 or more, got {self.max_attempts}")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter: expected a fraction from 0 to 1, got {self.jitter}")
+
+
+_RATE = re.compile(r"\s*(\d+)\s*/\s*(\S+)\s*")
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """At most `n` starts per `per`, counted over all processes: a token bucket.
+
+    The bucket holds `burst` tokens (default `n`) and starts full, so a window of `per` can see up
+    to 2n starts; `strict` trades the burst away so that no window sees more than n.
+    `key` splits the bucket by a text computed from the node's input.
+    """
+
+    n: int
+    per: Duration = "1s"
+    burst: int | None = None
+    strict: bool = False
+    key: Callable[[Any], str] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"rate limit: expected 1 or more starts, got {self.n}")
+        if milliseconds(self.per) < 1:
+            raise ValueError(f"rate limit: expected a period above 0, got {self.per!r}")
+        if self.burst is not None and self.burst < 1:
+            raise ValueError(f"rate limit: expected a burst of 1 or more, got {self.burst}")
+        if self.strict and self.burst is not None and self.burst > self.n:
+            raise ValueError(f"strict rate limit: expected a burst of at most {self.n}, got {self.burst}")
+
+    @classmethod
+    def parse(cls, text: str) -> RateLimit:
+        """``"50/1m"``, ``"1000/1h"``, ``"10/s"``. Raises ValueError."""
+        match = _RATE.fullmatch(text)
+        if not match:
+            raise ValueError(f'rate limit: expected "N/PERIOD" such as "50/1m", got {text!r}')
+        period = match[2]
+        return cls(int(match[1]), period if period[0].isdigit() else f"1{period}")
+
+
+@dataclass(frozen=True)
+class SharedRateLimit:
+    """One rate limit for every node, flow and process of the namespace that names it."""
+
+    name: str
+    n: int
+    per: Duration = "1s"
+    burst: int | None = None
+    strict: bool = False
+    key: Callable[[Any], str] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        check_name("shared rate limit", self.name)
+        self.rate()
+
+    def rate(self) -> RateLimit:
+        """The limit without its name."""
+        return RateLimit(self.n, self.per, self.burst, self.strict, self.key)
+
+
+Limit = RateLimit | SharedRateLimit
+Limits = str | Limit | tuple[Limit, ...] | None
+
+
+def as_limits(value: Limits) -> tuple[Limit, ...]:
+    """What was given as ``rate_limit=``, as a tuple."""
+    match value:
+        case None:
+            return ()
+        case str():
+            return (RateLimit.parse(value),)
+        case tuple():
+            return value
+        case _:
+            return (value,)

@@ -1,0 +1,100 @@
+"""FlowState: what a run has produced so far, read-only and loaded as it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeVar
+
+from resolute.errors import ErrorInfo, MissingOutput
+from resolute.model.codec import decoder
+from resolute.model.nodes import Node
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+class Outputs(Protocol):
+    """Where a FlowState reads from: encoded values by output key."""
+
+    def get(self, key: str) -> bytes | None:
+        """The encoded output, or None where there is none."""
+        ...
+
+    def keys(self) -> Iterable[str]:
+        """The keys of all outputs there are."""
+        ...
+
+    def input(self) -> bytes:
+        """The encoded input of the flow."""
+        ...
+
+    def error(self, key: str) -> ErrorInfo | None:
+        """The last error of the node with this output key."""
+        ...
+
+
+class FlowState:
+    """The outputs of the nodes that completed, by node or by key.
+
+    `state[node]` is typed by the node. Values are decoded once for each type.
+    """
+
+    __slots__ = ("_decoded", "_outputs")
+
+    def __init__(self, outputs: Outputs) -> None:
+        self._outputs = outputs
+        self._decoded: dict[tuple[str, int], tuple[Any, Any]] = {}
+
+    def __getitem__(self, node: Node[Any, T]) -> T:
+        return self._load(node.key, node.output_type)
+
+    def get(self, key: str, type_: type[T]) -> T:
+        """The output under `key` as a `type_`.
+
+        Raises MissingOutput, or msgspec.ValidationError where it is something else.
+        """
+        return self._load(key, type_)
+
+    def get_or(self, key: str | Node[Any, Any], type_or_default: Any, default: Any = ...) -> Any:
+        """`get_or("key", T, default)` or `get_or(node, default)`."""
+        if isinstance(key, Node):
+            name, expected, fallback = key.key, key.output_type, type_or_default
+        else:
+            name, expected, fallback = key, type_or_default, default
+        return self._load(name, expected) if self.has(name) else fallback
+
+    def has(self, key: str | Node[Any, Any]) -> bool:
+        """Whether the node completed and its output is there."""
+        return self._outputs.get(_key(key)) is not None
+
+    def keys(self) -> list[str]:
+        """The keys of all outputs, sorted."""
+        return sorted(self._outputs.keys())
+
+    def input(self, type_: type[T]) -> T:
+        """The input of the flow."""
+        return decoder(type_)(self._outputs.input())
+
+    def error(self, node: str | Node[Any, Any]) -> ErrorInfo | None:
+        """Why a best-effort node failed; None if it did not."""
+        key = _key(node)
+        return None if self._outputs.get(key) is not None else self._outputs.error(key)
+
+    def _load(self, key: str, expected: Any) -> Any:
+        cached = self._decoded.get((key, id(expected)))
+        if cached is not None:
+            return cached[1]
+        data = self._outputs.get(key)
+        if data is None:
+            error = self._outputs.error(key)
+            if error is not None:
+                raise MissingOutput(key, f"the node failed: {error.type}: {error.message}")
+            raise MissingOutput(key)
+        value = decoder(expected)(data)
+        # `expected` is kept with the value: while it lives, no other type has its id.
+        self._decoded[key, id(expected)] = (expected, value)
+        return value
+
+
+def _key(key: str | Node[Any, Any]) -> str:
+    return key.key if isinstance(key, Node) else key

@@ -1,0 +1,118 @@
+"""How every key is spelled. No other file knows.
+
+All keys of a run share the hash tag of its partition, so that one script can touch them on a
+cluster. `{ns:p.k}`: k is the smallest number that puts the tag into the p-th of P equal ranges of
+the 16,384 slots, so that partitions spread evenly over primaries.
+"""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from urllib.parse import quote
+
+from resolute.errors import ConfigurationError
+from resolute.ids import root_of
+from resolute.status import RunStatus
+
+SLOTS = 16_384
+MAX_PARTITIONS = 1024
+
+
+def crc16(text: str) -> int:
+    """The CRC-16/XMODEM that Redis Cluster uses for its slots."""
+    return crc_hqx(text.encode(), 0)
+
+
+class MetaKeys:
+    """The keys of a namespace that belong to no partition."""
+
+    def __init__(self, namespace: str) -> None:
+        if not namespace or set(namespace) & set("{}") or len(namespace) > 100:
+            raise ConfigurationError(
+                f"namespace: expected 1 to 100 characters without braces, got {namespace!r}"
+            )
+        self.namespace = namespace
+        base = f"{{{namespace}}}"
+        self.base = base
+        self.partitions = f"{base}:partitions"
+        self.plans = f"{base}:plans"
+        self.flows = f"{base}:flows"
+        self.processes = f"{base}:processes"
+        self.beats = f"{base}:beats"
+        self.ticks = f"{base}:ticks"
+        self.version = f"{base}:version"
+
+    def cancels(self, process: str) -> str:
+        """The set of nodes that a process is to cancel."""
+        return f"{self.base}:cancel:{process}"
+
+    def bucket(self, bucket: str, key: str = "") -> str:
+        """A limiter's bucket; each has a hash tag of its own."""
+        part = f":{quote(key, safe='')}" if key else ""
+        return f"{{{self.namespace}:limit:{bucket}{part}}}"
+
+
+class Partition:
+    """The keys of one partition."""
+
+    def __init__(self, namespace: str, number: int, count: int) -> None:
+        self.number = number
+        tag = f"{{{_tag(namespace, number, count)}}}"
+        self.tag = tag
+        self.inbox = f"{tag}:in"
+        self.timers = f"{tag}:timers"
+        self.stats = f"{tag}:stats"
+        self.dead = f"{tag}:dead"
+        self.open = f"{tag}:x:open"
+        self._flow = f"{tag}:f:"
+        self._queue = f"{tag}:q:"
+        self._index = f"{tag}:x:"
+
+    def flow(self, flow_id: str) -> str:
+        """The hash of a run."""
+        return self._flow + flow_id
+
+    def queue(self, queue: str, plan: str = "") -> str:
+        """The stream of a queue; with `plan`, of those of its entries that need that plan."""
+        return f"{self._queue}{queue}@{plan}" if plan else self._queue + queue
+
+    def queue_of(self, stream: str) -> str:
+        """The queue name, with its plan if any, that a stream key is for."""
+        return stream.removeprefix(self._queue)
+
+    def open_of(self, flow: str) -> str:
+        """The index of the open runs of one flow."""
+        return f"{self._index}open:{flow}"
+
+    def ended(self, status: RunStatus, flow: str = "") -> str:
+        """The index of the runs that ended so, of all flows or of one."""
+        return f"{self._index}{status.value}:{flow}" if flow else f"{self._index}{status.value}"
+
+    def channel(self, flow_id: str) -> str:
+        """Where the end of a run is published."""
+        return f"{self.tag}:end:{flow_id}"
+
+
+class Keys:
+    """All keys of a namespace of `count` partitions."""
+
+    def __init__(self, namespace: str, count: int) -> None:
+        self.meta = MetaKeys(namespace)
+        self.count = count
+        self.partitions = tuple(Partition(namespace, p, count) for p in range(count))
+
+    def of(self, flow_id: str) -> Partition:
+        """The partition of a run: that of its root, so that a family is together."""
+        if self.count == 1:
+            return self.partitions[0]
+        return self.partitions[crc16(root_of(flow_id)) % self.count]
+
+
+def _tag(namespace: str, number: int, count: int) -> str:
+    low, high = number * SLOTS // count, (number + 1) * SLOTS // count
+    k = 0
+    while True:
+        tag = f"{namespace}:{number}.{k}"
+        if low <= crc16(tag) % SLOTS < high:
+            return tag
+        k += 1

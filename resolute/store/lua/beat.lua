@@ -1,0 +1,16 @@
+#!lua flags=allow-oom
+-- Raises the beats of a supervisor's processes and tells which of their nodes to cancel.
+-- KEYS beats processes +item: cancels of the process
+-- ARGV common: (none)
+-- ITEM process cancels_key
+-- RETURNS for each {OK, node, ...} | {GONE}: GONE where it is not registered, so its lease is over
+-- @include common
+
+return for_each(2, 1, function(item)
+  local process, cancels = item[1], KEYS[item[2]]
+  if redis.call('HEXISTS', KEYS[2], process) == 0 then return {GONE} end
+  redis.call('HINCRBY', KEYS[1], process, 1)
+  local nodes = redis.call('SMEMBERS', cancels)
+  table.insert(nodes, 1, OK)
+  return nodes
+end)

@@ -1,0 +1,99 @@
+-- A node's record in the flow hash, the fence that guards it, and the ways it can change.
+-- Record: state|token|attempt|crashes|process|queue|entry|begun|ended|hold, under n:<seq>.<index>.
+
+local RECORD = '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$'
+local FIELDS = {'state', 'token', 'attempt', 'crashes', 'process', 'queue', 'entry', 'begun',
+  'ended', 'hold'}
+
+local function format_record(r)
+  local parts = {}
+  for i = 1, #FIELDS do parts[i] = r[FIELDS[i]] end
+  return table.concat(parts, '|')
+end
+
+-- The run's header and the node's record; without a record the node is ready with the step's token.
+-- nil where there is no such run.
+local function load_node(flow_key, flow, seq, index)
+  local h = redis.call('HMGET', flow_key, 'status', 'rev', 'seq', 'token', 'pending', 'plan', 'pc',
+    'queue', 'undoing', 'n:' .. seq .. '.' .. index)
+  if not h[1] then return nil end
+  local node = {
+    key = flow_key, flow = flow, seq = seq, index = index,
+    status = h[1], rev = h[2], current = tonumber(h[3]), pending = tonumber(h[5]), plan = h[6],
+    pc = tonumber(h[7]), queue = h[8], undoing = tonumber(h[9] or '0'),
+    field = 'n:' .. seq .. '.' .. index,
+  }
+  local r = {}
+  if h[10] then
+    r.state, r.token, r.attempt, r.crashes, r.process, r.queue, r.entry, r.begun, r.ended, r.hold =
+      string.match(h[10], RECORD)
+    if not r.state then error('record of ' .. node.field .. ' is damaged') end
+  else
+    r = {state = READY, token = h[4], attempt = '1', crashes = '0', process = '', queue = '',
+      entry = '', begun = '', ended = '', hold = '', implied = true}
+  end
+  node.record = r
+  node.open = node.status == RUNNING or node.status == FAILING or node.status == COMPENSATING
+  return node
+end
+
+-- Whether `process` holds the node under `token`: nothing else may end it.
+local function is_held(node, token, process)
+  local r = node.record
+  return node.open and node.current == node.seq and r.state == NODE_RUNNING and r.token == token
+    and r.process == process
+end
+
+-- Whether the node is handed out under `token` and nobody has claimed it.
+local function is_unclaimed(node, token)
+  local r = node.record
+  return node.open and node.current == node.seq and r.state == READY and r.token == token
+end
+
+local function next_token(token)
+  local base, count = string.match(token, '^(.*)%.(%d+)$')
+  return base .. '.' .. (tonumber(count) + 1)
+end
+
+-- Writes the record as settled with more fields beside it, counts it down, and says so at 0.
+local function settle(node, inbox, state, now, fields, arg)
+  local r = node.record
+  r.state, r.ended, r.hold = state, string.format('%.0f', now), ''
+  node.pending = node.pending - 1
+  if node.pending < 0 then error('pending of ' .. node.flow .. ' would fall below 0') end
+  redis.call('HSET', node.key, node.field, format_record(r), 'pending', node.pending, unpack(fields))
+  if node.pending == 0 then
+    local kind = node.status == RUNNING and SETTLED or LOOK
+    push_event(inbox, kind, node.flow, node.plan, node.pc, node.seq, node.rev, node.queue, arg)
+  end
+end
+
+-- Hands the node out again at once: a new token, a new entry in `stream`, which serves `queue`.
+local function hand_out(node, stream, queue)
+  local r = node.record
+  r.token = next_token(r.token)
+  r.state, r.process, r.queue, r.begun, r.hold = READY, '', queue, '', ''
+  r.entry = redis.call('XADD', stream, '*', 'e', cmsgpack.pack({node.flow, node.plan, node.pc,
+    node.seq, node.index, r.token, tonumber(r.attempt), tonumber(r.crashes), node.undoing}))
+  redis.call('HSET', node.key, node.field, format_record(r))
+end
+
+-- Hands the node out later: a new token, a timer.
+local function defer(node, timers, inbox, queue, due, hold)
+  local r = node.record
+  r.token = next_token(r.token)
+  r.state, r.process, r.queue, r.entry, r.begun, r.hold = WAITING, '', queue, '', '', hold
+  r.ended = string.format('%.0f', due)
+  redis.call('HSET', node.key, node.field, format_record(r))
+  add_timer(timers, inbox, due, table.concat({'node', queue, node.flow, node.seq, node.index,
+    r.token}, '|'))
+end
+
+-- The run fails with `blob` as its error, if it was running; a coordinator looks at it.
+local function fail_run(node, inbox, blob, nonce)
+  if node.status ~= RUNNING then return end
+  node.status = FAILING
+  node.rev = next_rev(node.rev, nonce)
+  redis.call('HSET', node.key, 'status', FAILING, 'rev', node.rev, 'error', blob)
+  push_event(inbox, LOOK, node.flow, node.plan, node.pc, node.seq, node.rev, node.queue, '')
+end

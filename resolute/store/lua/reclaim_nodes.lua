@@ -1,0 +1,54 @@
+#!lua flags=allow-oom
+-- Takes nodes back that a dead process had, or whose entry or timer was lost.
+-- KEYS inbox stats timers +item: flow, stream of the entry, stream to hand out on
+-- ARGV common: nonce poison
+-- ITEM flow_key from_key to_key flow entry seq index token process queue best_effort key   BLOB error
+-- `process` is the dead one ('' for a node nobody claimed); a node that was claimed counts a
+-- crash, and the one that reaches `poison` crashes fails with `error`. A waiting node gets its
+-- timer again.
+-- RETURNS {OK | STALE | GONE | SKIP} for each; SKIP: it failed as poison.
+-- @include common
+-- @include node
+
+local common = cmsgpack.unpack(ARGV[1])
+local nonce, poison = common[1], common[2]
+local now = now_ms()
+local reclaimed = 0
+
+local function reclaim(node, item, blob)
+  local _, _, to, _, entry, _, _, token, process, queue, best_effort, key = unpack(item)
+  local r = node.record
+  if r.state == WAITING and r.token == token then
+    local member = table.concat({'node', r.queue, node.flow, node.seq, node.index, r.token}, '|')
+    if not redis.call('ZSCORE', KEYS[3], member) then add_timer(KEYS[3], KEYS[1], now, member) end
+    return {OK}
+  end
+  local was_claimed = process ~= '' and is_held(node, token, process)
+  if not was_claimed and not is_unclaimed(node, token) then return {STALE} end
+  if was_claimed and r.entry ~= entry and entry ~= '' then return {STALE} end
+  if was_claimed then r.crashes = tonumber(r.crashes) + 1 end
+  reclaimed = reclaimed + 1
+  if node.status == FAILING then
+    settle(node, KEYS[1], SKIPPED, now, {}, '')
+  elseif tonumber(r.crashes) >= poison then
+    if best_effort == 0 and node.undoing == 0 then fail_run(node, KEYS[1], blob, nonce) end
+    local field = node.undoing > 0 and 'ux:' .. node.undoing or 'x:' .. key
+    settle(node, KEYS[1], FAILED_NODE, now, {field, blob}, '')
+    return {SKIP}
+  else
+    hand_out(node, KEYS[to], queue)
+  end
+  return {OK}
+end
+
+local replies = for_each(2, 2, function(item, at)
+  local flow_key, from, _, flow, entry, seq, index = unpack(item)
+  local node = load_node(KEYS[flow_key], flow, seq, index)
+  local answer = {GONE}
+  if node then answer = reclaim(node, item, ARGV[at + 1]) end
+  if entry ~= '' then drop_entries(KEYS[from], WORKERS, {entry}) end
+  return answer
+end)
+
+if reclaimed > 0 then redis.call('HINCRBY', KEYS[2], 'reclaimed', reclaimed) end
+return replies

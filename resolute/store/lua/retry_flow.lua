@@ -1,0 +1,28 @@
+#!lua
+-- Starts an ended run anew, as another run, with the outputs from before the step to go on from.
+-- KEYS inbox open source target index
+-- ARGV common: source_id id nonce drop fields
+-- `drop` are the hash fields that the new run must not have, `fields` those (flat, with values)
+-- that say where it goes on.
+-- RETURNS {OK | EXISTS | GONE | CONFLICT}; CONFLICT: the source has not ended.
+-- @include common
+
+local source_id, id, nonce, drop, fields = unpack(cmsgpack.unpack(ARGV[1]))
+local now = now_ms()
+if redis.call('EXISTS', KEYS[4]) == 1 then return {EXISTS} end
+local h = redis.call('HMGET', KEYS[3], 'status', 'queue', 'plan', 'flow')
+local status = h[1]
+if not status then return {GONE} end
+if status == RUNNING or status == FAILING or status == COMPENSATING then return {CONFLICT} end
+redis.call('COPY', KEYS[3], KEYS[4])
+redis.call('PERSIST', KEYS[4])
+for at = 1, #drop, 1000 do
+  redis.call('HDEL', KEYS[4], unpack(drop, at, math.min(#drop, at + 999)))
+end
+local rev = '0-' .. nonce
+redis.call('HSET', KEYS[4], 'status', RUNNING, 'rev', rev, 'retry_of', source_id, 'started', now,
+  'moved', now, 'pending', 0, unpack(fields))
+redis.call('ZADD', KEYS[2], now, id)
+redis.call('ZADD', KEYS[5], now, id)
+push_event(KEYS[1], LOOK, id, h[3], 0, 0, rev, h[2], '')
+return {OK}

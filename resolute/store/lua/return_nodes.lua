@@ -1,0 +1,37 @@
+#!lua flags=allow-oom
+-- Hands nodes back that a process holds, or took from the stream without claiming: to another
+-- queue, for later (a limiter), or at shutdown. No attempt is used up.
+-- KEYS inbox stats stream timers +item: flow, target stream
+-- ARGV common: process
+-- ITEM flow_key target_key flow entry seq index token queue delay hold
+-- `delay` (ms) above 0 defers it; `hold` is a limiter's reservation, kept in the record.
+-- RETURNS {OK | STALE | GONE} for each; a resend by the holder answers as the first time.
+-- @include common
+-- @include node
+
+local common = cmsgpack.unpack(ARGV[1])
+local process = common[1]
+local now = now_ms()
+local dropped = {}
+
+local replies = for_each(2, 1, function(item)
+  local flow_key, target, flow, entry, seq, index, token, queue, delay, hold = unpack(item)
+  local node = load_node(KEYS[flow_key], flow, seq, index)
+  dropped[#dropped + 1] = entry
+  if not node then return {GONE} end
+  if not is_held(node, token, process) and not is_unclaimed(node, token) then
+    local handed_back = node.record.token == next_token(token)
+    return {handed_back and OK or STALE}
+  end
+  if node.status == FAILING then
+    settle(node, KEYS[1], SKIPPED, now, {}, '')
+  elseif delay > 0 then
+    defer(node, KEYS[4], KEYS[1], queue, now + delay, hold)
+  else
+    hand_out(node, KEYS[target], queue)
+  end
+  return {OK}
+end)
+
+drop_entries(KEYS[3], WORKERS, dropped)
+return replies

@@ -1,0 +1,30 @@
+#!lua
+-- Starts runs; the same id with the same flow and input is the same run.
+-- KEYS inbox open +item: flow index
+-- ARGV common: retention
+-- ITEM flow_key index_key id flow queue nonce tick   BLOB input
+-- `tick` is the cron tick in ms that this run is for (0: none); one older than the retention (ms)
+-- may have run and be deleted already, so it is refused.
+-- RETURNS {OK | EXISTS | CONFLICT | OLD} for each
+-- @include common
+
+local common = cmsgpack.unpack(ARGV[1])
+local now = now_ms()
+
+return for_each(2, 2, function(item, at)
+  local flow_key, id = KEYS[item[1]], item[3]
+  local input = ARGV[at + 1]
+  local there = redis.call('HMGET', flow_key, 'flow', 'input')
+  if there[1] then
+    if there[1] == item[4] and there[2] == input then return {EXISTS} end
+    return {CONFLICT}
+  end
+  if item[7] > 0 and item[7] < now - common[1] then return {OLD} end
+  local rev = '0-' .. item[6]
+  redis.call('HSET', flow_key, 'status', RUNNING, 'flow', item[4], 'plan', '', 'pc', 0, 'seq', 0,
+    'rev', rev, 'pending', 0, 'queue', item[5], 'input', input, 'started', now, 'moved', now)
+  redis.call('ZADD', KEYS[2], now, id)
+  redis.call('ZADD', KEYS[item[2]], now, id)
+  push_event(KEYS[1], START, id, '', 0, 0, rev, item[5], item[4])
+  return {OK}
+end)

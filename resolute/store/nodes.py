@@ -1,0 +1,309 @@
+"""What a worker does with nodes: begin, complete, fail, return; and taking them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from resolute.model.messages import Entry
+from resolute.status import Code
+from resolute.store.keys import Partition
+from resolute.store.script import Item, KeyList, pack, pack_item
+from resolute.store.store import Store
+
+MAX_ITEMS = 250  # of one call, so that no script holds the server for long
+MAX_BYTES = 1024 * 1024
+POISON = 3  # crashes
+
+T = TypeVar("T")
+
+
+class Held(msgspec.Struct, frozen=True):
+    """An entry as one process has it: the stream it came from, its id there, what it says."""
+
+    partition: Partition
+    queue: str  # as the stream is named: with "@plan" where it is one of those
+    id: str
+    entry: Entry
+
+    @property
+    def stream(self) -> str:
+        return self.partition.queue(self.queue)
+
+
+class BeginItem(Item):
+    flow_key: int
+    flow: str
+    entry: str
+    seq: int
+    index: int
+    token: str
+    fields: Sequence[str]
+
+
+class CompleteItem(Item):
+    flow_key: int
+    flow: str
+    entry: str
+    seq: int
+    index: int
+    token: str
+    key: str
+    undo: int
+    arg: str
+
+
+class FailItem(Item):
+    flow_key: int
+    flow: str
+    entry: str
+    seq: int
+    index: int
+    token: str
+    key: str
+    queue: str
+    final: int
+    best_effort: int
+    delay: int
+
+
+class ReturnItem(Item):
+    flow_key: int
+    target_key: int
+    flow: str
+    entry: str
+    seq: int
+    index: int
+    token: str
+    queue: str
+    delay: int
+    hold: str
+
+
+class ReclaimItem(Item):
+    flow_key: int
+    from_key: int
+    to_key: int
+    flow: str
+    entry: str
+    seq: int
+    index: int
+    token: str
+    process: str
+    queue: str
+    best_effort: int
+    key: str
+
+
+@dataclass(slots=True)
+class Begun:
+    """The answer to one begin. `values` are the fields asked for; `now` is Redis's time in µs."""
+
+    code: str
+    now: int = 0
+    rev: str = ""
+    hold: str = ""
+    values: Sequence[bytes | None] = ()
+
+
+@dataclass(slots=True)
+class Completion:
+    """A result to commit. `undo_input` is the encoded input of its compensation, if it has one."""
+
+    held: Held
+    key: str
+    output: bytes
+    undo_input: bytes | None = None
+    arg: str = ""
+
+
+@dataclass(slots=True)
+class Failure:
+    """A failed attempt to record; `delay` (ms) is until the next one, None where it was the last."""
+
+    held: Held
+    key: str
+    queue: str
+    error: bytes
+    delay: int | None
+    best_effort: bool
+
+
+@dataclass(slots=True)
+class Return:
+    """A node to hand back, to `queue`, now or after `delay` ms."""
+
+    held: Held
+    queue: str
+    delay: int = 0
+    hold: str = ""
+
+
+@dataclass(slots=True)
+class Reclaim:
+    """A node to take back. `held` has the entry ('' as id: lost); `process` is the dead one."""
+
+    held: Held
+    process: str
+    queue: str
+    key: str
+    best_effort: bool
+    error: bytes
+
+
+def chunks(items: Iterable[T], size: Any = None) -> Iterator[list[T]]:
+    """Batches of at most MAX_ITEMS and, by `size(item)` in bytes, about MAX_BYTES."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        weight = size(item) if size else 0
+        if batch and (len(batch) >= MAX_ITEMS or total + weight > MAX_BYTES):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += weight
+    if batch:
+        yield batch
+
+
+def code_of(reply: Sequence[Any]) -> str:
+    """The result code of one item's reply."""
+    return str(reply[0], "ascii")
+
+
+async def begin(
+    store: Store, process: str, wanted: Sequence[tuple[Held, Sequence[str]]]
+) -> list[Begun]:
+    """Claim nodes of one stream; each with the hash fields to read."""
+    first = wanted[0][0]
+    keys = KeyList(first.stream)
+    flow_of = first.partition.flow
+    items = [
+        pack_item(
+            BeginItem(
+                keys.index(flow_of(held.entry.flow)),
+                held.entry.flow,
+                held.id,
+                held.entry.seq,
+                held.entry.index,
+                held.entry.token,
+                fields,
+            )
+        )
+        for held, fields in wanted
+    ]
+    reply = await store.call("begin_nodes", keys.keys, pack(process, first.queue), items)
+    now = int(reply[0])
+    return [_begun(answer, now) for answer in reply[1:]]
+
+
+def _begun(answer: list[Any], now: int) -> Begun:
+    code = code_of(answer)
+    if code != Code.OK:
+        return Begun(code)
+    return Begun(code, now, str(answer[1], "ascii"), str(answer[2], "ascii"), answer[3:])
+
+
+async def complete(store: Store, process: str, results: Sequence[Completion]) -> list[str]:
+    """Commit results of nodes of one stream; a code for each."""
+    first = results[0].held
+    keys = KeyList(first.partition.inbox, first.partition.stats, first.stream)
+    arguments: list[bytes] = []
+    for result in results:
+        held = result.held
+        entry = held.entry
+        item = CompleteItem(
+            keys.index(held.partition.flow(entry.flow)),
+            entry.flow,
+            held.id,
+            entry.seq,
+            entry.index,
+            entry.token,
+            result.key,
+            0 if result.undo_input is None else 1,
+            result.arg,
+        )
+        arguments += (pack_item(item), result.output, result.undo_input or b"")
+    reply = await store.call("complete_nodes", keys.keys, pack(process), arguments)
+    return [code_of(answer) for answer in reply]
+
+
+async def fail(store: Store, process: str, failures: Sequence[Failure]) -> list[str]:
+    """Record failed attempts of nodes of one stream; a code for each."""
+    first = failures[0].held
+    partition = first.partition
+    keys = KeyList(partition.inbox, partition.stats, first.stream, partition.timers)
+    arguments: list[bytes] = []
+    for failure in failures:
+        entry = failure.held.entry
+        item = FailItem(
+            keys.index(partition.flow(entry.flow)),
+            entry.flow,
+            failure.held.id,
+            entry.seq,
+            entry.index,
+            entry.token,
+            failure.key,
+            failure.queue,
+            1 if failure.delay is None else 0,
+            1 if failure.best_effort else 0,
+            failure.delay or 0,
+        )
+        arguments += (pack_item(item), failure.error)
+    reply = await store.call("fail_nodes", keys.keys, pack(process, store.nonce()), arguments)
+    return [code_of(answer) for answer in reply]
+
+
+async def give_back(store: Store, process: str, returns: Sequence[Return]) -> list[str]:
+    """Hand nodes of one stream back; a code for each."""
+    first = returns[0].held
+    partition = first.partition
+    keys = KeyList(partition.inbox, partition.stats, first.stream, partition.timers)
+    items = [
+        pack_item(
+            ReturnItem(
+                keys.index(partition.flow(back.held.entry.flow)),
+                keys.index(partition.queue(back.queue)),
+                back.held.entry.flow,
+                back.held.id,
+                back.held.entry.seq,
+                back.held.entry.index,
+                back.held.entry.token,
+                back.queue,
+                back.delay,
+                back.hold,
+            )
+        )
+        for back in returns
+    ]
+    reply = await store.call("return_nodes", keys.keys, pack(process), items)
+    return [code_of(answer) for answer in reply]
+
+
+async def reclaim(store: Store, partition: Partition, lost: Sequence[Reclaim]) -> list[str]:
+    """Take nodes of one partition back from a dead process; a code for each."""
+    keys = KeyList(partition.inbox, partition.stats, partition.timers)
+    arguments: list[bytes] = []
+    for item in lost:
+        entry = item.held.entry
+        packed = ReclaimItem(
+            keys.index(partition.flow(entry.flow)),
+            keys.index(item.held.stream),
+            keys.index(partition.queue(item.queue)),
+            entry.flow,
+            item.held.id,
+            entry.seq,
+            entry.index,
+            entry.token,
+            item.process,
+            item.queue,
+            1 if item.best_effort else 0,
+            item.key,
+        )
+        arguments += (pack_item(packed), item.error)
+    common = pack(store.nonce(), POISON)
+    reply = await store.call("reclaim_nodes", keys.keys, common, arguments)
+    return [code_of(answer) for answer in reply]

@@ -1,0 +1,178 @@
+"""The namespace's registry: plans, flows, processes with their beats, cron cursors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from resolute.model.plan import Plan, decode_plan
+from resolute.store.connection import Command
+from resolute.store.script import Item, pack, pack_item
+from resolute.store.store import Store
+
+
+class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A live process. `flows` maps the flows it offers to their plans; `started` is Redis's ms."""
+
+    name: str
+    kind: str
+    host: str
+    pid: int
+    started: int
+    lease: float
+    queue: str = ""
+    flows: dict[str, str] = {}
+    concurrency: int = 0
+    supervisor: str = ""
+
+
+class FlowOffer(msgspec.Struct, frozen=True):
+    """A flow as it was offered last: its plan, and the queue of the worker that did."""
+
+    plan: str
+    queue: str
+    offered: int
+
+
+class BeatItem(Item):
+    process: str
+    cancels_key: int
+
+
+_encode = msgspec.msgpack.encode
+_decode_process = msgspec.msgpack.Decoder(ProcessInfo).decode
+_decode_offer = msgspec.msgpack.Decoder(FlowOffer).decode
+
+
+async def server_ms(store: Store) -> int:
+    """The time of Redis in milliseconds."""
+    seconds, micros = await store.execute("TIME")
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+async def register(store: Store, process: ProcessInfo, plans: Mapping[str, Plan]) -> None:
+    """Announce a process, store the plans it offers, and wake the coordinators."""
+    meta = store.keys.meta
+    commands: list[Command] = []
+    for name, plan_hash in process.flows.items():
+        commands.append(("HSETNX", meta.plans, plan_hash, plans[plan_hash].encode()))
+        offer = FlowOffer(plan_hash, process.queue, process.started)
+        commands.append(("HSET", meta.flows, name, _encode(offer)))
+        for index in range(len(plans[plan_hash].schedules)):
+            commands.append(("HSETNX", meta.ticks, tick_field(name, index, plans[plan_hash]),
+                             process.started))  # fmt: skip
+    commands.append(("HSET", meta.processes, process.name, _encode(process)))
+    commands.append(("HINCRBY", meta.beats, process.name, 1))
+    commands.append(("INCR", meta.version))
+    await store.execute_all(commands)
+    await wake(store)
+
+
+async def wake(store: Store) -> None:
+    """Make a coordinator look at the registry and at its timers."""
+    event = msgspec.msgpack.encode(("wake", "", "", 0, 0, "", "", ""))
+    await store.execute_all([("XADD", p.inbox, "*", "e", event) for p in store.keys.partitions])
+
+
+async def unregister(store: Store, process: str) -> None:
+    """Forget a process: its lease is over, and it has nothing any more."""
+    meta = store.keys.meta
+    await store.execute_all(
+        [
+            ("HDEL", meta.processes, process),
+            ("HDEL", meta.beats, process),
+            ("DEL", meta.cancels(process)),
+            ("INCR", meta.version),
+        ]
+    )
+
+
+async def end_lease(store: Store, process: str) -> None:
+    """End the lease of a process that is known to be dead, at once."""
+    await store.execute("HSET", store.keys.meta.beats, process, "-1")
+    await wake(store)
+
+
+async def processes(store: Store) -> dict[str, ProcessInfo]:
+    """Every registered process by name."""
+    reply = await store.execute("HGETALL", store.keys.meta.processes)
+    found = (_decode_process(value) for value in reply[1::2])
+    return {process.name: process for process in found}
+
+
+async def beats(store: Store) -> dict[str, int]:
+    """The beat of each process; -1 where its supervisor ended its lease."""
+    reply = await store.execute("HGETALL", store.keys.meta.beats)
+    return {
+        str(name, "utf-8"): int(value)
+        for name, value in zip(reply[::2], reply[1::2], strict=True)
+    }
+
+
+async def beat(store: Store, names: Sequence[str]) -> list[list[str] | None]:
+    """Raise the beats; for each process the nodes to cancel, None where its lease is over."""
+    meta = store.keys.meta
+    cancels = [meta.cancels(name) for name in names]
+    items = [pack_item(BeatItem(name, 3 + i)) for i, name in enumerate(names)]
+    reply = await store.call("beat", [meta.beats, meta.processes, *cancels], pack(), items)
+    return [
+        [str(node, "utf-8") for node in answer[1:]] if answer[0] == b"OK" else None
+        for answer in reply
+    ]
+
+
+async def request_cancel(store: Store, wanted: Mapping[str, Sequence[str]], ttl: float) -> None:
+    """Ask processes to cancel nodes, named ``flow|seq.index|token``, at their next beat."""
+    meta = store.keys.meta
+    commands: list[Command] = []
+    for process, nodes in wanted.items():
+        key = meta.cancels(process)
+        commands += [("SADD", key, *nodes), ("PEXPIRE", key, int(ttl * 1000))]
+    await store.execute_all(commands)
+
+
+async def registry_version(store: Store) -> int:
+    """Grows whenever a process comes or goes."""
+    return int(await store.execute("GET", store.keys.meta.version) or 0)
+
+
+async def offered_flows(store: Store) -> dict[str, FlowOffer]:
+    """Every flow that was ever offered."""
+    reply = await store.execute("HGETALL", store.keys.meta.flows)
+    return {
+        str(name, "utf-8"): _decode_offer(value)
+        for name, value in zip(reply[::2], reply[1::2], strict=True)
+    }
+
+
+async def offered_flow(store: Store, name: str) -> FlowOffer | None:
+    """The last offer of a flow."""
+    value = await store.execute("HGET", store.keys.meta.flows, name)
+    return _decode_offer(value) if value else None
+
+
+async def load_plan(store: Store, plan_hash: str) -> Plan | None:
+    """The plan of that hash, None where it is not stored."""
+    data = await store.execute("HGET", store.keys.meta.plans, plan_hash)
+    return decode_plan(data) if data else None
+
+
+def tick_field(flow: str, index: int, plan: Plan) -> str:
+    """Where the cursor of a schedule is kept; another expression is another schedule."""
+    schedule = plan.schedules[index]
+    return f"{flow}|{index}|{schedule.cron}|{schedule.timezone}"
+
+
+async def tick_cursors(store: Store) -> dict[str, int]:
+    """The last tick of each schedule that was started, in ms."""
+    reply = await store.execute("HGETALL", store.keys.meta.ticks)
+    return {
+        str(name, "utf-8"): int(value)
+        for name, value in zip(reply[::2], reply[1::2], strict=True)
+    }
+
+
+async def move_tick_cursor(store: Store, field: str, tick_ms: int) -> None:
+    """Remember that a tick was started. Two coordinators may write the same tick."""
+    await store.execute("HSET", store.keys.meta.ticks, field, tick_ms)

@@ -1,0 +1,265 @@
+"""What a client does with runs, and how a run is read back from its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from resolute.errors import ErrorInfo
+from resolute.model.messages import RunState
+from resolute.model.plan import Branch, Plan
+from resolute.status import NodeStatus, RunStatus
+from resolute.store.keys import Partition
+from resolute.store.nodes import code_of
+from resolute.store.script import Item, KeyList, pack, pack_item
+from resolute.store.store import Store
+
+HEADER = (
+    "status", "flow", "plan", "pc", "seq", "rev", "pending", "queue", "token", "page", "skip",
+    "undos", "undoing", "cancel", "terminate", "prev", "started", "ended", "moved", "error",
+    "retry_of",
+)  # fmt: skip
+
+_decode_error = msgspec.msgpack.Decoder(ErrorInfo).decode
+
+
+class StartItem(Item):
+    flow_key: int
+    index_key: int
+    id: str
+    flow: str
+    queue: str
+    nonce: str
+    tick: int
+
+
+class CancelItem(Item):
+    flow_key: int
+    flow: str
+    terminate: int
+
+
+@dataclass(slots=True)
+class Start:
+    """A run to start; `tick` is the cron tick in ms that it is for (0: none)."""
+
+    id: str
+    flow: str
+    queue: str
+    input: bytes
+    tick: int = 0
+
+
+class Header(msgspec.Struct, frozen=True):
+    """The header of a run's hash. Times are Redis's, in seconds of Unix time."""
+
+    id: str
+    flow: str
+    status: RunStatus
+    plan: str
+    pc: int
+    seq: int
+    rev: str
+    pending: int
+    queue: str
+    token: str
+    page: int
+    skip: int
+    undos: int
+    undoing: int
+    cancelled: bool
+    terminated: bool
+    previous: int | None
+    started: float
+    ended: float | None
+    moved: float
+    error: ErrorInfo | None
+    retry_of: str | None
+
+
+async def start(
+    store: Store, partition: Partition, starts: Sequence[Start], retention_ms: int
+) -> list[str]:
+    """Start runs of one partition; a code for each."""
+    keys = KeyList(partition.inbox, partition.open)
+    arguments: list[bytes] = []
+    for one in starts:
+        item = StartItem(
+            keys.index(partition.flow(one.id)),
+            keys.index(partition.open_of(one.flow)),
+            one.id,
+            one.flow,
+            one.queue,
+            store.nonce(),
+            one.tick,
+        )
+        arguments += (pack_item(item), one.input)
+    reply = await store.call("start_flow", keys.keys, pack(retention_ms), arguments)
+    return [code_of(answer) for answer in reply]
+
+
+async def cancel(store: Store, flow_id: str, error: ErrorInfo, *, terminate: bool) -> str:
+    """Cancel or terminate a run; OK, EXISTS (too late) or GONE."""
+    partition = store.keys.of(flow_id)
+    keys = KeyList(partition.inbox)
+    item = CancelItem(keys.index(partition.flow(flow_id)), flow_id, int(terminate))
+    arguments = (pack_item(item), msgspec.msgpack.encode(error))
+    reply = await store.call("cancel_flow", keys.keys, pack(store.nonce()), arguments)
+    return code_of(reply[0])
+
+
+async def retry(
+    store: Store,
+    source: Header,
+    target: str,
+    drop: Sequence[str],
+    fields: Sequence[str | int],
+) -> str:
+    """Copy an ended run to `target` and let it go on; OK, EXISTS, GONE or CONFLICT."""
+    partition = store.keys.of(source.id)
+    keys = [
+        partition.inbox,
+        partition.open,
+        partition.flow(source.id),
+        partition.flow(target),
+        partition.open_of(source.flow),
+    ]
+    common = pack(source.id, target, store.nonce(), drop, fields)
+    return code_of(await store.call("retry_flow", keys, common))
+
+
+async def read_header(store: Store, flow_id: str) -> Header | None:
+    """The header of a run, None where there is no such run."""
+    return (await read_headers(store, [flow_id]))[0]
+
+
+async def read_headers(store: Store, ids: Sequence[str]) -> list[Header | None]:
+    """The headers of runs, in one round trip."""
+    commands = [("HMGET", store.keys.of(i).flow(i), *HEADER) for i in ids]
+    replies = await store.execute_all(commands)
+    return [parse_header(i, reply) for i, reply in zip(ids, replies, strict=True)]
+
+
+def parse_header(flow_id: str, values: Sequence[bytes | None]) -> Header | None:
+    """A header from the values of HEADER."""
+    if values[0] is None:
+        return None
+    h = dict(zip(HEADER, values, strict=True))
+    return Header(
+        id=flow_id,
+        flow=_text(h["flow"]),
+        status=RunStatus(_text(h["status"])),
+        plan=_text(h["plan"]),
+        pc=_number(h["pc"]),
+        seq=_number(h["seq"]),
+        rev=_text(h["rev"]),
+        pending=_number(h["pending"]),
+        queue=_text(h["queue"]),
+        token=_text(h["token"]),
+        page=_number(h["page"]),
+        skip=_number(h["skip"]),
+        undos=_number(h["undos"]),
+        undoing=_number(h["undoing"]),
+        cancelled=h["cancel"] is not None,
+        terminated=h["terminate"] is not None,
+        previous=_number(h["prev"]) if h["prev"] is not None else None,
+        started=_number(h["started"]) / 1000,
+        ended=_number(h["ended"]) / 1000 if h["ended"] is not None else None,
+        moved=_number(h["moved"]) / 1000,
+        error=_error(h["error"]),
+        retry_of=_text(h["retry_of"]) or None,
+    )
+
+
+async def load_state(store: Store, header: Header, plan: Plan) -> RunState:
+    """The run as the state machine sees it, with the answer of a settled branch."""
+    partition = store.keys.of(header.id)
+    undo = header.undoing - 1 if header.status is RunStatus.COMPENSATING else header.undos
+    instruction = plan.instructions[header.pc] if header.seq else None
+    key = instruction.nodes[0].key if isinstance(instruction, Branch) else ""
+    undo_at, answer = await store.execute(
+        "HMGET", partition.flow(header.id), f"u:{undo}", f"o:{key}"
+    )
+    return RunState(
+        flow=header.id,
+        plan=header.plan,
+        pc=header.pc,
+        seq=header.seq,
+        rev=header.rev,
+        pending=header.pending,
+        status=header.status,
+        queue=header.queue,
+        token=header.token,
+        page=header.page,
+        skip=header.skip,
+        undos=header.undos,
+        undoing=header.undoing,
+        undo_at=parse_undo(undo_at) if undo_at else (0, 0),
+        cancelled=header.cancelled,
+        terminated=header.terminated,
+        branch=bool(msgspec.msgpack.decode(answer)) if key and answer else None,
+    )
+
+
+def parse_undo(value: bytes) -> tuple[int, int]:
+    """(pc, index) of the node that an undo field is for."""
+    pc, index, _ = value.split(b"|")
+    return int(pc), int(index)
+
+
+def _text(value: bytes | None) -> str:
+    return str(value or b"", "utf-8")
+
+
+def _number(value: bytes | None) -> int:
+    return int(value or 0)
+
+
+def _error(value: bytes | None) -> ErrorInfo | None:
+    return _decode_error(value) if value else None
+
+
+def decode_error(value: Any) -> ErrorInfo | None:
+    """An error field of the hash; a damaged one is shown as what it is."""
+    try:
+        return _error(value)
+    except msgspec.DecodeError:
+        return ErrorInfo("Damaged", repr(value)[:200])
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A node's record as the hash has it; times in ms, `ended` is the due time while waiting."""
+
+    status: NodeStatus
+    token: str
+    attempt: int
+    crashes: int
+    process: str
+    queue: str
+    entry: str
+    begun: int | None
+    ended: int | None
+    hold: str
+
+
+def parse_record(value: bytes) -> Record:
+    """A record from its field. Raises ValueError for a damaged one."""
+    parts = str(value, "utf-8").split("|")
+    if len(parts) != 10:
+        raise ValueError(f"a node record has 10 parts, got {len(parts)}")
+    status, token, attempt, crashes, process, queue, entry, begun, ended, hold = parts
+    return Record(
+        status=NodeStatus(status),
+        token=token,
+        attempt=int(attempt),
+        crashes=int(crashes),
+        process=process,
+        queue=queue,
+        entry=entry,
+        begun=int(begun) if begun else None,
+        ended=int(ended) if ended else None,
+        hold=hold,
+    )

@@ -1,0 +1,94 @@
+"""Whether a server can be trusted with flows: version, eviction, role, memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resolute.errors import ServerUnsuitable
+from resolute.store.connection import Link, ServerReply
+
+MINIMUM = {"redis": (7, 0), "valkey": (7, 2)}
+KEEPS_ALL = "noeviction"
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What matters of INFO and CONFIG. A setting that may not be read is None."""
+
+    kind: str
+    version: str
+    run_id: str
+    role: str
+    appendonly: bool | None
+    appendfsync: str | None
+    eviction: str | None
+    used_memory: int
+    max_memory: int
+    clients: int
+
+    def problems(self) -> list[str]:
+        """Why flows must not be kept there, each with what to do."""
+        found: list[str] = []
+        least = MINIMUM[self.kind]
+        if tuple(int(part) for part in self.version.split(".")[:2]) < least:
+            wanted = ".".join(map(str, least))
+            found.append(
+                f"{self.kind} {self.version} is too old: at least {wanted} is needed; upgrade it"
+            )
+        if self.eviction not in (None, KEEPS_ALL):
+            found.append(
+                f"maxmemory-policy is {self.eviction}, which can delete flows:"
+                " CONFIG SET maxmemory-policy noeviction (or start with --allow-eviction)"
+            )
+        if self.role != "master":
+            found.append(f"the server is a {self.role} and read-only: connect to its primary")
+        return found
+
+
+async def run_id(link: Link) -> str:
+    """The identity of this run of the server: another after a restart or failover."""
+    return _parse(await link.execute("INFO", "server")).get("run_id", "")
+
+
+async def inspect(link: Link) -> ServerInfo:
+    """Read what there is to know. Raises StoreUnavailable."""
+    info = _parse(await link.execute("INFO"))
+    kind = "valkey" if "valkey_version" in info else "redis"
+    return ServerInfo(
+        kind=kind,
+        version=info.get(f"{kind}_version", "0.0"),
+        run_id=info.get("run_id", ""),
+        role=info.get("role", "unknown"),
+        appendonly={"1": True, "0": False}.get(info.get("aof_enabled", "")),
+        appendfsync=await _setting(link, "appendfsync"),
+        eviction=info.get("maxmemory_policy") or await _setting(link, "maxmemory-policy"),
+        used_memory=int(info.get("used_memory", 0)),
+        max_memory=int(info.get("maxmemory", 0)),
+        clients=int(info.get("connected_clients", 0)),
+    )
+
+
+async def check(link: Link, *, allow_eviction: bool = False) -> ServerInfo:
+    """Raises ServerUnsuitable with every reason not to use this server."""
+    info = await inspect(link)
+    problems = [
+        problem
+        for problem in info.problems()
+        if not (allow_eviction and problem.startswith("maxmemory-policy"))
+    ]
+    if problems:
+        raise ServerUnsuitable(f"{link.address}: " + "; ".join(problems))
+    return info
+
+
+async def _setting(link: Link, name: str) -> str | None:
+    try:
+        reply = await link.execute("CONFIG", "GET", name)
+    except ServerReply:
+        return None
+    return str(reply[1], "utf-8") if reply else None
+
+
+def _parse(reply: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in str(reply, "utf-8", "replace").splitlines())
+    return {name: value for name, colon, value in lines if colon}

@@ -1,0 +1,127 @@
+"""The store of one namespace: its keys, its link to Redis, and calls that survive a reconnect."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from resolute.errors import ConfigurationError, StoreUnavailable
+from resolute.ids import nonces
+from resolute.store.connection import Address, Arg, Command, Connection, Link, ServerReply, backoff
+from resolute.store.keys import MAX_PARTITIONS, Keys, MetaKeys
+from resolute.store.script import Script, load_script
+
+DEFAULT_URL = "redis://localhost:6379/0"
+DEFAULT_NAMESPACE = "resolute"
+
+# Errors that say "not now": the same call may succeed in a moment.
+_PASSING = frozenset({"LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "READONLY"})
+
+
+class Store:
+    """A namespace in a Redis. `patience` (s) is how long a call outlasts a Redis that is away.
+
+    Every script is idempotent, so a call whose reply was lost is simply sent again.
+    """
+
+    def __init__(self, link: Link, keys: Keys, patience: float) -> None:
+        self.link = link
+        self.keys = keys
+        self.patience = patience
+        self.nonces = nonces()
+
+    @classmethod
+    async def open(
+        cls,
+        url: str = DEFAULT_URL,
+        namespace: str = DEFAULT_NAMESPACE,
+        *,
+        name: str = "resolute",
+        patience: float = 10.0,
+        partitions: int | None = None,
+    ) -> Store:
+        """Connect, and read how many partitions the namespace has.
+
+        The first to use a namespace writes that number (`partitions`, default 1); it never changes.
+        """
+        link = Link(Address(url), name=name)
+        try:
+            count = await _read_partitions(link, MetaKeys(namespace), partitions)
+        except BaseException:
+            await link.close()
+            raise
+        return cls(link, Keys(namespace, count), patience)
+
+    async def close(self) -> None:
+        await self.link.close()
+
+    def separate_link(self, name: str) -> Link:
+        """Another connection to the same server, for blocking reads or subscriptions."""
+        return Link(self.link.address, name=name)
+
+    def nonce(self) -> str:
+        return next(self.nonces)
+
+    async def call(
+        self, name: str, keys: Sequence[str], common: bytes, arguments: Sequence[Arg] = ()
+    ) -> Any:
+        """Run a script, again if its reply was lost. Raises StoreUnavailable, ServerReply."""
+        script = load_script(name)
+        command = ("EVALSHA", script.sha, len(keys), *keys, common, *arguments)
+        return await self._patiently(lambda c: _evaluate(c, script, command))
+
+    async def execute(self, *command: Arg) -> Any:
+        """Run one command that may be sent twice. Raises StoreUnavailable, ServerReply."""
+        return await self._patiently(lambda connection: connection.request(command))
+
+    async def execute_all(self, commands: Sequence[Command]) -> list[Any]:
+        """Run commands that may be sent twice, together; the first error is raised."""
+        if not commands:
+            return []
+        replies = await self._patiently(lambda connection: connection.request_all(commands))
+        for reply in replies:
+            if isinstance(reply, ServerReply):
+                raise reply
+        return replies
+
+    async def _patiently(self, attempt: Any) -> Any:
+        failures = 0
+        give_up = time.monotonic() + self.patience
+        while True:
+            try:
+                return await attempt(await self.link.connection())
+            except StoreUnavailable:
+                if time.monotonic() > give_up:
+                    raise
+            except ServerReply as error:
+                if error.code not in _PASSING or time.monotonic() > give_up:
+                    raise
+            failures += 1
+            await asyncio.sleep(backoff(failures))
+
+
+async def _evaluate(connection: Connection, script: Script, command: Command) -> Any:
+    try:
+        return await connection.request(command)
+    except ServerReply as error:
+        if error.code != "NOSCRIPT":
+            raise
+    await connection.request(("SCRIPT", "LOAD", script.source))
+    return await connection.request(command)
+
+
+async def _read_partitions(link: Link, meta: MetaKeys, wanted: int | None) -> int:
+    if wanted is not None and not 1 <= wanted <= MAX_PARTITIONS:
+        raise ConfigurationError(f"partitions: expected 1 to {MAX_PARTITIONS}, got {wanted}")
+    stored = await link.execute("GET", meta.partitions)
+    if stored is None:
+        await link.execute("SET", meta.partitions, wanted or 1, "NX")
+        stored = await link.execute("GET", meta.partitions)
+    count = int(stored)
+    if wanted is not None and count != wanted:
+        raise ConfigurationError(
+            f"namespace {meta.namespace!r} has {count} partition(s) and cannot be given {wanted}"
+        )
+    return count

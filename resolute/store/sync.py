@@ -1,0 +1,58 @@
+"""Reading a hash from code that cannot wait on a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from resolute.errors import StoreError, StoreUnavailable
+
+TIMEOUT = 5.0  # s
+
+
+class SyncReader:
+    """One blocking connection, made when it is first needed. Not for several threads."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client: redis.Redis | None = None
+
+    def hmget(self, key: str, fields: Sequence[str]) -> list[bytes | None]:
+        """The values of fields of a hash. Raises StoreUnavailable, StoreError."""
+        try:
+            values = self._redis().hmget(key, list(fields))
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise StoreUnavailable(f"reading an output: {error}") from error
+        except RedisError as error:
+            raise StoreError(str(error)) from error
+        return cast("list[bytes | None]", values)
+
+    def hkeys(self, key: str) -> list[str]:
+        """The fields of a hash. Raises StoreUnavailable, StoreError."""
+        try:
+            names = cast("list[bytes]", self._redis().hkeys(key))
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise StoreUnavailable(f"reading the outputs: {error}") from error
+        except RedisError as error:
+            raise StoreError(str(error)) from error
+        return [str(name, "utf-8") for name in names]
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _redis(self) -> redis.Redis:
+        if self._client is None:
+            self._client = redis.Redis.from_url(
+                self._url,
+                socket_timeout=TIMEOUT,
+                socket_connect_timeout=TIMEOUT,
+                retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=1.0), 6),
+            )
+        return self._client

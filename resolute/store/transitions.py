@@ -1,0 +1,211 @@
+"""What a coordinator writes: transitions, due timers, the end of retention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from resolute.model.messages import Event
+from resolute.status import RunStatus
+from resolute.store.keys import Partition
+from resolute.store.nodes import code_of
+from resolute.store.script import Item, KeyList, pack, pack_item
+from resolute.store.store import Store
+
+TIMER_KIND = "node"
+BACKSTOP_MS = 3_600_000  # the TTL of an ended run outlasts its retention by this
+
+
+class CommitItem(Item):
+    flow_key: int
+    event: str
+    expect: str
+    rev: str
+    seq: int
+    fields: Sequence[str | int]
+    step: str
+    streams: Sequence[int]
+    page: Sequence[str | int]
+    skip: Sequence[str | int]
+    ending: Sequence[str | int]
+
+
+class ReleaseItem(Item):
+    flow_key: int
+    stream_key: int
+    member: str
+    flow: str
+    seq: int
+    index: int
+    token: str
+    queue: str
+
+
+class DropItem(Item):
+    flow_key: int
+    index_key: int
+    id: str
+
+
+@dataclass(slots=True)
+class Commit:
+    """One transition to be written. `entries` are (queue, encoded entry) in order of index."""
+
+    id: str
+    event: str
+    expect: str
+    rev: str
+    seq: int
+    fields: list[str | int]
+    step: str = ""
+    entries: Sequence[tuple[str, bytes]] = ()
+    page: Event | None = None
+    skip: tuple[int, int, bool] | None = None
+    ended: RunStatus | None = None
+    flow: str = ""
+    size: int = field(default=0)
+
+
+async def commit(
+    store: Store, partition: Partition, commits: Sequence[Commit], retention_ms: int
+) -> list[tuple[str, str]]:
+    """Write transitions of one partition; (code, error text) for each."""
+    keys = KeyList(partition.inbox, partition.timers, partition.open)
+    arguments: list[bytes] = []
+    for change in commits:
+        streams = [keys.index(partition.queue(queue)) for queue, _ in change.entries]
+        item = CommitItem(
+            keys.index(partition.flow(change.id)),
+            change.event,
+            change.expect,
+            change.rev,
+            change.seq,
+            change.fields,
+            change.step,
+            streams,
+            _page(change.page),
+            (*change.skip[:2], int(change.skip[2]), change.id) if change.skip else (),
+            _ending(change, partition, keys, retention_ms + BACKSTOP_MS) if change.ended else (),
+        )
+        arguments.append(pack_item(item))
+        arguments += [blob for _, blob in change.entries]
+    reply = await store.call("commit_transition", keys.keys, pack(0), arguments)
+    return [(code_of(answer), _text(answer)) for answer in reply]
+
+
+def _text(answer: Sequence[Any]) -> str:
+    return str(answer[1], "utf-8", "replace") if len(answer) > 1 else ""
+
+
+def _page(event: Event | None) -> Sequence[str | int]:
+    if event is None:
+        return ()
+    return (
+        event.kind, event.flow, event.plan, event.pc, event.seq, event.rev, event.queue, event.arg,
+    )  # fmt: skip
+
+
+def _ending(
+    change: Commit, partition: Partition, keys: KeyList, ttl: int
+) -> Sequence[str | int]:
+    status = change.ended
+    assert status is not None
+    return (
+        change.id,
+        status.value,
+        keys.index(partition.open_of(change.flow)),
+        keys.index(partition.ended(status)),
+        keys.index(partition.ended(status, change.flow)),
+        partition.channel(change.id),
+        ttl,
+    )
+
+
+@dataclass(slots=True)
+class DueTimer:
+    """A timer's member, taken apart."""
+
+    member: str
+    queue: str
+    flow: str
+    seq: int
+    index: int
+    token: str
+
+
+async def due_timers(
+    store: Store, partition: Partition, limit: int = 500
+) -> tuple[list[DueTimer], list[str], float | None]:
+    """Timers that are due by Redis's time, members that are no timers, and seconds to the next."""
+    seconds, micros = await store.execute("TIME")
+    now = int(seconds) * 1000 + int(micros) // 1000
+    due, following = await store.execute_all(
+        [
+            ("ZRANGE", partition.timers, "-inf", now, "BYSCORE", "LIMIT", 0, limit),
+            ("ZRANGE", partition.timers, f"({now}", "+inf", "BYSCORE", "LIMIT", 0, 1, "WITHSCORES"),
+        ]
+    )
+    timers: list[DueTimer] = []
+    strange: list[str] = []
+    for raw in due:
+        member = str(raw, "utf-8", "replace")
+        parts = member.split("|")
+        if len(parts) == 6 and parts[0] == TIMER_KIND:
+            _, queue, flow, seq, index, token = parts
+            timers.append(DueTimer(member, queue, flow, int(seq), int(index), token))
+        else:
+            strange.append(member)
+    wait = (float(following[1]) - now) / 1000 if following else None
+    return timers, strange, 0.0 if len(due) >= limit else wait
+
+
+async def release_due(
+    store: Store, partition: Partition, timers: Sequence[DueTimer]
+) -> list[str]:
+    """Move nodes whose timer is due to their streams; a code for each."""
+    keys = KeyList(partition.timers)
+    items = [
+        pack_item(
+            ReleaseItem(
+                keys.index(partition.flow(timer.flow)),
+                keys.index(partition.queue(timer.queue)),
+                timer.member,
+                timer.flow,
+                timer.seq,
+                timer.index,
+                timer.token,
+                timer.queue,
+            )
+        )
+        for timer in timers
+    ]
+    reply = await store.call("release_due", keys.keys, pack(), items)
+    return [code_of(answer) for answer in reply]
+
+
+async def drop_ended(
+    store: Store, partition: Partition, status: RunStatus, retention_ms: int, limit: int = 200
+) -> int:
+    """Delete runs that ended in `status` longer ago than the retention; how many."""
+    seconds, _ = await store.execute("TIME")
+    before = int(seconds) * 1000 - retention_ms
+    index = partition.ended(status)
+    ids = await store.execute("ZRANGE", index, "-inf", before, "BYSCORE", "LIMIT", 0, limit)
+    if not ids:
+        return 0
+    names = [str(raw, "utf-8") for raw in ids]
+    flows = await store.execute_all([("HGET", partition.flow(i), "flow") for i in names])
+    keys = KeyList(index)
+    items = [
+        pack_item(
+            DropItem(
+                keys.index(partition.flow(name)),
+                keys.index(partition.ended(status, str(flow or b"", "utf-8"))),
+                name,
+            )
+        )
+        for name, flow in zip(names, flows, strict=True)
+    ]
+    await store.call("drop_flows", keys.keys, pack(before), items)
+    return len(names)

@@ -1,0 +1,148 @@
+"""`resolute.sync`: the client for code without a loop. The same calls, which block."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from resolute.client import client as asynchronous
+from resolute.client.run import FlowRun as AsyncFlowRun
+from resolute.client.run import RunInfo
+from resolute.model.flow import Flow
+from resolute.model.messages import NodeRecord
+from resolute.status import RunStatus
+
+T = TypeVar("T")
+O = TypeVar("O")  # noqa: E741
+I = TypeVar("I")  # noqa: E741
+
+
+class _Loop:
+    """An event loop in a thread of its own; `run` waits for a coroutine in it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="resolute-client", daemon=True
+        )
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class FlowRun(Generic[O]):
+    """A run; see `resolute.FlowRun`."""
+
+    def __init__(self, loop: _Loop, run: AsyncFlowRun[O]) -> None:
+        self._loop = loop
+        self._run = run
+        self.id = run.id
+
+    def __repr__(self) -> str:
+        return repr(self._run)
+
+    def info(self) -> RunInfo:
+        return self._loop.run(self._run.info())
+
+    def status(self) -> RunStatus:
+        return self._loop.run(self._run.status())
+
+    def result(self, type_: Any = None, *, timeout: float | None = None) -> Any:
+        return self._loop.run(self._run.result(type_, timeout=timeout))
+
+    def history(self) -> list[NodeRecord]:
+        return self._loop.run(self._run.history())
+
+    def cancel(self, reason: str = "") -> bool:
+        return self._loop.run(self._run.cancel(reason))
+
+    def terminate(self, reason: str = "") -> bool:
+        return self._loop.run(self._run.terminate(reason))
+
+
+class Client:
+    """``with Client(url) as client:``; see `resolute.Client`."""
+
+    def __init__(
+        self, url: str | None = None, *, namespace: str | None = None, patience: float = 10.0
+    ) -> None:
+        self._loop = _Loop()
+        try:
+            self._client = self._loop.run(
+                asynchronous.Client.open(url, namespace=namespace, patience=patience)
+            )
+        except BaseException:
+            self._loop.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._loop.run(self._client.close())
+        self._loop.close()
+
+    def start(
+        self,
+        flow: Flow[I, O] | str,
+        input: Any = None,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+    ) -> FlowRun[Any]:
+        ids = None if id is None else [id]
+        return self.start_many(flow, [input], ids=ids, queue=queue)[0]
+
+    def start_many(
+        self,
+        flow: Flow[I, O] | str,
+        inputs: Sequence[Any],
+        *,
+        ids: Sequence[str] | None = None,
+        queue: str | None = None,
+    ) -> list[FlowRun[Any]]:
+        started: list[AsyncFlowRun[Any]] = self._loop.run(
+            self._client.start_many(flow, inputs, ids=ids, queue=queue)  # pyright: ignore[reportArgumentType, reportCallIssue]  # the overloads do not take a union
+        )
+        return [FlowRun(self._loop, run) for run in started]
+
+    def get(self, id: str) -> FlowRun[Any]:
+        return FlowRun(self._loop, self._loop.run(self._client.get(id)))
+
+    def list(
+        self,
+        *,
+        status: RunStatus | str | None = None,
+        flow: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[RunInfo]:
+        return self._loop.run(
+            self._client.list(status=status, flow=flow, limit=limit, after=after)
+        )
+
+    def cancel(self, id: str, reason: str = "") -> bool:
+        return self._loop.run(self._client.cancel(id, reason))
+
+    def terminate(self, id: str, reason: str = "") -> bool:
+        return self._loop.run(self._client.terminate(id, reason))
+
+    def retry(self, id: str, *, number: int | None = None) -> FlowRun[Any]:
+        return FlowRun(self._loop, self._loop.run(self._client.retry(id, number=number)))

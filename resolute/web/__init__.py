@@ -1,0 +1,1 @@
+"""L4, HTTP: health now; webhooks and the dashboard come here."""

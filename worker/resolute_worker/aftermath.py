@@ -1,0 +1,89 @@
+"""After a process was killed on purpose: its overdue node timed out, the others are handed back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import msgspec
+
+from resolute.engine.attempt import retry_delay, timeout_error
+from resolute.errors import ErrorInfo
+from resolute.model.messages import Entry
+from resolute.model.plan import NodePlan, Plan
+from resolute.store import nodes, registry, streams
+from resolute.store.keys import Partition
+from resolute.store.nodes import Failure, Held, Return
+from resolute.store.script import GROUP_WORKERS
+from resolute.store.store import Store
+
+log = logging.getLogger(__name__)
+
+_decode = msgspec.msgpack.Decoder(Entry).decode
+
+
+async def settle_killed(
+    store: Store, process: str, queue: str, overdue: Sequence[tuple[int, str, str]]
+) -> None:
+    """Settle what a killed process had pending, in its name: no crash is counted.
+
+    `overdue` are (partition, queue, entry id) of the nodes for which it was killed.
+    """
+    info = (await registry.processes(store)).get(process)
+    plans = {name: await registry.load_plan(store, name) for name in _plans_of(info)}
+    names = [queue, *(f"{queue}@{plan}" for plan in plans)]
+    late = {(partition, name, entry) for partition, name, entry in overdue}
+    for partition in store.keys.partitions:
+        for name in names:
+            await _settle_stream(store, process, partition, name, plans, late)
+
+
+def _plans_of(info: registry.ProcessInfo | None) -> list[str]:
+    return list(info.flows.values()) if info else []
+
+
+async def _settle_stream(
+    store: Store,
+    process: str,
+    partition: Partition,
+    name: str,
+    plans: dict[str, Plan | None],
+    late: set[tuple[int, str, str]],
+) -> None:
+    stream = partition.queue(name)
+    after = "-"
+    while ids := await streams.pending_of(store, stream, GROUP_WORKERS, process, after):
+        payloads = await streams.read_entries(store, stream, ids)
+        failures: list[Failure] = []
+        returns: list[Return] = []
+        for entry_id, payload in payloads.items():
+            if payload is None:
+                continue
+            held = Held(partition, name, entry_id, _decode(payload))
+            node = _node_of(plans.get(held.entry.plan), held.entry)
+            queue = (node.queue if node else "") or name.partition("@")[0]
+            if node is not None and (partition.number, name, entry_id) in late:
+                failures.append(_timed_out(held, node, queue))
+            else:
+                returns.append(Return(held, queue))
+        for batch in nodes.chunks(failures):
+            await nodes.fail(store, process, batch)
+        for batch in nodes.chunks(returns):
+            await nodes.give_back(store, process, batch)
+        after = ids[-1]
+
+
+def _node_of(plan: Plan | None, entry: Entry) -> NodePlan | None:
+    if plan is None:
+        return None
+    node = plan.step(entry.pc).nodes[entry.index]
+    return node.compensation if entry.undo else node
+
+
+def _timed_out(held: Held, node: NodePlan, queue: str) -> Failure:
+    error = timeout_error(node)
+    info = ErrorInfo(type(error).__name__, str(error), node=node.name)
+    delay = retry_delay(node, held.entry.attempt, error)
+    return Failure(
+        held, node.key, queue, msgspec.msgpack.encode(info), delay, node.best_effort
+    )

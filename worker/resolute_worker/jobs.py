@@ -1,0 +1,47 @@
+"""A job: one attempt of one node in this process, from the claim to the committed outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from resolute.engine.attempt import Bound
+from resolute.store.nodes import Begun, Held
+
+
+class Stop(Enum):
+    """Why a running job was stopped from outside."""
+
+    TIMEOUT = "timeout"  # it overran: the attempt failed
+    CANCEL = "cancel"  # its run was cancelled: it failed for good
+    HAND_BACK = "hand back"  # drain or fence: somebody else runs it, no attempt is used up
+    LOST = "lost"  # its claim is gone: nothing is reported
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Lives in one slot. `loaded` names the fields that `begun.values` are of."""
+
+    held: Held
+    bound: Bound
+    slot: int
+    loaded: list[str]
+    begun: Begun | None = None
+    value: Any = None
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    stop: Stop | None = None
+
+    @property
+    def queue(self) -> str:
+        """The plain queue that serves it, for when it is handed out again."""
+        return self.bound.plan.queue or self.held.queue.partition("@")[0]
+
+    def request_stop(self, why: Stop) -> None:
+        """Cancel it, if its function can be cancelled; the first reason given counts."""
+        if self.stop is None:
+            self.stop = why
+        if self.task is not None and not self.bound.is_threaded:
+            self.task.cancel()

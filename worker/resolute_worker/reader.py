@@ -1,0 +1,181 @@
+"""Reading the queue streams: entries become jobs, or go where they can be used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import msgspec
+
+from resolute.errors import ResoluteError, StoreUnavailable
+from resolute.model.messages import Entry
+from resolute.store import nodes, streams
+from resolute.store.connection import ServerReply, backoff
+from resolute.store.keys import Partition
+from resolute.store.nodes import Held, Return
+from resolute.store.script import GROUP_WORKERS
+from resolute.store.store import Store
+from resolute_worker.jobs import Job
+from resolute_worker.runner import Runner
+from resolute_worker.slots import Slots
+
+log = logging.getLogger(__name__)
+
+BLOCK_MS = 5_000
+LONER_CRASHES = 2  # a node with so many crashes behind it runs alone
+
+_decode = msgspec.msgpack.Decoder(Entry).decode
+
+
+class Reader:
+    """Reads one queue, in every partition, with the streams of the plans offered here."""
+
+    def __init__(
+        self,
+        store: Store,
+        process: str,
+        queue: str,
+        plans: Sequence[str],
+        runner: Runner,
+        slots: Slots,
+    ) -> None:
+        self._store = store
+        self._process = process
+        self._runner = runner
+        self._slots = slots
+        self._link = store.separate_link(f"{process}:queue")
+        self._streams: dict[str, tuple[Partition, str]] = {}
+        for partition in store.keys.partitions:
+            for name in (queue, *(f"{queue}@{plan}" for plan in plans)):
+                self._streams[partition.queue(name)] = (partition, name)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._generation = 0
+
+    async def ensure_groups(self) -> None:
+        for stream, (partition, _) in self._streams.items():
+            await streams.ensure_group(self._store, partition, stream, GROUP_WORKERS)
+
+    async def run(self) -> None:
+        """Read until cancelled; a cancelled read hands nothing over, its connection is dropped."""
+        failures = 0
+        try:
+            while True:
+                try:
+                    await self._read_once()
+                    failures = 0
+                except ServerReply as error:
+                    log.warning("queue: %s; making its group anew", error)
+                    await self.ensure_groups()
+                    await asyncio.sleep(backoff(failures))
+                    failures += 1
+                except StoreUnavailable as error:
+                    log.warning("queue: %s", error)
+                    await asyncio.sleep(backoff(failures))
+                    failures += 1
+        finally:
+            await self._link.close()
+
+    async def _read_once(self) -> None:
+        free = await self._slots.wait()
+        connection = await self._link.connection()
+        if self._link.generation != self._generation:
+            # What was delivered into a connection that broke is pending here and comes no more.
+            self._generation = self._link.generation
+            await self.read_pending()
+        count = math.ceil(free / len(self._store.keys.partitions))
+        found = await streams.read_on(
+            connection, GROUP_WORKERS, self._process, list(self._streams), count, BLOCK_MS
+        )
+        loners: list[tuple[Held, Job]] = []
+        for stream, messages in found.items():
+            loners += self._deliver(stream, messages)
+        for held, job in loners:
+            await self._run_alone(held, job)
+
+    async def read_pending(self) -> None:
+        """Take up what this consumer has pending and does not run."""
+        for stream in self._streams:
+            after = "-"
+            while ids := await streams.pending_of(
+                self._store, stream, GROUP_WORKERS, self._process, after
+            ):
+                payloads = await streams.read_entries(self._store, stream, ids)
+                found = [streams.Message(i, payload) for i, payload in payloads.items()]
+                for held, job in self._deliver(stream, found):
+                    await self._run_alone(held, job)
+                after = ids[-1]
+
+    def _deliver(
+        self, stream: str, messages: Sequence[streams.Message]
+    ) -> list[tuple[Held, Job]]:
+        """Make jobs of entries and begin them; those that must run alone are returned."""
+        partition, queue = self._streams[stream]
+        jobs: list[Job] = []
+        loners: list[tuple[Held, Job]] = []
+        strange: list[tuple[streams.Message, str]] = []
+        surplus: list[Return] = []
+        for message in messages:
+            if message.payload is None:
+                strange.append((message, ""))
+                continue
+            try:
+                held = Held(partition, queue, message.id, _decode(message.payload))
+                bound = self._runner.bound_for(held)
+            except (msgspec.DecodeError, LookupError) as error:
+                strange.append((message, str(error)))
+                continue
+            entry = held.entry
+            if bound is None:
+                # Another version's: to the stream that only workers with that plan read.
+                surplus.append(Return(held, f"{queue.partition('@')[0]}@{entry.plan}"))
+                continue
+            known = self._runner.jobs.get((entry.flow, entry.seq, entry.index))
+            if known is not None and known.held.id == held.id:
+                continue
+            job = self._runner.adopt(held, bound)
+            if job is None:
+                surplus.append(Return(held, queue.partition("@")[0]))
+            elif entry.crashes >= LONER_CRASHES:
+                loners.append((held, job))
+            else:
+                jobs.append(job)
+        if jobs:
+            self._spawn(self._runner.begin(jobs))
+        if strange or surplus:
+            self._spawn(self._put_away(partition, stream, strange, surplus))
+        return loners
+
+    async def _run_alone(self, held: Held, job: Job) -> None:
+        """Read nothing more until this node, which killed its process twice, is over."""
+        log.warning("node %s of run %s has %d crashes behind it: it runs alone",
+                    job.bound.plan.name, held.entry.flow, held.entry.crashes)  # fmt: skip
+        await self._slots.wait(self._slots.size - 1)
+        await self._runner.begin([job])
+        await self._slots.wait(self._slots.size)
+
+    async def _put_away(
+        self,
+        partition: Partition,
+        stream: str,
+        strange: Sequence[tuple[streams.Message, str]],
+        surplus: Sequence[Return],
+    ) -> None:
+        try:
+            for message, why in strange:
+                if message.payload is not None:
+                    log.error("dead letter from %s: %s", stream, why)
+                    await streams.bury(self._store, partition, stream, message.payload, why)
+            ids = [message.id for message, _ in strange]
+            await streams.acknowledge(self._store, stream, GROUP_WORKERS, ids)
+            for batch in nodes.chunks(surplus):
+                await nodes.give_back(self._store, self._process, batch)
+        except ResoluteError as error:
+            log.warning("putting entries away: %s; they stay pending and are read again", error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

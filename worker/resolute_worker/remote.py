@@ -1,0 +1,50 @@
+"""Outputs that did not come with the claim: fetched when an input function asks for them."""
+
+from __future__ import annotations
+
+from resolute.engine.attempt import Bound
+from resolute.errors import ErrorInfo
+from resolute.model.plan import Run
+from resolute.store.keys import Partition
+from resolute.store.runs import decode_error
+from resolute.store.sync import SyncReader
+
+SIBLINGS = 1000
+
+
+class RemoteOutputs:
+    """Reads one run's hash on a connection that blocks: an input function is no coroutine.
+
+    With a key come up to 1,000 others of its step: who reads one usually reads them all.
+    """
+
+    def __init__(self, reader: SyncReader, partition: Partition, flow: str, bound: Bound) -> None:
+        self._reader = reader
+        self._key = partition.flow(flow)
+        self._bound = bound
+        self._fetched: dict[str, bytes | None] = {}
+
+    def get(self, key: str) -> bytes | None:
+        if key not in self._fetched:
+            wanted = [key, *(other for other in self._siblings(key) if other != key)][:SIBLINGS]
+            values = self._reader.hmget(self._key, [f"o:{name}" for name in wanted])
+            self._fetched.update(zip(wanted, values, strict=True))
+        return self._fetched[key]
+
+    def keys(self) -> list[str]:
+        return [name[2:] for name in self._reader.hkeys(self._key) if name.startswith("o:")]
+
+    def input(self) -> bytes:
+        return self._reader.hmget(self._key, ["input"])[0] or b"\xc0"
+
+    def error(self, key: str) -> ErrorInfo | None:
+        return decode_error(self._reader.hmget(self._key, [f"x:{key}"])[0])
+
+    def _siblings(self, key: str) -> list[str]:
+        for instruction in self._bound.flow.plan.instructions:
+            if isinstance(instruction, Run):
+                names = [node.key for node in instruction.nodes]
+                if key in names:
+                    at = max(0, names.index(key) - SIBLINGS // 2)
+                    return names[at : at + SIBLINGS]
+        return []

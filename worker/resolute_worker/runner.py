@@ -1,0 +1,278 @@
+"""Running jobs: begin a batch, resolve inputs, pass the limits, call the function, report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from resolute.engine import attempt
+from resolute.engine.attempt import Bound
+from resolute.errors import ErrorInfo, ResoluteError, RetryAfter
+from resolute.model.flow import Flow, Predicate
+from resolute.status import Code
+from resolute.store import nodes
+from resolute.store.nodes import Begun, Completion, Failure, Held, Return
+from resolute.store.store import Store
+from resolute.store.sync import SyncReader
+from resolute_worker.committer import Committer, Result
+from resolute_worker.jobs import Job, Stop
+from resolute_worker.limiter import Limiter
+from resolute_worker.remote import RemoteOutputs
+from resolute_worker.shared import SharedPage
+from resolute_worker.slots import Slots
+
+log = logging.getLogger(__name__)
+
+_encode = msgspec.msgpack.Encoder().encode
+
+JobKey = tuple[str, int, int]
+
+
+class Runner:
+    """What runs in this process, by (flow, seq, index)."""
+
+    def __init__(
+        self,
+        store: Store,
+        process: str,
+        flows: Mapping[str, Flow[Any, Any]],
+        slots: Slots,
+        page: SharedPage,
+    ) -> None:
+        self._store = store
+        self._process = process
+        self._flows = {flow.plan_hash: flow for flow in flows.values()}
+        self._bound: dict[tuple[str, int, int, bool], Bound] = {}
+        self._slots = slots
+        self._page = page
+        self._reader = SyncReader(store.link.address.url)
+        self._threads = ThreadPoolExecutor(slots.size, thread_name_prefix="node")
+        self._loop = asyncio.get_running_loop()
+        self._side_tasks: set[asyncio.Task[None]] = set()
+        self.jobs: dict[JobKey, Job] = {}
+        self.committer = Committer(store, process, self._settled)
+        self._limiter = Limiter(store, self._start, self.report, self._fail)
+
+    def bound_for(self, held: Held) -> Bound | None:
+        """The node that an entry is for; None where its plan is not offered here.
+
+        Raises LookupError where the plan has no such node.
+        """
+        entry = held.entry
+        key = (entry.plan, entry.pc, entry.index, entry.undo > 0)
+        bound = self._bound.get(key)
+        if bound is None:
+            flow = self._flows.get(entry.plan)
+            if flow is None:
+                return None
+            if (entry.pc, entry.index) not in flow.bindings:
+                raise LookupError(f"the plan has no node {entry.index} at {entry.pc}")
+            bound = Bound.of(flow, entry.pc, entry.index, undo=entry.undo > 0)
+            self._bound[key] = bound
+        return bound
+
+    def adopt(self, held: Held, bound: Bound) -> Job | None:
+        """A job in a slot of its own; None where it is here already or no slot is free."""
+        entry = held.entry
+        key = (entry.flow, entry.seq, entry.index)
+        if key in self.jobs:
+            return None
+        slot = self._slots.take()
+        if slot is None:
+            return None
+        job = Job(held, bound, slot, bound.fields(entry.undo))
+        self.jobs[key] = job
+        return job
+
+    async def begin(self, jobs: Sequence[Job]) -> None:
+        """Claim jobs of one stream and start those that may start."""
+        for batch in nodes.chunks(jobs):
+            if self._page.is_fenced:
+                for job in batch:
+                    self.report(job, Return(job.held, job.queue))
+                continue
+            try:
+                answers = await nodes.begin(
+                    self._store, self._process, [(job.held, job.loaded) for job in batch]
+                )
+            except ResoluteError as error:
+                log.error("beginning %d nodes: %s", len(batch), error)
+                for job in batch:
+                    self._settled(job, ok=False)
+                continue
+            self._begun(batch, answers)
+
+    def _begun(self, jobs: Sequence[Job], answers: Sequence[Begun]) -> None:
+        limited: list[Job] = []
+        for job, begun in zip(jobs, answers, strict=True):
+            if begun.code != Code.OK:
+                self._settled(job, ok=False)
+                continue
+            job.begun = begun
+            bound = job.bound
+            try:
+                remote = self._remote(job)
+                job.value = attempt.input_value(bound, job.loaded, begun.values, remote)
+            except Exception as error:
+                self._fail(job, error)
+                continue
+            if bound.plan.limits:
+                limited.append(job)
+            else:
+                self._start(job)
+        if limited:
+            self._spawn(self._admit(limited))
+
+    async def _admit(self, jobs: Sequence[Job]) -> None:
+        try:
+            await self._limiter.admit(jobs)
+        except ResoluteError as error:
+            log.error("limits of %d nodes: %s", len(jobs), error)
+            for job in jobs:
+                if job.task is None:
+                    self.report(job, Return(job.held, job.queue, delay=1000))
+
+    def _remote(self, job: Job) -> RemoteOutputs:
+        return RemoteOutputs(self._reader, job.held.partition, job.held.entry.flow, job.bound)
+
+    def _start(self, job: Job) -> None:
+        """Run the function of an admitted job in its slot."""
+        if job.stop is not None:
+            self._finish_stopped(job)
+            return
+        timeout = job.bound.plan.timeout_ms / 1000
+        held = job.held
+        label = f"{held.queue} {held.id}".encode()
+        self._page.occupy(job.slot, time.monotonic() + timeout, held.partition.number, label)
+        job.timer = self._loop.call_later(timeout, job.request_stop, Stop.TIMEOUT)
+        job.task = self._loop.create_task(self._execute(job))
+
+    async def _execute(self, job: Job) -> None:
+        bound = job.bound
+        binding = bound.binding
+        try:
+            args = attempt.arguments(bound, job.value)
+            if isinstance(binding, Predicate):
+                value = binding.fn(*args)
+            elif bound.is_threaded:
+                value = await self._loop.run_in_executor(self._threads, binding.fn, *args)
+            else:
+                value = await binding.fn(*args)
+            if job.stop is Stop.TIMEOUT:
+                raise attempt.timeout_error(bound.plan)
+            output, arg = attempt.encode_output(bound, value)
+            undo = None
+            if bound.compensation is not None:
+                undo = attempt.undo_input(bound, output, self._remote(job))
+        except BaseException as error:
+            # Also SystemExit and KeyboardInterrupt: a node ends its attempt, never the worker.
+            self._ended_badly(job, error)
+        else:
+            self.report(job, Completion(job.held, bound.plan.key, output, undo, arg))
+
+    def _ended_badly(self, job: Job, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError) and job.stop is not None:
+            self._finish_stopped(job)
+        else:
+            self._fail(job, error)
+
+    def _finish_stopped(self, job: Job) -> None:
+        match job.stop:
+            case Stop.TIMEOUT:
+                self._fail(job, attempt.timeout_error(job.bound.plan))
+            case Stop.CANCEL:
+                info = ErrorInfo("Cancelled", "the run was cancelled", node=job.bound.plan.name)
+                self._report_failure(job, info, None)
+            case Stop.HAND_BACK:
+                self.report(job, Return(job.held, job.queue))
+            case _:
+                self._settled(job, ok=False)
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        """Report a failed attempt, with a retry if the policy grants one."""
+        plan = job.bound.plan
+        if isinstance(error, RetryAfter) and plan.limits:
+            self._spawn(self._limiter.pause(job, error.seconds))
+        delay = attempt.retry_delay(plan, job.held.entry.attempt, error)
+        self._report_failure(job, ErrorInfo.of(error, plan.name), delay)
+
+    def _report_failure(self, job: Job, info: ErrorInfo, delay: int | None) -> None:
+        plan = job.bound.plan
+        self.report(
+            job,
+            Failure(job.held, plan.key, job.queue, _encode(info), delay, plan.best_effort),
+        )
+
+    def report(self, job: Job, result: Result) -> None:
+        """Hand the outcome of a job to the committer; its slot is free once that is answered."""
+        self._leave_slot(job)
+        self.committer.add(job, result)
+
+    def _leave_slot(self, job: Job) -> None:
+        self._page.release(job.slot)
+        if job.timer is not None:
+            job.timer.cancel()
+            job.timer = None
+
+    def _settled(self, job: Job, ok: bool) -> None:
+        entry = job.held.entry
+        if self.jobs.pop((entry.flow, entry.seq, entry.index), None) is not None:
+            self._leave_slot(job)
+            self._slots.release(job.slot)
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._side_tasks.add(task)
+        task.add_done_callback(self._side_tasks.discard)
+
+    def cancel_nodes(self, names: Sequence[str]) -> None:
+        """Stop the nodes named ``flow|seq.index|token`` of cancelled runs."""
+        for name in names:
+            flow, place, token = name.split("|")
+            seq, _, index = place.partition(".")
+            job = self.jobs.get((flow, int(seq), int(index)))
+            if job is not None and job.held.entry.token == token:
+                job.request_stop(Stop.CANCEL)
+
+    def stop_all(self, why: Stop) -> None:
+        """Stop everything that can be stopped."""
+        for job in list(self.jobs.values()):
+            job.request_stop(why)
+
+    async def reaffirm(self) -> None:
+        """Begin again what runs here, after a reconnect: a claim that is gone ends its job."""
+        by_stream: dict[str, list[Job]] = defaultdict(list)
+        for job in self.jobs.values():
+            if job.task is not None:
+                by_stream[job.held.stream].append(job)
+        for jobs in by_stream.values():
+            for batch in nodes.chunks(jobs):
+                answers = await nodes.begin(
+                    self._store, self._process, [(job.held, ()) for job in batch]
+                )
+                for job, begun in zip(batch, answers, strict=True):
+                    if begun.code != Code.OK and not self._has_reported(job):
+                        log.warning("lost the claim of %s of run %s: %s", job.bound.plan.name,
+                                    job.held.entry.flow, begun.code)  # fmt: skip
+                        job.request_stop(Stop.LOST)
+
+    @staticmethod
+    def _has_reported(job: Job) -> bool:
+        return job.task is not None and job.task.done()
+
+    async def wait_idle(self) -> None:
+        """Wait until no job is left and every outcome was answered."""
+        while self.jobs:
+            await self.committer.drain()
+            await self._slots.wait(min(self._slots.size, self._slots.free + 1))
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._reader.close()

@@ -1,0 +1,96 @@
+"""`resolute.Worker`: a worker from Python instead of from the command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import uvloop
+
+from resolute.daemon import configure_logging
+from resolute.durations import Duration, seconds
+from resolute.errors import ConfigurationError
+from resolute.ids import check_name
+from resolute.model.flow import Flow
+from resolute.store import server
+from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
+from resolute_worker.process import CHILD_VARIABLE
+from resolute_worker.supervisor import Supervisor, WorkerConfig
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What `resolute-worker` runs. Flags win over RESOLUTE_* variables, these over defaults.
+
+    `app` is where the processes find the flows: a module, ``module:attribute`` or a path; without
+    it, the script that calls `run`.
+    """
+
+    queue: str
+    app: str | None = None
+    processes: int = 1
+    concurrency: int = 100
+    redis: str | None = None
+    namespace: str | None = None
+    lease: Duration = 15.0
+    grace: Duration = 30.0
+    flows: tuple[Flow[Any, Any], ...] = ()
+
+    def with_flow(self, *flows: Flow[Any, Any]) -> Self:
+        """Offer these flows; without any, all that the app has."""
+        return replace(self, flows=(*self.flows, *flows))
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT. Raises ConfigurationError."""
+        if CHILD_VARIABLE in os.environ:
+            raise ConfigurationError(
+                'Worker.run() was called while the app was loaded: put it under `if __name__ =='
+                ' "__main__":`'
+            )
+        configure_logging("info")
+        uvloop.run(serve(self.config()))
+
+    def config(self) -> WorkerConfig:
+        """The options, checked."""
+        return WorkerConfig(
+            redis=self.redis or os.environ.get("RESOLUTE_REDIS", DEFAULT_URL),
+            namespace=self.namespace or os.environ.get("RESOLUTE_NAMESPACE", DEFAULT_NAMESPACE),
+            queue=check_name("queue", self.queue),
+            app=self.app or _main_script(),
+            only=tuple(flow.name for flow in self.flows),
+            processes=self.processes,
+            concurrency=self.concurrency,
+            lease=seconds(self.lease),
+            grace=seconds(self.grace),
+        )
+
+
+def _main_script() -> str:
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    if not path or not Path(path).is_file():
+        raise ConfigurationError("worker: expected app=, since it is not run from a script")
+    return str(path)
+
+
+async def serve(config: WorkerConfig) -> None:
+    """Supervise until SIGTERM or SIGINT."""
+    import asyncio
+    import signal
+
+    store = await Store.open(
+        config.redis, config.namespace, name="resolute-worker", patience=float("inf")
+    )
+    try:
+        await server.check(store.link)
+        task = asyncio.create_task(Supervisor(store, config).run())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            return
+    finally:
+        await store.close()
