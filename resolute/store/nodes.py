@@ -51,6 +51,8 @@ class CompleteItem(Item):
     seq: int
     index: int
     token: str
+    plan: str
+    pc: int
     key: str
     undo: int
     arg: str
@@ -222,6 +224,8 @@ async def complete(store: Store, process: str, results: Sequence[Completion]) ->
             entry.seq,
             entry.index,
             entry.token,
+            entry.plan,
+            entry.pc,
             result.key,
             0 if result.undo_input is None else 1,
             result.arg,

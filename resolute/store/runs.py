@@ -250,7 +250,7 @@ def parse_record(value: bytes) -> Record:
     parts = str(value, "utf-8").split("|")
     if len(parts) != 10:
         raise ValueError(f"a node record has 10 parts, got {len(parts)}")
-    status, token, attempt, crashes, process, queue, entry, begun, ended, hold = parts
+    status, token, process, attempt, crashes, queue, entry, begun, hold, ended = parts
     return Record(
         status=NodeStatus(status),
         token=token,

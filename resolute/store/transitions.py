@@ -90,7 +90,7 @@ async def commit(
         )
         arguments.append(pack_item(item))
         arguments += [blob for _, blob in change.entries]
-    reply = await store.call("commit_transition", keys.keys, pack(0), arguments)
+    reply = await store.call("commit_transition", keys.keys, pack(), arguments)
     return [(code_of(answer), _text(answer)) for answer in reply]
 
 

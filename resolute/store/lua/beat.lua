@@ -6,7 +6,8 @@
 -- RETURNS for each {OK, node, ...} | {GONE}: GONE where it is not registered, so its lease is over
 -- @include common
 
-return for_each(2, 1, function(item)
+return for_each(2, 1, function(packed)
+  local item = cmsgpack.unpack(packed)
   local process, cancels = item[1], KEYS[item[2]]
   if redis.call('HEXISTS', KEYS[2], process) == 0 then return {GONE} end
   redis.call('HINCRBY', KEYS[1], process, 1)

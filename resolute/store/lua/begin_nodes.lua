@@ -8,9 +8,9 @@
 -- @include common
 -- @include node
 
-local common = cmsgpack.unpack(ARGV[1])
-local process, queue = common[1], common[2]
+local process, queue = unpack(cmsgpack.unpack(ARGV[1]))
 local now = now_us()
+local begun = text(now / 1000)
 local dropped = {}
 
 local function refuse(code, entry)
@@ -18,27 +18,47 @@ local function refuse(code, entry)
   return {code}
 end
 
-local replies = for_each(2, 1, function(item)
-  local flow_key, flow, entry, seq, index, token, fields = unpack(item)
-  local node = load_node(KEYS[flow_key], flow, seq, index)
-  if not node then return refuse(GONE, entry) end
-  local r = node.record
-  if is_unclaimed(node, token) then
-    if node.status == FAILING then return refuse(SKIP, entry) end
-    r.state, r.process, r.queue, r.entry = NODE_RUNNING, process, queue, entry
-    r.begun, r.ended = string.format('%.0f', now / 1000), ''
-    redis.call('HSET', node.key, node.field, format_record(r))
-  elseif not is_held(node, token, process) or r.entry ~= entry then
-    return refuse(STALE, entry)
-  end
-  local answer = {OK, node.rev, r.hold}
+local function answer_with(key, rev, hold, fields)
+  local answer = {OK, rev, hold}
   for at = 1, #fields, 1000 do
-    local values = redis.call('HMGET', node.key, unpack(fields, at, math.min(#fields, at + 999)))
+    local values = redis.call('HMGET', key, unpack(fields, at, math.min(#fields, at + 999)))
     for i = 1, #values do answer[#answer + 1] = values[i] end
   end
   return answer
+end
+
+-- A node with a record: it was handed out before, or begun already.
+local function begin_again(key, flow, entry, seq, index, token, fields)
+  local node = load_node(key, flow, seq, index)
+  local r = node.record
+  if is_unclaimed(node, token) then
+    if node.status == FAILING then return refuse(SKIP, entry) end
+    r.state, r.process, r.queue, r.entry, r.begun, r.ended =
+      NODE_RUNNING, process, queue, entry, begun, ''
+    redis.call('HSET', key, node.field, format_record(r))
+  elseif not is_held(node, token, process) or r.entry ~= entry then
+    return refuse(STALE, entry)
+  end
+  return answer_with(key, node.rev, r.hold, fields)
+end
+
+local replies = for_each(2, 1, function(packed)
+  local flow_key, flow, entry, seq, index, token, fields = unpack(cmsgpack.unpack(packed))
+  local key, field = KEYS[flow_key], 'n:' .. seq .. '.' .. index
+  local h = redis.call('HMGET', key, 'status', 'token', 'rev', field)
+  local status = h[1]
+  if not status then return refuse(GONE, entry) end
+  if h[4] then return begin_again(key, flow, entry, seq, index, token, fields) end
+  -- Without a record it is ready under the token of its step, which names the step too.
+  if h[2] ~= token then return refuse(STALE, entry) end
+  if status ~= RUNNING and status ~= COMPENSATING then
+    return refuse(status == FAILING and SKIP or STALE, entry)
+  end
+  redis.call('HSET', key, field, NODE_RUNNING .. '|' .. token .. '|' .. process .. '|1|0|' .. queue
+    .. '|' .. entry .. '|' .. begun .. '||')
+  return answer_with(key, h[3], '', fields)
 end)
 
 drop_entries(KEYS[1], WORKERS, dropped)
-table.insert(replies, 1, string.format('%.0f', now))
+table.insert(replies, 1, text(now))
 return replies

@@ -8,8 +8,8 @@
 
 local common = cmsgpack.unpack(ARGV[1])
 
-return for_each(2, 2, function(item, at)
-  local flow_key, flow, terminate = unpack(item)
+return for_each(2, 2, function(packed, at)
+  local flow_key, flow, terminate = unpack(cmsgpack.unpack(packed))
   local key = KEYS[flow_key]
   local h = redis.call('HMGET', key, 'status', 'rev', 'plan', 'pc', 'seq', 'queue', 'terminate',
     'cancel')

@@ -1,37 +1,50 @@
 #!lua flags=allow-oom
 -- Commits transitions of runs whose rev is still what it was, and acknowledges their events.
 -- KEYS inbox timers open +item: flow, streams, index keys
--- ARGV common: now_unused
--- ITEM flow_key event expect rev seq fields step streams page skip ending   BLOB one for each stream
+-- ARGV common: (none)
+-- ITEM flow_key event expect rev seq fields step streams page skip ending   BLOB entry...
 --   fields: hash fields and values, flat        step: 'pc|undo' of a new step, or ''
---   streams: a key index for each entry, in order of index
---   page: the event of the next page, or {}     skip: {start, stop, more} or {}
+--   streams: for each entry in order of index the key of its stream; as many BLOBs follow
+--   page: the event of the next page, or {}     skip: {start, stop, more, id} or {}
 --   ending: {id, status, open:flow key, status key, status:flow key, channel, ttl ms} or {}
 -- RETURNS {OK | CONFLICT | GONE} for each. On CONFLICT the event stays.
 -- @include common
 -- @include node
 
-local now = now_ms()
+local now = text(now_ms())
 local acked = {}
 
--- Appends to one stream with ids that follow each other, so that the first one says them all.
-local function append(positions, stream, blob)
-  local at = positions[stream]
-  if at then
-    at.seq = at.seq + 1
-    at.count = at.count + 1
-    redis.call('XADD', KEYS[stream], at.ms .. '-' .. at.seq, 'e', blob)
-  else
-    local id = redis.call('XADD', KEYS[stream], '*', 'e', blob)
-    local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
-    positions[stream] = {ms = ms, seq = tonumber(seq), first = id, count = 1}
-    positions[#positions + 1] = stream
+-- Appends the entries of a page, to each stream with ids that follow each other, so that the first
+-- one says them all; what to remember of that, a line for each stream.
+local function append(streams, at)
+  if #streams == 1 then
+    local key = KEYS[streams[1]]
+    return redis.call('XADD', key, '*', 'e', ARGV[at + 1]) .. ' 1 ' .. key .. '\n'
   end
+  local positions, order = {}, {}
+  for i = 1, #streams do
+    local stream = streams[i]
+    local p = positions[stream]
+    if p then
+      p.seq, p.count = p.seq + 1, p.count + 1
+      redis.call('XADD', KEYS[stream], p.ms .. '-' .. p.seq, 'e', ARGV[at + i])
+    else
+      local id = redis.call('XADD', KEYS[stream], '*', 'e', ARGV[at + i])
+      local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
+      positions[stream] = {ms = ms, seq = tonumber(seq), first = id, count = 1}
+      order[#order + 1] = stream
+    end
+  end
+  local pages = ''
+  for i = 1, #order do
+    local p = positions[order[i]]
+    pages = pages .. p.first .. ' ' .. p.count .. ' ' .. KEYS[order[i]] .. '\n'
+  end
+  return pages
 end
 
-local function skip_nodes(item, flow_key, id)
-  local start, stop, more = unpack(item[10])
-  local seq = item[5]
+local function skip_nodes(flow_key, rev, seq, skip)
+  local start, stop, more, id = unpack(skip)
   local node
   for index = start, stop - 1 do
     node = load_node(flow_key, id, seq, index)
@@ -44,60 +57,47 @@ local function skip_nodes(item, flow_key, id)
     end
   end
   if more == 1 and node.pending > 0 then
-    push_event(KEYS[1], LOOK, id, node.plan, node.pc, seq, item[4], node.queue, '')
+    push_event(KEYS[1], LOOK, id, node.plan, node.pc, seq, rev, node.queue, '')
   end
 end
 
-local function finish(ending)
+local function finish(key, ending)
   local id, status, open_flow, by_status, by_both, channel, ttl = unpack(ending)
+  redis.call('PEXPIRE', key, ttl)
   redis.call('ZREM', KEYS[3], id)
   redis.call('ZREM', KEYS[open_flow], id)
   redis.call('ZADD', KEYS[by_status], now, id)
   redis.call('ZADD', KEYS[by_both], now, id)
   redis.call('PUBLISH', channel, status)
-  return ttl
 end
 
-local function commit(item, at)
-  local flow_index, event, expect, rev, seq, fields, step, streams, page, skip, ending = unpack(item)
+local function commit(packed, at)
+  local flow_index, event, expect, rev, seq, fields, step, streams, page, skip, ending =
+    unpack(packed)
   local key = KEYS[flow_index]
-  local there = redis.call('HMGET', key, 'rev', 'status')
-  if not there[1] then
+  local current = redis.call('HGET', key, 'rev')
+  if current ~= expect then
+    if current and current ~= rev then return {CONFLICT} end
     acked[#acked + 1] = event
-    return {GONE}
+    return {current and OK or GONE}
   end
-  if there[1] == rev then
-    acked[#acked + 1] = event
-    return {OK}
-  end
-  if there[1] ~= expect then return {CONFLICT} end
-  fields[#fields + 1] = 'rev'
-  fields[#fields + 1] = rev
-  fields[#fields + 1] = 'moved'
-  fields[#fields + 1] = now
+  local n = #fields
+  fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'rev', rev, 'moved', now
+  n = n + 4
   if step ~= '' then
-    fields[#fields + 1] = 's:' .. seq
-    fields[#fields + 1] = step .. '|' .. now
+    fields[n + 1], fields[n + 2] = 's:' .. seq, step .. '|' .. now
+    n = n + 2
   end
-  if #streams > 0 then
-    local positions = {}
-    for i = 1, #streams do append(positions, streams[i], ARGV[at + i]) end
-    local pages = step == '' and redis.call('HGET', key, 'pages') or ''
-    for i = 1, #positions do
-      local p = positions[positions[i]]
-      pages = pages .. p.first .. ' ' .. p.count .. ' ' .. KEYS[positions[i]] .. '\n'
-    end
-    fields[#fields + 1] = 'pages'
-    fields[#fields + 1] = pages
+  if streams[1] then
+    local before = step == '' and redis.call('HGET', key, 'pages') or ''
+    fields[n + 1], fields[n + 2] = 'pages', before .. append(streams, at)
+    n = n + 2
   end
-  if ending[1] then
-    fields[#fields + 1] = 'ended'
-    fields[#fields + 1] = now
-  end
+  if ending[1] then fields[n + 1], fields[n + 2] = 'ended', now end
   redis.call('HSET', key, unpack(fields))
   if page[1] then redis.call('XADD', KEYS[1], '*', 'e', cmsgpack.pack(page)) end
-  if skip[1] then skip_nodes(item, key, skip[4]) end
-  if ending[1] then redis.call('PEXPIRE', key, finish(ending)) end
+  if skip[1] then skip_nodes(key, rev, seq, skip) end
+  if ending[1] then finish(key, ending) end
   acked[#acked + 1] = event
   return {OK}
 end
@@ -106,19 +106,16 @@ end
 local replies = {}
 local at = 2
 while at <= #ARGV do
-  local ok, item = pcall(cmsgpack.unpack, ARGV[at])
-  if not ok then return redis.error_reply('ERR item ' .. at .. ' is damaged') end
-  local done, answer = pcall(commit, item, at)
-  if not done then
-    local text = type(answer) == 'table' and (answer.err or '') or tostring(answer)
-    answer = {ERROR, text}
+  local item = cmsgpack.unpack(ARGV[at])
+  local ok, answer = pcall(commit, item, at)
+  if not ok then
+    local reason = type(answer) == 'table' and (answer.err or '') or tostring(answer)
+    answer = {ERROR, reason}
   end
   replies[#replies + 1] = answer
   at = at + 1 + #item[8]
 end
-if #acked > 0 then
-  local ids = {}
-  for i = 1, #acked do if acked[i] ~= '' then ids[#ids + 1] = acked[i] end end
-  drop_entries(KEYS[1], COORDINATORS, ids)
-end
+local ids = {}
+for i = 1, #acked do if acked[i] ~= '' then ids[#ids + 1] = acked[i] end end
+drop_entries(KEYS[1], COORDINATORS, ids)
 return replies

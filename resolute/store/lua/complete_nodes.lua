@@ -2,40 +2,51 @@
 -- Commits the results of nodes that a process holds. The one that settles a step says so.
 -- KEYS inbox stats stream +item: flow
 -- ARGV common: process
--- ITEM flow_key flow entry seq index token key undo arg   BLOB output undo_input
+-- ITEM flow_key flow entry seq index token plan pc key undo arg   BLOB output undo_input
 -- `undo` is 1 for a node with a compensation, whose input is then `undo_input`; `arg` goes into
 -- the event (a predicate's answer).
 -- RETURNS {OK | STALE | GONE} for each; a resend by the holder answers as the first time.
 -- @include common
--- @include node
 
-local common = cmsgpack.unpack(ARGV[1])
-local process = common[1]
-local now = now_ms()
+local process = cmsgpack.unpack(ARGV[1])[1]
+local now = text(now_ms())
 local dropped, stale, done = {}, 0, 0
 
-local replies = for_each(2, 3, function(item, at)
-  local flow_key, flow, entry, seq, index, token, key, undo, arg = unpack(item)
-  local node = load_node(KEYS[flow_key], flow, seq, index)
-  if not node or not is_held(node, token, process) then
-    dropped[#dropped + 1] = entry
-    local r = node and node.record
-    if r and r.state == COMPLETED_NODE and r.token == token and r.process == process then
-      return {OK}
-    end
-    stale = stale + 1
-    return {node and STALE or GONE}
-  end
-  local fields = {'o:' .. key, ARGV[at + 1]}
-  if node.undoing > 0 then fields[1] = 'uo:' .. node.undoing end
-  if undo == 1 then
-    local count = tonumber(redis.call('HGET', node.key, 'undos') or '0') + 1
-    fields[3], fields[4] = 'undos', count
-    fields[5], fields[6] = 'u:' .. count, node.pc .. '|' .. index .. '|' .. seq
-    fields[7], fields[8] = 'ui:' .. count, ARGV[at + 2]
-  end
-  settle(node, KEYS[1], COMPLETED_NODE, now, fields, arg)
+-- The fence refused: either the same call did it before, or the node is another's now.
+local function refuse(status, record, held)
+  local settled = COMPLETED_NODE .. string.sub(held, #NODE_RUNNING + 1)
+  if record and string.sub(record, 1, #settled) == settled then return {OK} end
+  stale = stale + 1
+  return {status and STALE or GONE}
+end
+
+local replies = for_each(2, 3, function(packed, at)
+  local flow_key, flow, entry, seq, index, token, plan, pc, key, undo, arg =
+    unpack(cmsgpack.unpack(packed))
+  local run, field = KEYS[flow_key], 'n:' .. seq .. '.' .. index
+  local h = redis.call('HMGET', run, 'status', 'pending', field, 'rev', 'queue')
+  local status, record = h[1], h[3]
+  local held = NODE_RUNNING .. '|' .. token .. '|' .. process .. '|'
   dropped[#dropped + 1] = entry
+  if not record or string.sub(record, 1, #held) ~= held
+      or (status ~= RUNNING and status ~= FAILING and status ~= COMPENSATING) then
+    return refuse(status, record, held)
+  end
+  local pending = tonumber(h[2]) - 1
+  if pending < 0 then error('pending of ' .. flow .. ' would fall below 0') end
+  record = COMPLETED_NODE .. string.sub(record, #NODE_RUNNING + 1) .. now
+  local output = 'o:' .. key
+  if status == COMPENSATING then output = 'uo:' .. redis.call('HGET', run, 'undoing') end
+  if undo == 1 then
+    local count = tonumber(redis.call('HGET', run, 'undos') or '0') + 1
+    redis.call('HSET', run, field, record, 'pending', pending, output, ARGV[at + 1],
+      'undos', count, 'u:' .. count, pc .. '|' .. index .. '|' .. seq, 'ui:' .. count, ARGV[at + 2])
+  else
+    redis.call('HSET', run, field, record, 'pending', pending, output, ARGV[at + 1])
+  end
+  if pending == 0 then
+    push_event(KEYS[1], status == RUNNING and SETTLED or LOOK, flow, plan, pc, seq, h[4], h[5], arg)
+  end
   done = done + 1
   return {OK}
 end)

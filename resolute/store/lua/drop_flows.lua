@@ -8,8 +8,8 @@
 
 local before = cmsgpack.unpack(ARGV[1])[1]
 
-return for_each(2, 1, function(item)
-  local flow_key, index_key, id = unpack(item)
+return for_each(2, 1, function(packed)
+  local flow_key, index_key, id = unpack(cmsgpack.unpack(packed))
   local ended = redis.call('ZSCORE', KEYS[1], id)
   if ended and tonumber(ended) > before then return {CONFLICT} end
   redis.call('UNLINK', KEYS[flow_key])

@@ -15,6 +15,11 @@ local function push_event(inbox, kind, flow, plan, pc, seq, rev, queue, arg)
     cmsgpack.pack({kind, flow, plan, tonumber(pc), tonumber(seq), rev, queue, arg}))
 end
 
+-- A whole number as text; tostring would write a large one as 1.7e+12.
+local function text(number)
+  return string.format('%.0f', number)
+end
+
 local function push_wake(inbox)
   push_event(inbox, WAKE, '', '', 0, 0, '', '', '')
 end
@@ -33,17 +38,18 @@ local function next_rev(rev, nonce)
   return (tonumber(string.match(rev, '^%d+')) + 1) .. '-' .. nonce
 end
 
--- Calls one(item, arg) for each item, `width` arguments apart, from ARGV[from] on. An error is the
--- item's own: its answer is ERROR with the text, and the others are done all the same.
+-- Calls one(packed item, its place) for each item, `width` arguments apart, from ARGV[from] on. An
+-- error is the item's own: its answer is ERROR with the text, and the others are done all the same.
 local function for_each(from, width, one)
-  local replies = {}
+  local replies, count = {}, 0
   for at = from, #ARGV, width do
-    local ok, answer = pcall(function() return one(cmsgpack.unpack(ARGV[at]), at) end)
+    local ok, answer = pcall(one, ARGV[at], at)
     if not ok then
       local text = type(answer) == 'table' and (answer.err or '') or tostring(answer)
       answer = {ERROR, text}
     end
-    replies[#replies + 1] = answer
+    count = count + 1
+    replies[count] = answer
   end
   return replies
 end

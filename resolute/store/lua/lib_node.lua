@@ -1,14 +1,13 @@
 -- A node's record in the flow hash, the fence that guards it, and the ways it can change.
--- Record: state|token|attempt|crashes|process|queue|entry|begun|ended|hold, under n:<seq>.<index>.
+-- Record: state|token|process|attempt|crashes|queue|entry|begun|hold|ended, under n:<seq>.<index>.
+-- The first three are the fence: who holds it, under which hand-out. `ended` is last, so that a
+-- record is settled by changing its ends.
 
 local RECORD = '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$'
-local FIELDS = {'state', 'token', 'attempt', 'crashes', 'process', 'queue', 'entry', 'begun',
-  'ended', 'hold'}
 
 local function format_record(r)
-  local parts = {}
-  for i = 1, #FIELDS do parts[i] = r[FIELDS[i]] end
-  return table.concat(parts, '|')
+  return r.state .. '|' .. r.token .. '|' .. r.process .. '|' .. r.attempt .. '|' .. r.crashes ..
+    '|' .. r.queue .. '|' .. r.entry .. '|' .. r.begun .. '|' .. r.hold .. '|' .. r.ended
 end
 
 -- The run's header and the node's record; without a record the node is ready with the step's token.
@@ -25,7 +24,7 @@ local function load_node(flow_key, flow, seq, index)
   }
   local r = {}
   if h[10] then
-    r.state, r.token, r.attempt, r.crashes, r.process, r.queue, r.entry, r.begun, r.ended, r.hold =
+    r.state, r.token, r.process, r.attempt, r.crashes, r.queue, r.entry, r.begun, r.hold, r.ended =
       string.match(h[10], RECORD)
     if not r.state then error('record of ' .. node.field .. ' is damaged') end
   else
@@ -58,7 +57,7 @@ end
 -- Writes the record as settled with more fields beside it, counts it down, and says so at 0.
 local function settle(node, inbox, state, now, fields, arg)
   local r = node.record
-  r.state, r.ended, r.hold = state, string.format('%.0f', now), ''
+  r.state, r.ended, r.hold = state, text(now), ''
   node.pending = node.pending - 1
   if node.pending < 0 then error('pending of ' .. node.flow .. ' would fall below 0') end
   redis.call('HSET', node.key, node.field, format_record(r), 'pending', node.pending, unpack(fields))
@@ -83,7 +82,7 @@ local function defer(node, timers, inbox, queue, due, hold)
   local r = node.record
   r.token = next_token(r.token)
   r.state, r.process, r.queue, r.entry, r.begun, r.hold = WAITING, '', queue, '', '', hold
-  r.ended = string.format('%.0f', due)
+  r.ended = text(due)
   redis.call('HSET', node.key, node.field, format_record(r))
   add_timer(timers, inbox, due, table.concat({'node', queue, node.flow, node.seq, node.index,
     r.token}, '|'))

@@ -41,7 +41,8 @@ local function reclaim(node, item, blob)
   return {OK}
 end
 
-local replies = for_each(2, 2, function(item, at)
+local replies = for_each(2, 2, function(packed, at)
+  local item = cmsgpack.unpack(packed)
   local flow_key, from, _, flow, entry, seq, index = unpack(item)
   local node = load_node(KEYS[flow_key], flow, seq, index)
   local answer = {GONE}

@@ -9,8 +9,8 @@
 
 local now = now_ms()
 
-return for_each(2, 1, function(item)
-  local flow_key, stream, member, flow, seq, index, token, queue = unpack(item)
+return for_each(2, 1, function(packed)
+  local flow_key, stream, member, flow, seq, index, token, queue = unpack(cmsgpack.unpack(packed))
   local due = redis.call('ZSCORE', KEYS[1], member)
   if not due or tonumber(due) > now then return {STALE} end
   local node = load_node(KEYS[flow_key], flow, seq, index)

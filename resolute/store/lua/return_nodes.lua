@@ -14,8 +14,8 @@ local process = common[1]
 local now = now_ms()
 local dropped = {}
 
-local replies = for_each(2, 1, function(item)
-  local flow_key, target, flow, entry, seq, index, token, queue, delay, hold = unpack(item)
+local replies = for_each(2, 1, function(packed)
+  local flow_key, target, flow, entry, seq, index, token, queue, delay, hold = unpack(cmsgpack.unpack(packed))
   local node = load_node(KEYS[flow_key], flow, seq, index)
   dropped[#dropped + 1] = entry
   if not node then return {GONE} end

@@ -11,7 +11,8 @@
 local common = cmsgpack.unpack(ARGV[1])
 local now = now_ms()
 
-return for_each(2, 2, function(item, at)
+return for_each(2, 2, function(packed, at)
+  local item = cmsgpack.unpack(packed)
   local flow_key, id = KEYS[item[1]], item[3]
   local input = ARGV[at + 1]
   local there = redis.call('HMGET', flow_key, 'flow', 'input')

@@ -22,15 +22,13 @@ end
 local capacity = interval * burst
 local LATE, EARLY = 100000, 50000
 
-local function text(number) return string.format('%.0f', number) end
-
 local function reserve()
   tat = math.max(tat, now) + interval
   return math.max(now, tat - capacity)
 end
 
-local replies = for_each(2, 1, function(item)
-  local kind, time, made = unpack(item)
+local replies = for_each(2, 1, function(packed)
+  local kind, time, made = unpack(cmsgpack.unpack(packed))
   if kind == 3 then
     if made == epoch and math.abs(tat - capacity - time) < 1 and time > now then
       tat = tat - interval

@@ -1,0 +1,1 @@
+"""`scripts/bench`: how fast it is, against the floor that scripts alone set in the same run."""

@@ -1,0 +1,81 @@
+"""The flows that are measured: nodes that do nothing, or only sleep."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from resolute import FlowBuilder, SharedRateLimit, manual, node
+from resolute.model.nodes import Node
+
+LIMITER_RATE = 200  # starts a second
+LIMITER_NODES = 1000  # of one flow; several flows saturate the limiter for 20 s
+
+
+async def _nothing() -> int:
+    return 1
+
+
+def _node(name: str) -> Node[None, int]:
+    return Node(name, _nothing)
+
+
+@node("sleep-1s")
+async def sleep_one_second() -> None:
+    await asyncio.sleep(1)
+
+
+@node("limited", rate_limit=SharedRateLimit("bench", LIMITER_RATE, "1s"), timeout="10m")
+async def limited() -> None:
+    """Writes down when it started: what the limiter is judged by."""
+    folder = os.environ.get("RESOLUTE_BENCH_FOLDER")
+    if folder:
+        with (Path(folder) / f"{os.getpid()}.starts").open("a") as file:  # noqa: ASYNC230
+            file.write(f"{time.monotonic()}\n")
+
+
+enrichment = (
+    FlowBuilder("bench-enrichment")
+    .triggered_by(manual("bench"))
+    .then(_node("fetch"))
+    .then_parallel("sources", _node("tracker"), _node("chat"), _node("pulls"))
+    .then(_node("merge"))
+    .then(_node("store"))
+    .build()
+)
+
+_chain = FlowBuilder("bench-chain").triggered_by(manual("bench"))
+for _number in range(10):
+    _chain = _chain.then(_node(f"step-{_number}"))
+chain = _chain.build()
+
+
+def _fan_out(width: int) -> FlowBuilder[None, dict[str, int]]:
+    nodes = [_node(f"n-{index}") for index in range(width)]
+    return (
+        FlowBuilder(f"bench-fan-{width}")
+        .triggered_by(manual("bench"))
+        .then(_node("first"))
+        .then_parallel("wide", *nodes)
+        .then(_node("last"))
+    )
+
+
+fan_1000 = _fan_out(1000).build()
+fan_10000 = _fan_out(10_000).build()
+
+sleepers = (
+    FlowBuilder("bench-sleepers")
+    .triggered_by(manual("bench"))
+    .then_parallel("asleep", *(sleep_one_second.as_(f"s-{i}") for i in range(1000)))
+    .build()
+)
+
+limiter = (
+    FlowBuilder("bench-limiter")
+    .triggered_by(manual("bench"))
+    .then_parallel("limited", *(limited.as_(f"l-{i}") for i in range(LIMITER_NODES)))
+    .build()
+)
