@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
+import uvloop
 
 from resolute.coordinator.coordinator import Coordinator
 from resolute.daemon import Daemon, daemon_options, run_daemon
@@ -40,4 +39,4 @@ def main(daemon: Daemon, retention: float, partitions: int | None) -> None:
         finally:
             await store.close()
 
-    run_daemon(serve, asyncio.run)
+    run_daemon(serve, uvloop.run)

@@ -114,6 +114,14 @@ class Bound:
         return isinstance(self.binding, Node) and not self.binding.is_async
 
     @cached_property
+    def call(self) -> Callable[[Any], Any]:
+        """The user's function, called with the input; what takes none is called without."""
+        fn = self.binding.fn
+        if isinstance(self.binding, Predicate) or self.binding.takes_input:
+            return fn
+        return lambda _: fn()
+
+    @cached_property
     def limit_keys(self) -> tuple[Callable[[Any], str] | None, ...]:
         """For each limit of the plan, what splits its bucket by the input."""
         if isinstance(self.binding, Predicate):
@@ -252,11 +260,6 @@ def _undo_value(bound: Bound, data: bytes | None) -> Any:
         raise TerminalError(f"the input of the compensation could not be computed: {error}")
     assert isinstance(bound.binding, Node)
     return bound.decode(raw) if bound.binding.takes_input else None
-
-
-def arguments(bound: Bound, value: Any) -> tuple[Any, ...]:
-    """The positional arguments of the call."""
-    return () if isinstance(bound.binding, Node) and not bound.binding.takes_input else (value,)
 
 
 def encode_output(bound: Bound, value: Any) -> tuple[bytes, str]:

@@ -156,15 +156,13 @@ class Runner:
 
     async def _execute(self, job: Job) -> None:
         bound = job.bound
-        binding = bound.binding
         try:
-            args = attempt.arguments(bound, job.value)
-            if isinstance(binding, Predicate):
-                value = binding.fn(*args)
-            elif bound.is_threaded:
-                value = await self._loop.run_in_executor(self._threads, binding.fn, *args)
+            if bound.is_threaded:
+                value = await self._loop.run_in_executor(self._threads, bound.call, job.value)
+            elif isinstance(bound.binding, Predicate):
+                value = bound.call(job.value)
             else:
-                value = await binding.fn(*args)
+                value = await bound.call(job.value)
             if job.stop is Stop.TIMEOUT:
                 raise attempt.timeout_error(bound.plan)
             output, arg = attempt.encode_output(bound, value)

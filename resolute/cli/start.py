@@ -1,0 +1,102 @@
+"""`resolute start`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from resolute.cli.exits import Exit, fail, say_error
+from resolute.cli.output import print_json, to_json
+from resolute.cli.target import Target, json_option, target_options
+from resolute.client import Client, FlowRun
+from resolute.durations import humanize
+from resolute.errors import FlowFailed
+from resolute.options import DURATION
+from resolute.status import RunStatus
+
+
+def read_input(text: str) -> Any:
+    """A JSON text, ``@file`` or ``-`` (stdin) as a value. Raises BadParameter."""
+    try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text("utf-8")
+        return msgspec.json.decode(text)
+    except (OSError, UnicodeError) as error:
+        raise click.BadParameter(f"--input: {error}") from None
+    except msgspec.DecodeError as error:
+        raise click.BadParameter(f"--input: expected JSON, @file or -: {error}") from None
+
+
+@click.command()
+@click.argument("flow")
+@click.option("--input", "-i", "source", metavar="JSON|@FILE|-", help="The input, as JSON.")
+@click.option("--id", "run_id", help="The same id with the same flow and input is the same run.")
+@click.option("--queue", help="Needed where the flow is offered on several queues.")
+@click.option("--wait", is_flag=True, help="Wait for the end and print the result as JSON.")
+@click.option(
+    "--timeout", type=DURATION, default="30s", show_default=True, help="How long --wait waits."
+)
+@json_option
+@target_options
+def start(
+    target: Target,
+    flow: str,
+    source: str | None,
+    run_id: str | None,
+    queue: str | None,
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Start a run of FLOW and print its id.
+
+    With --wait the id goes to stderr and the result, as JSON, to stdout.
+    """
+    value = read_input(source) if source is not None else None
+
+    async def work(client: Client) -> Exit:
+        try:
+            run = await client.start(flow, value, id=run_id, queue=queue)
+        except ValueError as error:  # an id that cannot be one
+            raise click.UsageError(str(error)) from None
+        if wait:
+            return await _wait(run, timeout, as_json)
+        if as_json:
+            print_json({"id": run.id, "flow": flow})
+        else:
+            click.echo(run.id)
+        return Exit.OK
+
+    sys.exit(target.run(work))
+
+
+async def _wait(run: FlowRun[Any], timeout: float, as_json: bool) -> Exit:
+    if not as_json:
+        click.echo(run.id, err=True)
+    try:
+        result = await run.result(timeout=timeout)
+    except FlowFailed as failed:
+        await _say_failure(run, failed, as_json)
+        return Exit.FAILED
+    except TimeoutError:
+        fail(f"run {run.id!r} has not ended in {humanize(timeout)}; it goes on", Exit.TIMEOUT)
+    if as_json:
+        print_json({"id": run.id, "status": RunStatus.COMPLETED, "result": result, "error": None})
+    else:
+        click.echo(to_json(result))
+    return Exit.OK
+
+
+async def _say_failure(run: FlowRun[Any], failed: FlowFailed, as_json: bool) -> None:
+    if as_json:
+        status = await run.status()
+        print_json({"id": run.id, "status": status, "result": None, "error": failed.error})
+    if failed.error is not None and failed.error.traceback:
+        click.echo(failed.error.traceback.rstrip(), err=True)
+    say_error(str(failed))

@@ -1,0 +1,128 @@
+"""Where a command goes: the server and the namespace, from flags, variables or `resolute dev`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from resolute.client import Client
+from resolute.errors import ConfigurationError, StoreError, StoreUnavailable
+from resolute.store.connection import Address, Link, ServerReply
+from resolute.store.keys import Keys, MetaKeys
+from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
+
+T = TypeVar("T")
+
+DEV_FOLDER = Path(".resolute")
+SERVER_FILE = DEV_FOLDER / "server.json"
+PATIENCE = 5.0  # s a command outlasts a Redis that is away
+
+
+class DevServer(msgspec.Struct, frozen=True):
+    """What `resolute dev` leaves in SERVER_FILE for commands in other terminals."""
+
+    redis: str
+    namespace: str
+    pid: int
+
+    def write(self) -> None:
+        SERVER_FILE.touch(mode=0o600)
+        SERVER_FILE.write_bytes(msgspec.json.encode(self) + b"\n")
+
+    @classmethod
+    def read(cls) -> DevServer | None:
+        """None where `resolute dev` is not running here, as far as the file knows."""
+        try:
+            return msgspec.json.decode(SERVER_FILE.read_bytes(), type=cls)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A server and a namespace; `is_dev` where they were found in SERVER_FILE."""
+
+    redis: str
+    namespace: str
+    is_dev: bool = False
+
+    @classmethod
+    def choose(cls, redis: str | None, namespace: str | None) -> Target:
+        """What was asked for, else what `resolute dev` left here, else the defaults."""
+        dev = DevServer.read() if redis is None else None
+        if dev is not None:
+            return cls(dev.redis, namespace or dev.namespace, is_dev=True)
+        return cls(redis or DEFAULT_URL, namespace or DEFAULT_NAMESPACE)
+
+    def run(self, work: Callable[[Client], Awaitable[T]]) -> T:
+        """Run `work` with a connected client. Raises what it does, and what `connect` does."""
+
+        async def connected() -> T:
+            async with self.connect() as client:
+                return await work(client)
+
+        return asyncio.run(connected())
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[Client]:
+        """A client for as long as the `async with` lasts.
+
+        Raises StoreUnavailable, StoreError, and ConfigurationError for a namespace that nobody has
+        used: opening one would fix its number of partitions, and a look must change nothing.
+        """
+        link = Link(Address(self.redis), name="resolute-cli")
+        client: Client | None = None
+        try:
+            client = Client(Store(link, await self._keys(link), PATIENCE))
+            yield client
+        except StoreUnavailable as error:
+            if client is None and self.is_dev:
+                hint = f"{error} (from {SERVER_FILE}: does `resolute dev` still run?)"
+                raise StoreUnavailable(hint) from error
+            raise
+        finally:
+            await (client.close() if client is not None else link.close())
+
+    async def _keys(self, link: Link) -> Keys:
+        meta = MetaKeys(self.namespace)
+        try:
+            stored = await link.execute("GET", meta.partitions)
+        except ServerReply as error:
+            raise StoreError(f"{link.address}: {error}") from error
+        if stored is None:
+            raise ConfigurationError(
+                f"{link.address}: no worker or coordinator has ever used namespace"
+                f" {self.namespace!r}"
+            )
+        return Keys(self.namespace, int(stored))
+
+
+def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--redis` and `--namespace`, given to the command as `target`."""
+
+    @click.option(
+        "--redis",
+        envvar="RESOLUTE_REDIS",
+        metavar="URL",
+        help=f"Redis or Valkey; by default what `resolute dev` runs here, else {DEFAULT_URL}.",
+    )
+    @click.option(
+        "--namespace",
+        envvar="RESOLUTE_NAMESPACE",
+        metavar="NAME",
+        help=f"Prefix of all keys.  [default: {DEFAULT_NAMESPACE}]",
+    )
+    @wraps(command)
+    def with_target(*args: Any, redis: str | None, namespace: str | None, **others: Any) -> Any:
+        return command(*args, target=Target.choose(redis, namespace), **others)
+
+    return with_target
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
