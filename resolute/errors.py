@@ -6,6 +6,7 @@
     │   └── ServerUnsuitable     the Redis answers but cannot hold flows
     ├── StoreUnavailable         Redis did not answer; the call may or may not have happened
     ├── StoreError               Redis answered with an error
+    ├── DamagedRun               the hash of a run cannot be read
     ├── UnknownFlow              no worker ever offered a flow of that name
     ├── UnknownRun               no run of that id is (still) stored
     ├── IdConflict               the id belongs to a run of another flow or input
@@ -60,6 +61,14 @@ class StoreUnavailable(ResoluteError):
 
 class StoreError(ResoluteError):
     """Redis answered a command with an error."""
+
+
+class DamagedRun(ResoluteError):
+    """The hash of a run holds something that cannot be read."""
+
+    def __init__(self, flow_id: str, reason: str) -> None:
+        self.id = flow_id
+        super().__init__(f"the hash of run {flow_id!r} is damaged: {reason}")
 
 
 class UnknownFlow(ResoluteError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
+from rich.console import Console
 from rich.table import Column, Table
 
 from resolute.cli.output import (
@@ -13,6 +14,7 @@ from resolute.cli.output import (
     local_time,
     make_table,
     print_json,
+    room_beside,
     status_text,
 )
 from resolute.cli.target import Target, json_option, target_options
@@ -20,6 +22,8 @@ from resolute.client import Client, RunInfo
 from resolute.durations import humanize
 from resolute.status import RunStatus
 from resolute.store import registry
+
+MIN_ERROR = 16  # columns
 
 
 @click.command("ls")
@@ -51,14 +55,21 @@ def ls(
     elif not found:
         click.echo("no such runs" if status or flow or after else "no runs yet", err=True)
     else:
-        console().print(runs_table(found, now))
+        screen = console()
+        screen.print(runs_table(found, now, screen))
         if len(found) == limit:
             click.echo(f"there may be more: --after {found[-1].id}", err=True)
 
 
-def runs_table(found: Sequence[RunInfo], now: float) -> Table:
-    """One row a run; errors only where there are any."""
-    has_errors = any(run.error for run in found)
+def runs_table(found: Sequence[RunInfo], now: float, screen: Console) -> Table:
+    """One row a run; errors only where there are any, in the room that is left."""
+    plain = _table(found, now, 0)
+    if not any(run.error for run in found):
+        return plain
+    return _table(found, now, max(MIN_ERROR, room_beside(screen, plain)))
+
+
+def _table(found: Sequence[RunInfo], now: float, error_width: int) -> Table:
     table = make_table(
         Column("id", overflow="fold", min_width=20),
         Column("flow", overflow="fold"),
@@ -66,10 +77,10 @@ def runs_table(found: Sequence[RunInfo], now: float) -> Table:
         Column("started", no_wrap=True),
         Column("took", no_wrap=True, justify="right"),
     )
-    if has_errors:
-        table.add_column("error", overflow="ellipsis", no_wrap=True, ratio=1)
+    if error_width:
+        table.add_column("error", no_wrap=True, overflow="ellipsis", max_width=error_width)
     for run in found:
         took = humanize(max(0.0, (run.ended or now) - run.started))
         cells = [run.id, run.flow, status_text(run.status), local_time(run.started, now), took]
-        table.add_row(*cells, *([error_text(run.error)] if has_errors else []))
+        table.add_row(*cells, *([error_text(run.error)] if error_width else []))
     return table

@@ -10,6 +10,7 @@ from typing import Any, cast
 import click
 import msgspec
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -17,6 +18,7 @@ from resolute.errors import ErrorInfo
 from resolute.status import NodeStatus, RunStatus
 
 WIDE = 200  # columns where nobody looks: a pipe must not cut ids
+GAP = 2  # columns between those of a table
 
 _LOOKS: dict[str, tuple[str, str]] = {
     RunStatus.RUNNING: ("●", "cyan"),
@@ -53,9 +55,15 @@ def style_of(status: RunStatus | NodeStatus) -> str:
 def make_table(*columns: str | Column) -> Table:
     """A table without lines, as wide as it must be."""
     return Table(
-        *columns, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold dim",
+        *columns, box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold dim",
         show_header=bool(columns),
     )  # fmt: skip
+
+
+def room_beside(screen: Console, table: Table) -> int:
+    """How many columns of the screen are left for another column of the table."""
+    used = Measurement.get(screen, screen.options.update(max_width=10_000), table).maximum
+    return max(0, screen.width - used - GAP)
 
 
 def local_time(time: float, now: float) -> str:

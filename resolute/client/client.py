@@ -177,7 +177,11 @@ class Client:
             names = [name for _, name in ids]
             ids = ids[names.index(after) + 1 :] if after in names else ids
         headers = await runs.read_headers(self.store, [name for _, name in ids])
-        found = [RunInfo.of(h) for h in headers if h and (wanted is None or h.status == wanted)]
+        found = [
+            RunInfo.of(header)
+            for header in headers
+            if isinstance(header, runs.Header) and (wanted is None or header.status == wanted)
+        ]
         return found[:limit]
 
     async def _ceiling(self, after: str | None) -> str:

@@ -14,6 +14,7 @@ from resolute.coordinator.leases import Leases
 from resolute.coordinator.reconciler import Reconciler
 from resolute.coordinator.retention import Retention
 from resolute.coordinator.schedules import Schedules
+from resolute.coordinator.surviving import surviving
 from resolute.coordinator.timers import Timers
 from resolute.errors import ResoluteError
 from resolute.ids import process_name
@@ -100,13 +101,11 @@ class Coordinator:
     async def _beat(self) -> None:
         """Say that we live; register anew where that was forgotten; notice another server."""
         while True:
-            try:
+            with surviving(log, "beat"):
                 answer = await registry.beat(self._store, [self.name])
                 if answer[0] is None:
                     await self._register()
                 await self._notice_server()
-            except ResoluteError as error:
-                log.warning("beat: %s", error)
             await asyncio.sleep(self._lease / 3)
 
     async def _notice_server(self) -> None:
@@ -120,9 +119,7 @@ class Coordinator:
     async def _take_over(self) -> None:
         while True:
             await asyncio.sleep(TAKE_OVER_PERIOD)
-            try:
+            with surviving(log, "taking over"):
                 taken = await self.dispatcher.take_over()
                 if taken:
                     log.info("took over %d events of another coordinator", taken)
-            except ResoluteError as error:
-                log.warning("taking over: %s", error)

@@ -11,9 +11,10 @@ import msgspec
 
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.committing import make_commit
+from resolute.coordinator.surviving import surviving
 from resolute.engine.advance import advance
 from resolute.engine.run import NeedsRun, Stale, Transition
-from resolute.errors import ResoluteError, StoreUnavailable
+from resolute.errors import DamagedRun, ResoluteError, StoreUnavailable
 from resolute.model.messages import Event, RunState
 from resolute.status import Code, EventKind, NodeStatus
 from resolute.store import registry, runs, streams, transitions
@@ -73,19 +74,17 @@ class Dispatcher:
             await self._ensure_groups()
             failures = 0
             while True:
-                try:
-                    await self._read_once()
-                    failures = 0
-                except ServerReply as error:
-                    # The inbox was deleted under the blocked read, or never had its group.
-                    log.warning("inbox: %s; making its group anew", error)
-                    await self._ensure_groups()
+                failures += 1
+                with surviving(log, "inbox"):
+                    try:
+                        await self._read_once()
+                        failures = 0
+                    except ServerReply as error:
+                        # The inbox was deleted under the blocked read, or lost its group.
+                        log.warning("inbox: %s; making its group anew", error)
+                        await self._ensure_groups()
+                if failures:
                     await asyncio.sleep(backoff(failures))
-                    failures += 1
-                except StoreUnavailable as error:
-                    log.warning("inbox: %s", error)
-                    await asyncio.sleep(backoff(failures))
-                    failures += 1
         finally:
             for task in self._in_flight:
                 task.cancel()
@@ -111,10 +110,8 @@ class Dispatcher:
 
     async def _guarded(self, partition: Partition, messages: Sequence[streams.Message]) -> None:
         """One batch; if it fails its events stay pending and are taken over later."""
-        try:
+        with surviving(log, f"a batch of {len(messages)} events"):
             await self.handle(partition, messages)
-        except (ResoluteError, OSError) as error:
-            log.warning("a batch of %d events waits for another try: %s", len(messages), error)
 
     async def take_over(self) -> int:
         """Handle events that another coordinator read and did not finish; how many."""
@@ -190,7 +187,7 @@ class Dispatcher:
         commits: list[transitions.Commit] = []
         sources: list[Pending] = []
         stale: list[str] = []
-        decided = [await self._decide_plain(pending) for pending in todo]
+        decided = [await self._decide_plain(partition, pending) for pending in todo]
         to_load = [p for p, made in zip(todo, decided, strict=True) if isinstance(made, NeedsRun)]
         loaded = await self._decide_loaded(partition, to_load)
         for pending, made in zip(todo, decided, strict=True):
@@ -221,8 +218,25 @@ class Dispatcher:
             at += len(batch)
         return again
 
-    async def _decide_plain(self, pending: Pending) -> transitions.Commit | NeedsRun | None:
+    async def _decide_plain(
+        self, partition: Partition, pending: Pending
+    ) -> transitions.Commit | NeedsRun | None:
         """The commit that follows from the event alone, if that says enough."""
+        try:
+            return await self._decide_from_event(pending)
+        except (LookupError, ValueError, ResoluteError) as error:
+            await self._give_up(partition, pending, error)
+            return None
+
+    async def _give_up(self, partition: Partition, pending: Pending, error: Exception) -> None:
+        """An event that cannot be decided is a dead letter; its neighbours are not."""
+        if isinstance(error, StoreUnavailable):
+            raise error
+        log.error("run %s: %s", pending.event.flow, error)
+        raw = msgspec.msgpack.encode(pending.event)
+        await streams.bury(self._store, partition, "inbox", raw, str(error))
+
+    async def _decide_from_event(self, pending: Pending) -> transitions.Commit | NeedsRun | None:
         event = pending.event
         if event.kind is EventKind.START:
             return await self._start(pending)
@@ -268,17 +282,23 @@ class Dispatcher:
         found: dict[int, transitions.Commit | None] = {}
         seen: set[str] = set()
         for pending, header in zip(todo, headers, strict=True):
+            if isinstance(header, DamagedRun):
+                await self._give_up(partition, pending, header)
+                continue
             if header is None or header.status.is_terminal or header.id in seen:
                 continue
             seen.add(header.id)
-            found[id(pending)] = await self._look(partition, pending, header)
+            try:
+                found[id(pending)] = await self._look(partition, pending, header)
+            except (LookupError, ValueError, ResoluteError) as error:
+                await self._give_up(partition, pending, error)
         return found
 
     async def _look(
         self, partition: Partition, pending: Pending, header: runs.Header
     ) -> transitions.Commit | None:
         if not header.plan:
-            if header.status is not runs.RunStatus.RUNNING:
+            if header.terminated or header.status is not runs.RunStatus.RUNNING:
                 return self._end_unpinned(pending, header)
             event = Event(
                 EventKind.START, header.id, rev=header.rev, queue=header.queue, arg=header.flow

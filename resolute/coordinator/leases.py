@@ -17,6 +17,7 @@ import msgspec
 from resolute.clock import Clock
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.reclaiming import as_reclaim
+from resolute.coordinator.surviving import surviving
 from resolute.errors import ResoluteError
 from resolute.model.messages import Entry
 from resolute.store import nodes, registry, streams
@@ -61,10 +62,8 @@ class Leases:
         """Watch until cancelled; three looks a lease, and one whenever woken."""
         while True:
             self._woken.clear()
-            try:
+            with surviving(log, "watching leases"):
                 await self.run_once()
-            except ResoluteError as error:
-                log.warning("leases: %s", error)
             try:
                 async with asyncio.timeout(self._lease / 3):
                     await self._woken.wait()
@@ -79,7 +78,8 @@ class Leases:
             return False
         if seen.beat == DEAD:
             return True
-        return self._clock.monotonic() - seen.since >= self._lease * self._lease_of(process)
+        # Judged at the last answered look: without one, silence may be ours.
+        return self._last_read - seen.since >= self._lease * self._lease_of(process)
 
     def _lease_of(self, process: str) -> float:
         """A process's own lease as a multiple of ours: it may have been started with another."""
@@ -108,7 +108,9 @@ class Leases:
             if seen is None or seen.beat != beat or (blind and beat != DEAD):
                 self._seen[process] = Seen(beat, now)
         for process in [p for p in self._seen if p not in beats and p not in consumers]:
-            if now - self._seen[process].since > 10 * self._lease:
+            if blind:
+                self._seen[process].since = now
+            elif now - self._seen[process].since > 10 * self._lease:
                 del self._seen[process]
 
     async def _consumers(self) -> set[str]:
@@ -149,12 +151,11 @@ class Leases:
 
     async def _clear_stream(self, partition: Partition, queue: str, process: str) -> int:
         stream = partition.queue(queue)
-        while True:
-            ids = await streams.pending_of(self._store, stream, GROUP_WORKERS, process)
-            if not ids:
-                break
+        after = "-"
+        while ids := await streams.pending_of(self._store, stream, GROUP_WORKERS, process, after):
             payloads = await streams.read_entries(self._store, stream, ids)
             await self._reclaim(partition, queue, process, payloads)
+            after = ids[-1]
         common = pack(GROUP_WORKERS, process)
         code = await self._store.call("drop_consumer", [stream], common)
         return int(nodes.code_of(code) != "OK")
@@ -165,17 +166,18 @@ class Leases:
         lost: list[nodes.Reclaim] = []
         useless: list[str] = []
         for entry_id, payload in payloads.items():
-            try:
-                entry = _decode_entry(payload) if payload is not None else None
-            except msgspec.DecodeError as error:
-                await streams.bury(self._store, partition, queue, payload or b"", str(error))
-                entry = None
-            plan = await self._catalog.plan(entry.plan) if entry else None
-            if entry is None or plan is None:
+            if payload is None:
                 useless.append(entry_id)
                 continue
-            held = nodes.Held(partition, queue, entry_id, entry)
-            lost.append(as_reclaim(plan, held, process, queue.partition("@")[0]))
+            try:
+                held = nodes.Held(partition, queue, entry_id, _decode_entry(payload))
+                plan = await self._catalog.plan(held.entry.plan)
+                if plan is None:
+                    raise LookupError(f"plan {held.entry.plan} is not stored")
+                lost.append(as_reclaim(plan, held, process, queue.partition("@")[0]))
+            except (msgspec.DecodeError, LookupError, ResoluteError) as error:
+                await streams.bury(self._store, partition, queue, payload, str(error))
+                useless.append(entry_id)
         for batch in nodes.chunks(lost):
             await nodes.reclaim(self._store, partition, batch)
         await streams.acknowledge(self._store, partition.queue(queue), GROUP_WORKERS, useless)

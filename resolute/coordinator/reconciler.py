@@ -15,7 +15,8 @@ import msgspec
 
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.reclaiming import as_reclaim
-from resolute.errors import ResoluteError
+from resolute.coordinator.surviving import surviving
+from resolute.errors import DamagedRun
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import Plan
 from resolute.status import EventKind, NodeStatus, RunStatus
@@ -59,7 +60,7 @@ class Reconciler:
         while True:
             self._asked.clear()
             sweeping, self._sweeps = self._sweeps > 0, 0
-            try:
+            with surviving(log, "reconciling"):
                 repaired = await self.run_once(0.0 if sweeping else PAUSE)
                 if repaired:
                     log.info("reconciler: %d repairs", repaired)
@@ -67,8 +68,6 @@ class Reconciler:
                     # What was too young to judge in this sweep is a lease old in the next.
                     await asyncio.sleep(self._lease)
                     await self.run_once(0.0)
-            except ResoluteError as error:
-                log.warning("reconciler: %s", error)
             try:
                 async with asyncio.timeout(self._lease):
                     await self._asked.wait()
@@ -104,12 +103,15 @@ class Reconciler:
         repairs = 0
         headers = await runs.read_headers(self._store, ids)
         for flow_id, header in zip(ids, headers, strict=True):
-            if header is None or header.status.is_terminal:
+            if isinstance(header, DamagedRun):
+                log.error("%s", header)
+            elif header is None or header.status.is_terminal:
                 # The index outlived the run: a lost second, or a hash deleted by hand.
                 await self._drop_index(partition, flow_id, header)
                 repairs += 1
             elif now - header.moved >= self._lease:
-                repairs += await self._check(partition, header)
+                with surviving(log, f"reconciling run {flow_id}"):
+                    repairs += await self._check(partition, header)
         return repairs
 
     async def _drop_index(
@@ -123,7 +125,8 @@ class Reconciler:
 
     async def _check(self, partition: Partition, header: runs.Header) -> int:
         if not header.plan:
-            if header.status is RunStatus.RUNNING and self._catalog.pin(header.flow) is None:
+            may_start = header.status is RunStatus.RUNNING and not header.terminated
+            if may_start and self._catalog.pin(header.flow) is None:
                 return 0
             await self._look(partition, header)
             return 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from resolute.errors import ResoluteError
+from resolute.coordinator.surviving import surviving
 from resolute.status import TERMINAL
 from resolute.store import transitions
 from resolute.store.store import Store
@@ -25,10 +25,8 @@ class Retention:
         """Delete until cancelled."""
         while True:
             await asyncio.sleep(self.period)
-            try:
+            with surviving(log, "retention"):
                 await self.run_once()
-            except ResoluteError as error:
-                log.warning("retention: %s", error)
 
     async def run_once(self) -> int:
         """Delete what is past its retention; how many runs."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from resolute.coordinator.catalog import Catalog
-from resolute.errors import ResoluteError
+from resolute.coordinator.surviving import surviving
 from resolute.model.triggers import latest_tick, next_tick, tick_id
 from resolute.status import Code
 from resolute.store import registry, runs
@@ -29,10 +29,8 @@ class Schedules:
         """Start due ticks until cancelled."""
         while True:
             wait = MAX_WAIT
-            try:
+            with surviving(log, "schedules"):
                 _, wait = await self.run_once()
-            except ResoluteError as error:
-                log.warning("schedules: %s", error)
             await asyncio.sleep(min(wait, MAX_WAIT))
 
     async def run_once(self) -> tuple[int, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from resolute.errors import StoreUnavailable
+from resolute.coordinator.surviving import surviving
 from resolute.store import transitions
 from resolute.store.connection import backoff
 from resolute.store.nodes import chunks
@@ -31,13 +31,11 @@ class Timers:
         failures = 0
         while True:
             self._woken.clear()
-            try:
+            wait = backoff(failures)
+            failures += 1
+            with surviving(log, "timers"):
                 _, wait = await self.run_once()
                 failures = 0
-            except StoreUnavailable as error:
-                log.warning("timers: %s", error)
-                failures += 1
-                wait = backoff(failures)
             try:
                 async with asyncio.timeout(max(0.0, min(wait, MAX_WAIT))):
                     await self._woken.wait()

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from resolute.errors import ErrorInfo
+from resolute.errors import DamagedRun, ErrorInfo
 from resolute.model.messages import RunState
 from resolute.model.plan import Branch, Plan
 from resolute.status import NodeStatus, RunStatus
@@ -132,19 +132,29 @@ async def retry(
 
 
 async def read_header(store: Store, flow_id: str) -> Header | None:
-    """The header of a run, None where there is no such run."""
-    return (await read_headers(store, [flow_id]))[0]
+    """The header of a run, None where there is no such run. Raises DamagedRun."""
+    header = (await read_headers(store, [flow_id]))[0]
+    if isinstance(header, DamagedRun):
+        raise header
+    return header
 
 
-async def read_headers(store: Store, ids: Sequence[str]) -> list[Header | None]:
-    """The headers of runs, in one round trip."""
+async def read_headers(store: Store, ids: Sequence[str]) -> list[Header | None | DamagedRun]:
+    """The headers of runs, in one round trip; what cannot be read is told in its place."""
     commands = [("HMGET", store.keys.of(i).flow(i), *HEADER) for i in ids]
     replies = await store.execute_all(commands)
-    return [parse_header(i, reply) for i, reply in zip(ids, replies, strict=True)]
+    return [_header_or_damage(i, reply) for i, reply in zip(ids, replies, strict=True)]
+
+
+def _header_or_damage(flow_id: str, values: Sequence[bytes | None]) -> Header | None | DamagedRun:
+    try:
+        return parse_header(flow_id, values)
+    except (ValueError, msgspec.DecodeError) as error:
+        return DamagedRun(flow_id, str(error))
 
 
 def parse_header(flow_id: str, values: Sequence[bytes | None]) -> Header | None:
-    """A header from the values of HEADER."""
+    """A header from the values of HEADER. Raises ValueError where one cannot be read."""
     if values[0] is None:
         return None
     h = dict(zip(HEADER, values, strict=True))

@@ -196,16 +196,18 @@ async def drop_ended(
         return 0
     names = [str(raw, "utf-8") for raw in ids]
     flows = await store.execute_all([("HGET", partition.flow(i), "flow") for i in names])
+    offered = [str(f, "utf-8") for f in await store.execute("HKEYS", store.keys.meta.flows)]
     keys = KeyList(index)
+    # Of a run whose hash went by its TTL the flow is not known: it may be in any index.
     items = [
         pack_item(
             DropItem(
-                keys.index(partition.flow(name)),
-                keys.index(partition.ended(status, str(flow or b"", "utf-8"))),
+                keys.index(partition.flow(name)), keys.index(partition.ended(status, candidate)),
                 name,
             )
         )
         for name, flow in zip(names, flows, strict=True)
-    ]
+        for candidate in ([str(flow, "utf-8")] if flow else offered)
+    ]  # fmt: skip
     await store.call("drop_flows", keys.keys, pack(before), items)
     return len(names)

@@ -48,7 +48,7 @@ def shipping(total: Total) -> Total:
     return Total(5)
 
 
-@node("free-gift")
+@node("free-gift", retry=RetryPolicy(max_attempts=1))
 async def free_gift(total: Total) -> str:
     raise LookupError("no gifts left")
 
@@ -108,18 +108,15 @@ saga = (
     .build()
 )
 
-attempts: dict[str, int] = {}
-
-
-@node("flaky", retry=RetryPolicy(max_attempts=2, initial_interval="50ms", jitter=0))
-async def flaky(order: Order) -> str:
-    attempts[order.item] = attempts.get(order.item, 0) + 1
-    if attempts[order.item] == 1:
+@node("flaky", retry=RetryPolicy(max_attempts=3, initial_interval="10ms"))
+def flaky(gate: Gate) -> str:
+    if not Path(gate.path).exists():
+        Path(gate.path).touch()
         raise ConnectionError("the first call never gets through")
     return "through"
 
 
-retrying = FlowBuilder("retrying", input=Order).triggered_by(manual()).then(flaky).build()
+retrying = FlowBuilder("retrying", input=Gate).triggered_by(manual()).then(flaky).build()
 
 
 @node("stubborn", retry=RetryPolicy(max_attempts=2, initial_interval="1h", maximum_interval="1h"))

@@ -3,13 +3,14 @@
 -- KEYS beats processes +item: cancels of the process
 -- ARGV common: (none)
 -- ITEM process cancels_key
--- RETURNS for each {OK, node, ...} | {GONE}: GONE where it is not registered, so its lease is over
+-- RETURNS for each {OK, node, ...} | {GONE}: GONE where its lease is over
 -- @include common
 
 return for_each(2, 1, function(packed)
   local item = cmsgpack.unpack(packed)
   local process, cancels = item[1], KEYS[item[2]]
   if redis.call('HEXISTS', KEYS[2], process) == 0 then return {GONE} end
+  if redis.call('HGET', KEYS[1], process) == '-1' then return {GONE} end
   redis.call('HINCRBY', KEYS[1], process, 1)
   local nodes = redis.call('SMEMBERS', cancels)
   table.insert(nodes, 1, OK)

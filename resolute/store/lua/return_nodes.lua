@@ -12,7 +12,7 @@
 local common = cmsgpack.unpack(ARGV[1])
 local process = common[1]
 local now = now_ms()
-local dropped = {}
+local dropped, stale = {}, 0
 
 local replies = for_each(2, 1, function(packed)
   local flow_key, target, flow, entry, seq, index, token, queue, delay, hold = unpack(cmsgpack.unpack(packed))
@@ -20,8 +20,11 @@ local replies = for_each(2, 1, function(packed)
   dropped[#dropped + 1] = entry
   if not node then return {GONE} end
   if not is_held(node, token, process) and not is_unclaimed(node, token) then
-    local handed_back = node.record.token == next_token(token)
-    return {handed_back and OK or STALE}
+    local r = node.record
+    local skipped = r.state == SKIPPED and r.token == token
+    if skipped or r.token == next_token(token) then return {OK} end
+    stale = stale + 1
+    return {STALE}
   end
   if node.status == FAILING then
     settle(node, KEYS[1], SKIPPED, now, {}, '')
@@ -34,4 +37,5 @@ local replies = for_each(2, 1, function(packed)
 end)
 
 drop_entries(KEYS[3], WORKERS, dropped)
+if stale > 0 then redis.call('HINCRBY', KEYS[2], 'stale_attempts', stale) end
 return replies

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Reserves start times in one token bucket for a batch of nodes, by GCRA: `tat` is the time at
--- which the bucket would be full again. The idea: ITU-T I.371, and Brandur's redis-cell.
+-- Reserves start times in one token bucket for a batch of nodes, by GCRA (ITU-T I.371; in Redis
+-- first by Brandur Leach's redis-cell).
 -- KEYS bucket
 -- ARGV common: interval burst horizon ttl   (us, tokens, us, ms)
 -- ITEM kind time epoch
@@ -8,48 +8,41 @@
 --   `time` made in `epoch`; 3: gives it back
 -- RETURNS now (us), epoch, then for each {code, time us}
 --   OK: start at that time; SKIP: come back at that time, first come first served
--- A bucket ahead of the clock (which went backwards) is clamped.
 -- @include common
+-- @include bucket
 
 local interval, burst, horizon, ttl = unpack(cmsgpack.unpack(ARGV[1]))
 local now = now_us()
-local h = redis.call('HMGET', KEYS[1], 'tat', 'line', 'epoch', 'seen')
-local tat, line, epoch = tonumber(h[1] or '0'), tonumber(h[2] or '0'), tonumber(h[3] or '0')
-local seen = tonumber(h[4] or '0')
-if seen > now then
-  tat, line = tat - (seen - now), line - (seen - now)
-end
+local b = load_bucket(KEYS[1], now)
 local capacity = interval * burst
-local LATE, EARLY = 100000, 50000
+local LATE = 100000 -- us after its time until which a reservation holds
 
-local function reserve()
-  tat = math.max(tat, now) + interval
-  return math.max(now, tat - capacity)
+-- A reservation is undone only if nothing was reserved after it.
+local function give_back(time, made)
+  if made == b.epoch and time > now and math.abs(b.tat - capacity - time) < 1 then
+    b.tat = b.tat - interval
+  end
+  return {OK, '0'}
 end
 
 local replies = for_each(2, 1, function(packed)
   local kind, time, made = unpack(cmsgpack.unpack(packed))
-  if kind == 3 then
-    if made == epoch and math.abs(tat - capacity - time) < 1 and time > now then
-      tat = tat - interval
-    end
-    return {OK, '0'}
-  end
-  if kind == 2 and made == epoch and now - time <= LATE then
+  if kind == 3 then return give_back(time, made) end
+  if kind == 2 and made == b.epoch and now - time <= LATE then
     return {OK, text(math.max(now, time))}
   end
-  local start = math.max(now, math.max(tat, now) + interval - capacity)
-  if start - now > horizon or (kind == 0 and line > now) then
+  local tat = math.max(b.tat, now) + interval
+  local start = math.max(now, tat - capacity)
+  if start - now > horizon or (kind == 0 and b.line > now) then
     -- Behind those who wait: they come back one interval apart, half a horizon before their turn.
-    line = math.max(line, math.max(now, start - horizon / 2)) + interval
-    return {SKIP, text(line)}
+    b.line = math.max(b.line, now, start - horizon / 2) + interval
+    return {SKIP, text(b.line)}
   end
-  return {OK, text(reserve())}
+  b.tat = tat
+  return {OK, text(start)}
 end)
 
-redis.call('HSET', KEYS[1], 'tat', text(tat), 'line', text(line), 'epoch', text(epoch), 'seen',
-  text(now))
-redis.call('PEXPIRE', KEYS[1], math.max(ttl, math.ceil((math.max(tat, line) - now) / 1000) + ttl))
-table.insert(replies, 1, text(epoch))
+save_bucket(KEYS[1], b, ttl)
+table.insert(replies, 1, text(b.epoch))
 table.insert(replies, 1, text(now))
 return replies

@@ -1,0 +1,136 @@
+"""`resolute flows`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import click
+import msgspec
+from rich.table import Column, Table
+
+from resolute.cli.live import Situation, read_situation
+from resolute.cli.output import console, local_time, make_table, print_json
+from resolute.cli.target import Target, json_option, target_options
+from resolute.client import Client
+from resolute.durations import humanize
+from resolute.model.plan import Plan
+from resolute.model.triggers import next_tick
+from resolute.store import registry
+from resolute.store.registry import FlowOffer
+from resolute.store.store import Store
+
+
+class ScheduleRow(msgspec.Struct, frozen=True):
+    """A cron trigger; `next` is in seconds of Unix time."""
+
+    cron: str
+    timezone: str
+    next: float
+
+
+class FlowRow(msgspec.Struct, frozen=True):
+    """An offered flow. `queues` and `plans` count live processes; `plan` is what new runs get."""
+
+    flow: str
+    plan: str
+    queues: dict[str, int]
+    plans: dict[str, int]
+    processes: int
+    open_runs: int
+    schedules: list[ScheduleRow]
+
+
+@click.command()
+@json_option
+@target_options
+def flows(target: Target, as_json: bool) -> None:
+    """List the flows that workers offer, or once offered."""
+    rows, now = target.run(read_flows)
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        click.echo("no worker has offered a flow yet", err=True)
+    else:
+        console().print(_table(rows, now))
+
+
+async def read_flows(client: Client) -> tuple[list[FlowRow], float]:
+    """Every flow that was offered, by name; and the time of Redis."""
+    situation = await read_situation(client.store)
+    offers = await registry.offered_flows(client.store)
+    names = sorted(offers)
+    opened = await _open_runs(client.store, names)
+    rows: list[FlowRow] = []
+    for name in names:
+        plan_hash = _pinned(situation, name, offers[name])
+        plan = await client.directory.plan(plan_hash)
+        rows.append(_row(name, offers[name], plan_hash, plan, situation, opened[name]))
+    return rows, situation.now
+
+
+def _pinned(situation: Situation, flow: str, offer: FlowOffer) -> str:
+    """The plan that a new run gets: of the live worker started last, else the last offered."""
+    live = situation.offering(flow)
+    if not live:
+        return offer.plan
+    return max(live, key=lambda process: (process.started, process.name)).flows[flow]
+
+
+async def _open_runs(store: Store, names: Sequence[str]) -> dict[str, int]:
+    parts = store.keys.partitions
+    counts = await store.execute_all([("ZCARD", p.open_of(n)) for n in names for p in parts])
+    width = len(parts)
+    return {name: sum(counts[i * width : (i + 1) * width]) for i, name in enumerate(names)}
+
+
+def _row(
+    name: str,
+    offer: FlowOffer,
+    plan_hash: str,
+    plan: Plan | None,
+    situation: Situation,
+    open_runs: int,
+) -> FlowRow:
+    live = situation.offering(name)
+    queues = dict(Counter(process.queue for process in live))
+    if plan is not None and plan.queue:
+        queues.setdefault(plan.queue, 0)
+    return FlowRow(
+        flow=name,
+        plan=plan_hash,
+        queues=dict(sorted(queues.items())) or {offer.queue: 0},
+        plans=dict(Counter(process.flows[name] for process in live)) or {plan_hash: 0},
+        processes=len(live),
+        open_runs=open_runs,
+        schedules=[
+            ScheduleRow(s.cron, s.timezone, next_tick(s.cron, s.timezone, situation.now))
+            for s in (plan.schedules if plan else ())
+        ],
+    )
+
+
+def _table(rows: Sequence[FlowRow], now: float) -> Table:
+    has_schedules = any(row.schedules for row in rows)
+    table = make_table(
+        Column("flow", overflow="fold"),
+        Column("queue", overflow="fold"),
+        Column("plan", no_wrap=True),
+        Column("processes", justify="right", no_wrap=True),
+        Column("open", justify="right", no_wrap=True),
+    )
+    if has_schedules:
+        table.add_column("schedule", overflow="fold")
+    for row in rows:
+        queues = "\n".join(row.queues)
+        older = f" +{len(row.plans) - 1}" if len(row.plans) > 1 else ""
+        processes = str(row.processes) if row.processes else "[none]"
+        cells = [row.flow, queues, f"{row.plan[:8]}{older}", processes, f"{row.open_runs:,}"]
+        table.add_row(*cells, *([_schedules(row.schedules, now)] if has_schedules else []))
+    return table
+
+
+def _schedules(schedules: Sequence[ScheduleRow], now: float) -> str:
+    return "\n".join(
+        f"{s.cron}, next {local_time(s.next, now)} (in {humanize(s.next - now)})" for s in schedules
+    )

@@ -1,0 +1,1 @@
+"""`resolute graph`: a flow as a tree, or as Mermaid."""

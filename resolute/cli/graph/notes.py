@@ -1,0 +1,43 @@
+"""What is special about a node, in short texts."""
+
+from __future__ import annotations
+
+from resolute.durations import humanize
+from resolute.model.plan import LimitPlan, NodePlan, RetryPlan
+
+DEFAULTS = NodePlan("", "")
+
+
+def notes_on(node: NodePlan) -> list[str]:
+    """Everything that is not the default, and the compensation."""
+    notes: list[str] = []
+    if node.key != node.name:
+        notes.append(f"as {node.key}")
+    if node.queue:
+        notes.append(f"queue {node.queue}")
+    if node.timeout_ms != DEFAULTS.timeout_ms:
+        notes.append(f"timeout {humanize(node.timeout_ms / 1000)}")
+    if node.retry != DEFAULTS.retry:
+        notes.append(retry_note(node.retry))
+    notes += [limit_note(limit) for limit in node.limits]
+    if node.best_effort:
+        notes.append("best effort")
+    return notes
+
+
+def retry_note(retry: RetryPlan) -> str:
+    """``5 attempts, 1.0 s × 2 up to 1m 0s apart``"""
+    if retry.max_attempts == 1:
+        return "no retry"
+    first, most = retry.initial_ms / 1000, retry.maximum_ms / 1000
+    growth = f" × {retry.coefficient:g} up to {humanize(most)}" if retry.coefficient > 1 else ""
+    final = f", never after {', '.join(retry.non_retryable)}" if retry.non_retryable else ""
+    return f"{retry.max_attempts} attempts, {humanize(first)}{growth} apart{final}"
+
+
+def limit_note(limit: LimitPlan) -> str:
+    """``rate limit 50, then one each 1.2 s``, and whose it is if others have a part in it."""
+    pace = f"rate limit {limit.burst}, then one each {humanize(limit.interval_us / 1_000_000)}"
+    shared = limit.bucket.removeprefix("shared:")
+    whose = f", shared as {shared}" if shared != limit.bucket else ""
+    return f"{pace}{whose}{', by key' if limit.keyed else ''}"

@@ -1,0 +1,75 @@
+"""From the plan's flat instructions back to the nesting that was written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resolute.model.plan import Branch, Jump, Plan, Run
+
+
+@dataclass(frozen=True)
+class Step:
+    """A `then` or `then_parallel`; `pc` is its instruction."""
+
+    pc: int
+    run: Run
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A `when` with its two arms; `otherwise` is empty where there is no else."""
+
+    pc: int
+    name: str
+    then: tuple[Block, ...]
+    otherwise: tuple[Block, ...]
+
+
+Block = Step | Choice
+
+
+def blocks_of(plan: Plan) -> tuple[Block, ...]:
+    """The steps and branches of a flow in the order they were written."""
+    return _parse(plan, 0, len(plan.instructions))
+
+
+def _parse(plan: Plan, at: int, stop: int) -> tuple[Block, ...]:
+    found: list[Block] = []
+    while at < stop:
+        match plan.instructions[at]:
+            case Run() as run:
+                found.append(Step(at, run))
+                at += 1
+            case Branch() as branch:
+                choice, at = _choice(plan, at, branch, stop)
+                found.append(choice)
+            case _:
+                at += 1  # the end; or the jump behind an arm whose else is empty
+    return tuple(found)
+
+
+def _choice(plan: Plan, pc: int, branch: Branch, stop: int) -> tuple[Choice, int]:
+    """The branch at `pc` and where its `end_when` is.
+
+    An else arm is told by the jump over it, which stands right before it.
+    """
+    otherwise = min(branch.otherwise, stop)
+    before = plan.instructions[otherwise - 1]
+    if otherwise - 1 > pc and isinstance(before, Jump) and before.to > otherwise:
+        end = before.to
+        then = _parse(plan, pc + 1, otherwise - 1)
+        return Choice(pc, branch.step, then, _parse(plan, otherwise, end)), end
+    return Choice(pc, branch.step, _parse(plan, pc + 1, otherwise), ()), otherwise
+
+
+def steps_in(blocks: Sequence[Block]) -> list[Step]:
+    """All steps, the arms of branches too."""
+    found: list[Step] = []
+    for block in blocks:
+        match block:
+            case Step():
+                found.append(block)
+            case Choice(then=then, otherwise=otherwise):
+                found += [*steps_in(then), *steps_in(otherwise)]
+    return found

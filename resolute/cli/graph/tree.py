@@ -1,0 +1,66 @@
+"""A flow as a tree in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+from rich.tree import Tree
+
+from resolute.cli.graph.notes import notes_on
+from resolute.cli.graph.structure import Block, Choice, Step, blocks_of
+from resolute.model.plan import NodePlan, Plan
+
+MAX_NODES = 50  # of one step
+
+
+def flow_tree(plan: Plan) -> Tree:
+    """Steps from top to bottom; parallel nodes, arms of branches and compensations below theirs."""
+    title = Text(plan.flow, style="bold")
+    title.append(f"  plan {plan.hash}", style="dim")
+    if plan.queue:
+        title.append(f", queue {plan.queue}", style="dim")
+    tree = Tree(title, guide_style="dim")
+    for schedule in plan.schedules:
+        tree.add(Text(f"◷ {schedule.cron} ({schedule.timezone})", style="magenta"))
+    _add_blocks(tree, blocks_of(plan))
+    return tree
+
+
+def _add_blocks(tree: Tree, blocks: Sequence[Block]) -> None:
+    for block in blocks:
+        match block:
+            case Step(run=run):
+                if not run.parallel:
+                    _add_node(tree, run.nodes[0])
+                    continue
+                label = Text(f"∥ {run.step}", style="bold cyan")
+                label.append(f"  {len(run.nodes)} in parallel", style="dim")
+                step = tree.add(label)
+                for node in run.nodes[:MAX_NODES]:
+                    _add_node(step, node)
+                if len(run.nodes) > MAX_NODES:
+                    step.add(Text(f"… {len(run.nodes) - MAX_NODES:,} more", style="dim"))
+            case Choice():
+                _add_choice(tree, block)
+
+
+def _add_choice(tree: Tree, choice: Choice) -> None:
+    label = Text(f"? {choice.name}", style="bold yellow")
+    branch = tree.add(label)
+    _add_blocks(branch.add(Text("then", style="yellow")), choice.then)
+    if choice.otherwise:
+        _add_blocks(branch.add(Text("else", style="yellow")), choice.otherwise)
+
+
+def _add_node(tree: Tree, node: NodePlan) -> None:
+    leaf = tree.add(_label(Text(node.name), node))
+    if node.compensation is not None:
+        undo = Text("↩ ", style="red").append(node.compensation.name)
+        undo.append(" if the flow fails later", style="dim")
+        leaf.add(_label(undo, node.compensation))
+
+
+def _label(name: Text, node: NodePlan) -> Text:
+    notes = notes_on(node)
+    return name.append(f"  {' · '.join(notes)}", style="dim") if notes else name

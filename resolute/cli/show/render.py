@@ -1,0 +1,169 @@
+"""A run on the screen: header, nodes on a time axis, what it waits for, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Column, Table
+from rich.text import Text
+
+from resolute.cli.output import (
+    error_text,
+    full_time,
+    local_time,
+    make_table,
+    room_beside,
+    status_text,
+    to_json,
+)
+from resolute.cli.show.snapshot import Snapshot
+from resolute.cli.show.timeline import Axis
+from resolute.cli.show.waiting import Wait
+from resolute.durations import humanize
+from resolute.model.messages import NodeRecord
+from resolute.status import NodeStatus, RunStatus
+
+MAX_NODES = 12  # of one step, unless all are asked for
+MAX_WAITS = 6
+MAX_ERRORS = 5
+BAR_WIDTHS = (10, 60)  # narrower is not drawn, wider says no more
+
+# What somebody who looks at a wide step wants to see first.
+_INTEREST = {
+    NodeStatus.FAILED: 0,
+    NodeStatus.RUNNING: 1,
+    NodeStatus.WAITING: 2,
+    NodeStatus.READY: 3,
+    NodeStatus.SKIPPED: 4,
+    NodeStatus.COMPLETED: 5,
+}
+
+
+def render(snapshot: Snapshot, console: Console, *, show_all: bool = False) -> RenderableType:
+    """The whole screen."""
+    parts: list[RenderableType] = [_header(snapshot)]
+    if snapshot.nodes:
+        parts += ["", _nodes(snapshot, console, show_all)]
+    if snapshot.waits:
+        parts += ["", Text("waits for", style="bold"), *_waits(snapshot.waits)]
+    parts += _errors(snapshot)
+    return Group(*parts)
+
+
+def _header(snapshot: Snapshot) -> Table:
+    run = snapshot.run
+    table = make_table()
+    table.add_column(style="bold dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    took = humanize(max(0.0, (run.ended or snapshot.now) - run.started))
+    table.add_row("run", Text(run.id, style="bold"))
+    table.add_row("flow", f"{run.flow} on queue {run.queue}")
+    table.add_row("plan", run.plan or "not chosen yet")
+    if run.retry_of:
+        table.add_row("retry of", run.retry_of)
+    table.add_row("status", status_text(run.status))
+    table.add_row("started", full_time(run.started))
+    table.add_row("took" if run.ended else "since", took)
+    if run.error:
+        table.add_row("error", Text(error_text(run.error), style="red"))
+    if run.status is RunStatus.COMPLETED:
+        result = Text(to_json(snapshot.result, indent=0), overflow="ellipsis", no_wrap=True)
+        table.add_row("result", result)
+    return table
+
+
+def _nodes(snapshot: Snapshot, console: Console, show_all: bool) -> Table:
+    run = snapshot.run
+    plain = _node_table(snapshot, None, show_all)
+    narrowest, widest = BAR_WIDTHS
+    width = min(widest, room_beside(console, plain))
+    if width < narrowest:
+        return plain
+    return _node_table(snapshot, Axis(run.started, run.ended or snapshot.now, width), show_all)
+
+
+def _node_table(snapshot: Snapshot, axis: Axis | None, show_all: bool) -> Table:
+    table = make_table(
+        Column("node", overflow="fold", max_width=32),
+        Column("status", no_wrap=True),
+        Column("try", justify="right"),
+        Column("began", no_wrap=True),
+        Column("took", justify="right", no_wrap=True),
+    )
+    if axis is not None:
+        table.add_column(axis.header(), no_wrap=True)
+    for _, group in groupby(snapshot.nodes, key=lambda node: node.seq):
+        step = list(group)
+        is_parallel = any(node.name != node.step for node in step) and not step[0].compensates
+        if is_parallel:
+            table.add_row(Text(step[0].step, style="bold"))
+        shown = step if show_all else _interesting(step)
+        for node in shown:
+            table.add_row(*_cells(node, snapshot.now, axis, indented=is_parallel))
+        if len(shown) < len(step):
+            table.add_row(Text(f"  … {_summary(step, shown)}", style="dim"))
+    return table
+
+
+def _interesting(step: Sequence[NodeRecord]) -> list[NodeRecord]:
+    if len(step) <= MAX_NODES:
+        return list(step)
+    best = sorted(step, key=lambda node: (_INTEREST[node.status], node.index))[:MAX_NODES]
+    return sorted(best, key=lambda node: node.index)
+
+
+def _summary(step: Sequence[NodeRecord], shown: Iterable[NodeRecord]) -> str:
+    seen = {node.index for node in shown}
+    left = [node.status for node in step if node.index not in seen]
+    counts = [f"{left.count(s):,} {s.value}" for s in _INTEREST if s in left]
+    return f"{len(left):,} more: {', '.join(counts)}"
+
+
+def _cells(
+    node: NodeRecord, now: float, axis: Axis | None, *, indented: bool
+) -> Iterator[RenderableType]:
+    name = Text("  " if indented else "")
+    name.append(f"↩ {node.name}" if node.compensates else node.name)
+    if node.compensates:
+        name.append(f" undoes {node.compensates}", style="dim")
+    yield name
+    yield status_text(node.status)
+    yield _tries(node)
+    yield local_time(node.begun, now) if node.begun is not None else ""
+    ended = node.ended if node.ended is not None else now
+    yield humanize(max(0.0, ended - node.begun)) if node.begun is not None else ""
+    if axis is not None:
+        yield axis.bar(node, now)
+
+
+def _tries(node: NodeRecord) -> Text:
+    text = Text(str(node.attempts) if node.attempts else "", style="yellow" * (node.attempts > 1))
+    if node.crashes:
+        text.append(f" +{node.crashes} crashed", style="red")
+    return text
+
+
+def _waits(waits: Sequence[Wait]) -> Iterator[RenderableType]:
+    for wait in waits[:MAX_WAITS]:
+        yield Padding(Text(wait.text), (0, 0, 0, 2))
+    if len(waits) > MAX_WAITS:
+        yield Text(f"  … and {len(waits) - MAX_WAITS:,} more", style="dim")
+
+
+def _errors(snapshot: Snapshot) -> Iterator[RenderableType]:
+    """Each node's error with its traceback; a retried node's that completed is history."""
+    failed = [n for n in snapshot.nodes if n.error and n.status is not NodeStatus.COMPLETED]
+    # The one that failed the run first: the others may follow from it.
+    failed.sort(key=lambda node: node.error != snapshot.run.error)
+    for node in failed[:MAX_ERRORS]:
+        error = node.error
+        assert error is not None
+        yield ""
+        yield Text(f"{node.name}: {error.type}: {error.message}", style="bold red")
+        if error.traceback:
+            yield Padding(Text(error.traceback.rstrip(), style="dim"), (0, 0, 0, 2))
+    if len(failed) > MAX_ERRORS:
+        yield Text(f"… and {len(failed) - MAX_ERRORS:,} more errors", style="dim")

@@ -1,0 +1,69 @@
+"""Everything that `resolute show` says of a run, read at one moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from resolute.cli.live import read_situation
+from resolute.cli.show.waiting import Wait, find_waits
+from resolute.client import Client, RunInfo
+from resolute.client.history import read_fields, read_history
+from resolute.errors import ResoluteError, UnknownRun
+from resolute.model.messages import NodeRecord
+from resolute.store import registry, runs
+from resolute.store.store import Store
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A run at `now`, which is Redis's time."""
+
+    run: RunInfo
+    now: float
+    nodes: list[NodeRecord]
+    waits: list[Wait]
+    result: Any = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.run.status.is_terminal
+
+    def same_as(self, other: Snapshot | None) -> bool:
+        """Whether nothing happened to the run between the two."""
+        return other is not None and (self.run, self.nodes) == (other.run, other.nodes)
+
+
+async def take_snapshot(client: Client, run_id: str) -> Snapshot:
+    """Read a run. Raises UnknownRun."""
+    header = await runs.read_header(client.store, run_id)
+    if header is None:
+        raise UnknownRun(run_id)
+    plan = await client.directory.plan(header.plan) if header.plan else None
+    nodes = await read_history(client.store, header, plan) if plan else []
+    if header.status.is_terminal:
+        now = await registry.server_ms(client.store) / 1000
+        return Snapshot(RunInfo.of(header), now, nodes, [], await _result(client, header))
+    situation = await read_situation(client.store)
+    held = await _held(client.store, header)
+    waits = find_waits(header, plan, nodes, held, situation)
+    return Snapshot(RunInfo.of(header), situation.now, nodes, waits)
+
+
+async def _held(store: Store, header: runs.Header) -> dict[int, bool]:
+    """Of each node of the current step that has a record, whether a limiter defers it."""
+    prefix = f"n:{header.seq}."
+    fields = await read_fields(store, header.id, prefix)
+    return {
+        int(name.removeprefix(prefix)): bool(runs.parse_record(value).hold)
+        for name, value in fields.items()
+    }
+
+
+async def _result(client: Client, header: runs.Header) -> Any:
+    if header.status is not runs.RunStatus.COMPLETED:
+        return None
+    try:
+        return await (await client.get(header.id)).result(timeout=5.0)
+    except (ResoluteError, TimeoutError):
+        return None  # deleted meanwhile, or its plan is: the rest is still worth showing

@@ -1,0 +1,139 @@
+"""What an open run waits for: everything that has a name and a clock. Derived, never stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from resolute.cli.live import Situation
+from resolute.durations import humanize
+from resolute.errors import ErrorInfo
+from resolute.model.messages import NodeRecord
+from resolute.model.plan import NodePlan, Plan
+from resolute.status import NodeStatus
+from resolute.store.runs import Header
+
+OVERDUE = 5.0  # s; a timer this late means that no coordinator fires it
+
+
+class WaitKind(StrEnum):
+    """Who or what must act next."""
+
+    NODE = "node"
+    RETRY = "retry"
+    RATE_LIMIT = "rate_limit"
+    QUEUE = "queue"
+    WORKER = "worker"
+    COORDINATOR = "coordinator"
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """One thing that a run waits for; `since` and `due` are seconds of Unix time."""
+
+    kind: WaitKind
+    text: str
+    node: str = ""
+    process: str = ""
+    queue: str = ""
+    since: float | None = None
+    due: float | None = None
+
+
+def find_waits(
+    header: Header,
+    plan: Plan | None,
+    nodes: Sequence[NodeRecord],
+    held: Mapping[int, bool],
+    situation: Situation,
+) -> list[Wait]:
+    """What an open run waits for; `held` says of indices in its step that a limiter defers them."""
+    current = [node for node in nodes if node.seq == header.seq]
+    waits = [
+        _of_node(node, header, _planned(plan, header, node), held, situation)
+        for node in current
+        if plan is not None and not _is_settled(node)
+    ]
+    if not situation.coordinators:
+        text = "no coordinator lives: start resolute-coord"
+        waits.insert(0, Wait(WaitKind.COORDINATOR, text))
+    elif not situation.is_coordinated:
+        age = humanize(situation.event_age)
+        text = f"coordinators do not keep up: an event has waited for {age}"
+        waits.insert(0, Wait(WaitKind.COORDINATOR, text))
+    elif not waits:
+        what = "go on to the next step" if header.seq else "begin it"
+        waits.append(Wait(WaitKind.COORDINATOR, f"a coordinator is to {what}", since=header.moved))
+    return waits
+
+
+def _is_settled(node: NodeRecord) -> bool:
+    return node.status in (NodeStatus.COMPLETED, NodeStatus.FAILED, NodeStatus.SKIPPED)
+
+
+def _planned(plan: Plan | None, header: Header, node: NodeRecord) -> NodePlan | None:
+    if plan is None:
+        return None
+    planned = plan.step(header.pc).nodes[node.index]
+    return planned.compensation if node.compensates else planned
+
+
+def _of_node(
+    node: NodeRecord,
+    header: Header,
+    planned: NodePlan | None,
+    held: Mapping[int, bool],
+    situation: Situation,
+) -> Wait:
+    match node.status:
+        case NodeStatus.RUNNING:
+            return _running(node, situation)
+        case NodeStatus.WAITING:
+            return _timer(node, planned, held.get(node.index, False), situation)
+        case _:
+            queue = (planned.queue if planned else "") or header.queue
+            return _ready(node, header, queue, situation)
+
+
+def _running(node: NodeRecord, situation: Situation) -> Wait:
+    spent = humanize(max(0.0, situation.now - (node.begun or situation.now)))
+    if situation.knows(node.process):
+        text = f"{node.name} runs on {node.process} for {spent}"
+        return Wait(WaitKind.NODE, text, node.name, node.process, since=node.begun)
+    text = f"{node.name} ran on {node.process}, which is gone: a coordinator hands it out again"
+    return Wait(WaitKind.COORDINATOR, text, node.name, node.process, since=node.begun)
+
+
+def _timer(
+    node: NodeRecord, planned: NodePlan | None, is_held: bool, situation: Situation
+) -> Wait:
+    left = (node.due or situation.now) - situation.now
+    when = f"due in {humanize(left)}" if left > 0 else f"due since {humanize(-left)}"
+    if left < -OVERDUE:
+        text = f"{node.name}: its timer is {when}, and no coordinator fires it"
+        return Wait(WaitKind.COORDINATOR, text, node.name, due=node.due)
+    if is_held or not node.attempts:
+        text = f"{node.name}: rate limit, its turn is {when}"
+        return Wait(WaitKind.RATE_LIMIT, text, node.name, due=node.due)
+    of = f" of {planned.retry.max_attempts}" if planned else ""
+    cause = f", after {_brief(node.error)}" if node.error else ""
+    text = f"{node.name}: attempt {node.attempts + 1}{of} {when}{cause}"
+    return Wait(WaitKind.RETRY, text, node.name, due=node.due)
+
+
+def _brief(error: ErrorInfo) -> str:
+    line = f"{error.type}: {error.message}".splitlines()[0]
+    return line if len(line) <= 80 else f"{line[:79]}…"
+
+
+def _ready(node: NodeRecord, header: Header, queue: str, situation: Situation) -> Wait:
+    if not situation.serving(queue, header.flow, header.plan):
+        text = (
+            f"{node.name}: waiting for worker: none that lives offers {header.flow} with plan"
+            f" {header.plan} on queue {queue}"
+        )
+        return Wait(WaitKind.WORKER, text, node.name, queue=queue, since=node.dispatched)
+    spent = humanize(max(0.0, situation.now - (node.dispatched or situation.now)))
+    text = f"{node.name} is ready in queue {queue} for {spent}"
+    return Wait(WaitKind.QUEUE, text, node.name, queue=queue, since=node.dispatched)

@@ -1,0 +1,20 @@
+"""A loop outlives what one turn of it runs into."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from resolute.errors import ResoluteError
+
+
+@contextlib.contextmanager
+def surviving(log: logging.Logger, what: str) -> Iterator[None]:
+    """Log an error of `what` and go on: a line where it was to be expected, else a traceback."""
+    try:
+        yield
+    except (ResoluteError, TimeoutError) as error:
+        log.warning("%s: %s", what, error)
+    except Exception:
+        log.exception("%s failed", what)

@@ -1,0 +1,122 @@
+"""What a test leaves behind in Redis, when everything it began has been brought to its end."""
+
+from __future__ import annotations
+
+import msgspec
+
+from resolute.coordinator.catalog import Catalog
+from resolute.coordinator.dispatcher import Dispatcher
+from resolute.coordinator.retention import Retention
+from resolute.coordinator.timers import Timers
+from resolute.errors import ErrorInfo
+from resolute.model.messages import Entry
+from resolute.status import Code, RunStatus
+from resolute.store import nodes, registry, runs, streams
+from resolute.store.keys import Partition
+from resolute.store.store import Store
+from tests.support.clocks import FakeClock
+from tests.support.keyspace import all_keys, types
+
+ROUNDS = 100
+PAST = -60_000  # a retention that is over for what ends a moment from now
+
+
+async def find_leaks(store: Store) -> list[str]:
+    """Bring the namespace to its end as the product would; what is wrong or left after that."""
+    found = await _bring_to_an_end(store)
+    found += await _wrong_runs(store)
+    await Retention(store, PAST).run_once()
+    for process in await registry.processes(store):
+        await registry.unregister(store, process)
+    return found + await _left_over(store)
+
+
+async def _bring_to_an_end(store: Store) -> list[str]:
+    """Terminate what is open; let coordinators, timers and workers see it."""
+    found: list[str] = []
+    dispatcher = _dispatcher(store)
+    for partition in store.keys.partitions:
+        found += await _empty_inbox(store, dispatcher, partition)
+        for flow_id in await _members(store, partition.open):
+            await runs.cancel(store, flow_id, ErrorInfo("Terminated", "test"), terminate=True)
+        found += await _empty_inbox(store, dispatcher, partition)
+        await _make_due(store, partition)
+    await Timers(store).run_once()
+    for partition in store.keys.partitions:
+        for key in await all_keys(store):
+            if key.startswith(f"{partition.tag}:q:"):
+                found += await _empty_queue(store, partition, key)
+    return found
+
+
+def _dispatcher(store: Store) -> Dispatcher:
+    catalog = Catalog(store, FakeClock(tick=1.0))
+    return Dispatcher(store, catalog, "leaks:0:coordinator", 60_000, _nothing, _nothing)
+
+
+def _nothing() -> None:
+    pass
+
+
+async def _members(store: Store, key: str) -> list[str]:
+    return [str(name, "utf-8") for name in await store.execute("ZRANGE", key, 0, -1)]
+
+
+async def _empty_inbox(store: Store, dispatcher: Dispatcher, partition: Partition) -> list[str]:
+    for _ in range(ROUNDS):
+        entries = await store.execute("XRANGE", partition.inbox, "-", "+", "COUNT", 200)
+        if not entries:
+            return []
+        await dispatcher.handle(partition, streams.parse_entries(entries))
+    return [f"{partition.inbox}: events that are never acknowledged: {entries[:3]}"]
+
+
+async def _make_due(store: Store, partition: Partition) -> None:
+    for member in await _members(store, partition.timers):
+        await store.execute("ZADD", partition.timers, 1, member)
+
+
+async def _empty_queue(store: Store, partition: Partition, stream: str) -> list[str]:
+    """Begin every entry: its run has ended, so the entry must go."""
+    found: list[str] = []
+    for message in streams.parse_entries(await store.execute("XRANGE", stream, "-", "+")):
+        entry = msgspec.msgpack.decode(message.payload or b"", type=Entry)
+        held = nodes.Held(partition, partition.queue_of(stream), message.id, entry)
+        begun = (await nodes.begin(store, "leaks:0:worker", [(held, ())]))[0]
+        if begun.code == Code.OK:
+            found.append(f"{stream}: a node of the ended run {entry.flow} could be begun")
+    return found
+
+
+async def _wrong_runs(store: Store) -> list[str]:
+    found: list[str] = []
+    for partition in store.keys.partitions:
+        prefix = partition.flow("")
+        for key in [key for key in await all_keys(store) if key.startswith(prefix)]:
+            status = str(await store.execute("HGET", key, "status"), "utf-8")
+            if not RunStatus(status).is_terminal:
+                found.append(f"{key}: still {status}: terminating it did not end it")
+            elif await store.execute("PTTL", key) < 0:
+                found.append(f"{key}: {status}, without a TTL")
+    return found
+
+
+async def _left_over(store: Store) -> list[str]:
+    meta = store.keys.meta
+    allowed = {meta.partitions, meta.plans, meta.flows, meta.ticks, meta.version}
+    for partition in store.keys.partitions:
+        allowed |= {partition.stats, partition.dead}
+    found: list[str] = []
+    for key, kind in (await types(store, await all_keys(store))).items():
+        if key in allowed:
+            continue
+        if kind == "stream":
+            count = await store.execute("XLEN", key)
+            if count:
+                found.append(f"{key}: {count} entries")
+        elif ":limit:" in key or ":cancel:" in key:
+            if await store.execute("PTTL", key) < 0:
+                found.append(f"{key}: {kind} without a TTL")
+        else:
+            found.append(f"{key}: {kind}")
+    return found
