@@ -42,11 +42,12 @@ def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+    test: Any = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
         return None
-    names = inspect.signature(pyfuncitem.obj).parameters
-    arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    pyfuncitem.funcargs["runner"].run(pyfuncitem.obj(**arguments))
+    values: dict[str, Any] = pyfuncitem.funcargs
+    arguments = {name: values[name] for name in inspect.signature(test).parameters}
+    values["runner"].run(test(**arguments))
     return True
 
 

@@ -37,9 +37,9 @@ FACADE = SURFACE
 
 REDIS_CLIENTS = {"redis", "hiredis", "valkey"}
 IO_MODULES = {
-    "asyncio", "concurrent", "fcntl", "http", "multiprocessing", "os", "pathlib", "random", "select",
-    "shutil", "signal", "socket", "ssl", "subprocess", "tempfile", "threading", "time", "urllib",
-    "uvloop", *REDIS_CLIENTS,
+    "asyncio", "concurrent", "fcntl", "http", "multiprocessing", "os", "pathlib", "random",
+    "select", "shutil", "signal", "socket", "ssl", "subprocess", "tempfile", "threading", "time",
+    "urllib", "uvloop", *REDIS_CLIENTS,
 }  # fmt: skip
 
 
@@ -89,7 +89,9 @@ def file_id(path: Path) -> str:
 def test_a_module_imports_nothing_from_a_layer_above_its_own(path: Path):
     own = layer_of(name_of(path))
     assert own is not None
-    above = {name for name in imports(path) if (layer := layer_of(name)) is not None and layer > own}
+    above = {
+        name for name in imports(path) if (layer := layer_of(name)) is not None and layer > own
+    }
     assert not above
 
 

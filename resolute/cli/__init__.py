@@ -1,1 +1,1 @@
-"""L5, the command line: `resolute dev`, `start`, `ls`, `show`, `flows`, `graph`, `doctor` and more."""
+"""L5, the command line: `resolute dev`, `start`, `ls`, `show`, `doctor` and more."""

@@ -30,7 +30,11 @@ MIN_ERROR = 16  # columns
 @click.option("--status", type=click.Choice([s.value for s in RunStatus]), help="Only these.")
 @click.option("--flow", help="Only runs of this flow.")
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many."
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=50,
+    show_default=True,
+    help="At most.",
 )
 @click.option("--after", metavar="ID", help="Go on after this run, the last of the page before.")
 @json_option

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,24 +70,33 @@ class Target(msgspec.Struct, frozen=True):
         return asyncio.run(connected())
 
     @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator[Client]:
+    async def connect(self) -> AsyncGenerator[Client]:
         """A client for as long as the `async with` lasts.
 
         Raises StoreUnavailable, StoreError, and ConfigurationError for a namespace that nobody has
         used: opening one would fix its number of partitions, and a look must change nothing.
         """
-        link = Link(Address(self.redis), name="resolute-cli")
-        client: Client | None = None
-        try:
+        async with self.link() as link:
             client = Client(Store(link, await self._keys(link), PATIENCE))
-            yield client
+            try:
+                yield client
+            finally:
+                await client.close()
+
+    @contextlib.asynccontextmanager
+    async def link(self) -> AsyncGenerator[Link]:
+        """A connection to the server, whatever is on it. Raises StoreUnavailable."""
+        link = Link(Address(self.redis), name="resolute-cli")
+        try:
+            await link.connection()
+            yield link
         except StoreUnavailable as error:
-            if client is None and self.is_dev:
+            if self.is_dev and not link.generation:
                 hint = f"{error} (from {SERVER_FILE}: does `resolute dev` still run?)"
                 raise StoreUnavailable(hint) from error
             raise
         finally:
-            await (client.close() if client is not None else link.close())
+            await link.close()
 
     async def _keys(self, link: Link) -> Keys:
         meta = MetaKeys(self.namespace)

@@ -35,7 +35,9 @@ def main(daemon: Daemon, retention: float, partitions: int | None) -> None:
         try:
             await server.check(store.link, allow_eviction=daemon.allow_eviction)
             coordinator = Coordinator(store, lease=daemon.lease, retention=retention)
-            await daemon.serve(coordinator.run(), lambda: coordinator.is_ready)
+            await daemon.serve(
+                coordinator.run(), lambda: coordinator.is_ready and store.is_connected
+            )
         finally:
             await store.close()
 

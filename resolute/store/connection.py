@@ -232,6 +232,10 @@ class Link:
         self.generation = 0  # how many connections there have been
         self.on_connect: list[Callable[[Connection], Awaitable[None]]] = []
 
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None and not self._connection.closed.done()
+
     async def connection(self) -> Connection:
         """The live connection, or one attempt to make it. Raises StoreUnavailable."""
         live = self._connection

@@ -57,6 +57,11 @@ class Store:
     async def close(self) -> None:
         await self.link.close()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a live connection at this moment."""
+        return self.link.is_connected
+
     def separate_link(self, name: str) -> Link:
         """Another connection to the same server, for blocking reads or subscriptions."""
         return Link(self.link.address, name=name)

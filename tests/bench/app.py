@@ -32,7 +32,7 @@ async def limited() -> None:
     """Writes down when it started: what the limiter is judged by."""
     folder = os.environ.get("RESOLUTE_BENCH_FOLDER")
     if folder:
-        with (Path(folder) / f"{os.getpid()}.starts").open("a") as file:  # noqa: ASYNC230
+        with (Path(folder) / f"{os.getpid()}.starts").open("a") as file:
             file.write(f"{time.monotonic()}\n")
 
 

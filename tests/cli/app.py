@@ -108,6 +108,7 @@ saga = (
     .build()
 )
 
+
 @node("flaky", retry=RetryPolicy(max_attempts=3, initial_interval="10ms"))
 def flaky(gate: Gate) -> str:
     if not Path(gate.path).exists():

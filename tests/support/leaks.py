@@ -68,7 +68,7 @@ async def _empty_inbox(store: Store, dispatcher: Dispatcher, partition: Partitio
         if not entries:
             return []
         await dispatcher.handle(partition, streams.parse_entries(entries))
-    return [f"{partition.inbox}: events that are never acknowledged: {entries[:3]}"]
+    return [f"{partition.inbox}: its events are never acknowledged"]
 
 
 async def _make_due(store: Store, partition: Partition) -> None:

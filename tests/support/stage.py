@@ -25,6 +25,7 @@ from resolute.store.store import Store
 from tests.support.clocks import FakeClock
 
 NIL = b"\xc0"  # None as MessagePack
+NO_UNDO_INPUT = b"\x92\x00\xc0"  # what a compensation without an input is stored with
 QUEUE = "q"
 RETENTION_MS = 60_000
 

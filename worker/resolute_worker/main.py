@@ -66,7 +66,7 @@ def main(
         try:
             await server.check(store.link, allow_eviction=daemon.allow_eviction)
             supervisor = Supervisor(store, config)
-            await daemon.serve(supervisor.run(), lambda: supervisor.is_ready)
+            await daemon.serve(supervisor.run(), lambda: supervisor.is_ready and store.is_connected)
         finally:
             await store.close()
 

@@ -26,18 +26,18 @@ def notes_on(node: NodePlan) -> list[str]:
 
 
 def retry_note(retry: RetryPlan) -> str:
-    """``5 attempts, 1.0 s × 2 up to 1m 0s apart``"""
+    """``5 attempts, 1.0 s x 2 up to 1m 0s apart``"""
     if retry.max_attempts == 1:
         return "no retry"
     first, most = retry.initial_ms / 1000, retry.maximum_ms / 1000
-    growth = f" × {retry.coefficient:g} up to {humanize(most)}" if retry.coefficient > 1 else ""
+    growth = f" x {retry.coefficient:g} up to {humanize(most)}" if retry.coefficient > 1 else ""
     final = f", never after {', '.join(retry.non_retryable)}" if retry.non_retryable else ""
     return f"{retry.max_attempts} attempts, {humanize(first)}{growth} apart{final}"
 
 
 def limit_note(limit: LimitPlan) -> str:
-    """``rate limit 50, then one each 1.2 s``, and whose it is if others have a part in it."""
-    pace = f"rate limit {limit.burst}, then one each {humanize(limit.interval_us / 1_000_000)}"
+    """``rate limit one each 1.2 s, burst 50``, and whose it is if others have a part in it."""
+    pace = f"rate limit one each {humanize(limit.interval_us / 1_000_000)}, burst {limit.burst:,}"
     shared = limit.bucket.removeprefix("shared:")
     whose = f", shared as {shared}" if shared != limit.bucket else ""
     return f"{pace}{whose}{', by key' if limit.keyed else ''}"

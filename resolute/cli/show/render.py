@@ -155,14 +155,16 @@ def _waits(waits: Sequence[Wait]) -> Iterator[RenderableType]:
 
 def _errors(snapshot: Snapshot) -> Iterator[RenderableType]:
     """Each node's error with its traceback; a retried node's that completed is history."""
-    failed = [n for n in snapshot.nodes if n.error and n.status is not NodeStatus.COMPLETED]
+    failed = [
+        (node.name, node.error)
+        for node in snapshot.nodes
+        if node.error and node.status is not NodeStatus.COMPLETED
+    ]
     # The one that failed the run first: the others may follow from it.
-    failed.sort(key=lambda node: node.error != snapshot.run.error)
-    for node in failed[:MAX_ERRORS]:
-        error = node.error
-        assert error is not None
+    failed.sort(key=lambda one: one[1] != snapshot.run.error)
+    for name, error in failed[:MAX_ERRORS]:
         yield ""
-        yield Text(f"{node.name}: {error.type}: {error.message}", style="bold red")
+        yield Text(f"{name}: {error.type}: {error.message}", style="bold red")
         if error.traceback:
             yield Padding(Text(error.traceback.rstrip(), style="dim"), (0, 0, 0, 2))
     if len(failed) > MAX_ERRORS:

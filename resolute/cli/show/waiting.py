@@ -105,9 +105,7 @@ def _running(node: NodeRecord, situation: Situation) -> Wait:
     return Wait(WaitKind.COORDINATOR, text, node.name, node.process, since=node.begun)
 
 
-def _timer(
-    node: NodeRecord, planned: NodePlan | None, is_held: bool, situation: Situation
-) -> Wait:
+def _timer(node: NodeRecord, planned: NodePlan | None, is_held: bool, situation: Situation) -> Wait:
     left = (node.due or situation.now) - situation.now
     when = f"due in {humanize(left)}" if left > 0 else f"due since {humanize(-left)}"
     if left < -OVERDUE:

@@ -45,12 +45,12 @@ end
 local replies = for_each(2, 1, function(packed)
   local flow_key, flow, entry, seq, index, token, fields = unpack(cmsgpack.unpack(packed))
   local key, field = KEYS[flow_key], 'n:' .. seq .. '.' .. index
-  local h = redis.call('HMGET', key, 'status', 'token', 'rev', field)
+  local h = redis.call('HMGET', key, 'status', 'token', 'rev', field, 'seq')
   local status = h[1]
   if not status then return refuse(GONE, entry) end
   if h[4] then return begin_again(key, flow, entry, seq, index, token, fields) end
-  -- Without a record it is ready under the token of its step, which names the step too.
-  if h[2] ~= token then return refuse(STALE, entry) end
+  -- Without a record it is ready under the token of the current step.
+  if h[2] ~= token or tonumber(h[5]) ~= seq then return refuse(STALE, entry) end
   if status ~= RUNNING and status ~= COMPENSATING then
     return refuse(status == FAILING and SKIP or STALE, entry)
   end

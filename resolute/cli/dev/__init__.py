@@ -1,0 +1,1 @@
+"""`resolute dev`: server, coordinator, worker and a dashboard in one command."""

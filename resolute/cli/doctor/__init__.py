@@ -1,0 +1,1 @@
+"""`resolute doctor`: what is wrong with a deployment, and what to do about it."""

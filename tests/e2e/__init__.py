@@ -1,0 +1,1 @@
+"""End to end: real servers, real coordinators and workers, killed for real."""

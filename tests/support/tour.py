@@ -1,0 +1,88 @@
+"""A walk through every script there is, on one namespace."""
+
+from __future__ import annotations
+
+from resolute.client.retrying import plan_retry
+from resolute.model.plan import LimitPlan
+from resolute.status import RunStatus
+from resolute.store import limits, registry, runs
+from resolute.store.limits import Ask
+from resolute.store.nodes import Held
+from resolute.store.script import GROUP_WORKERS, pack
+from resolute.store.store import Store
+from resolute.store.transitions import drop_ended
+from tests.support.flows import builder, step, undoable
+from tests.support.stage import NO_UNDO_INPUT, QUEUE, Stage
+
+FLOW = (
+    builder("tour")
+    .then(undoable("book"))
+    .then_parallel("both", step("left"), step("right", queue="other"))
+    .then(step("last"))
+    .build()
+)
+LIMIT = LimitPlan("tour", 1_000_000, 2)
+WORKER = "stage:1:worker"
+PAST_MS = -60_000
+
+
+async def tour(store: Store) -> None:
+    """Start, run, fail, undo, cancel, retry and drop runs; limits, beats and consumers beside."""
+    stage = Stage(store)
+    await stage.offer(FLOW)
+    one, two, three = stage.ids(3)
+    for run_id in (one, two, three):
+        await stage.start(FLOW, run_id)
+    await stage.coordinate()
+    held = await _claim(stage)
+    assert await stage.complete(WORKER, held[one], undo=NO_UNDO_INPUT) == "OK"
+    assert await stage.fail(WORKER, held[two], 60_000) == "OK"
+    assert await stage.give_back(WORKER, held[three]) == "OK"
+    await stage.make_due(stage.of(two))
+    assert await stage.release(stage.of(two)) == ["OK"]
+    await stage.coordinate()
+    held = await _claim(stage)
+    assert await stage.reclaim(held[two], WORKER) == "OK"
+    assert await stage.fail(WORKER, held[one]) == "OK"
+    await _stop(stage, two, three)
+    await _undo_and_retry(stage, one)
+    await _beside(stage, one)
+
+
+async def _claim(stage: Stage) -> dict[str, Held]:
+    return {held.entry.flow: held for held in await stage.claim(WORKER)}
+
+
+async def _stop(stage: Stage, cancelled: str, terminated: str) -> None:
+    assert await stage.stop(cancelled) == "OK"
+    assert await stage.stop(terminated, terminate=True) == "OK"
+    await stage.coordinate()
+    assert await stage.status(cancelled) == "cancelled"
+    assert await stage.status(terminated) == "terminated"
+
+
+async def _undo_and_retry(stage: Stage, run_id: str) -> None:
+    await stage.coordinate()
+    for held in await stage.take(WORKER):
+        begun = await stage.begin(WORKER, held)
+        assert (begun.code == "OK") == (held.entry.undo > 0)
+        if held.entry.undo:
+            assert await stage.complete(WORKER, held) == "OK"
+    await stage.coordinate()
+    header = await stage.header(run_id)
+    assert header.status is RunStatus.FAILED
+    fields = {name: v for name, v in (await stage.hash(run_id)).items() if ":" in name}
+    resumption = plan_retry(header, FLOW.plan, fields)
+    target = f"{run_id}/~1"
+    code = await runs.retry(stage.store, header, target, resumption.drop, resumption.fields)
+    assert code == "OK"
+
+
+async def _beside(stage: Stage, run_id: str) -> None:
+    store, partition = stage.store, stage.of(run_id)
+    await limits.take(store, LIMIT, "", [(Ask.NEW, 0, 0)])
+    await limits.push_back(store, LIMIT, "", 1.0)
+    await registry.beat(store, ["stage:0:offers"])
+    common = pack(GROUP_WORKERS, "stage:9:nobody")
+    await store.call("drop_consumer", [partition.queue(QUEUE)], common)
+    assert await drop_ended(store, partition, RunStatus.FAILED, PAST_MS) == 1
