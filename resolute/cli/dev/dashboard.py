@@ -161,8 +161,7 @@ def _processes(board: Board) -> Table:
     return table
 
 
-def summary(board: Board) -> str:
-    """The processes in one line."""
-    queues = Counter(worker.queue for worker in board.situation.workers)
-    parts = [f"{counted(n, 'process')} on queue {queue}" for queue, n in sorted(queues.items())]
-    return ", ".join(parts) or "no worker process"
+def summary(workers: Sequence[ProcessInfo]) -> str:
+    """Worker processes in one line."""
+    queues = Counter(worker.queue for worker in workers)
+    return ", ".join(f"{counted(n, 'process')} on queue {q}" for q, n in sorted(queues.items()))

@@ -71,7 +71,7 @@ class Screen:
         if len(ours) < self._expected or not board.situation.coordinators:
             return
         self._is_ready = True
-        self.say("dev", f"ready: {summary(board)}; Ctrl-C stops everything")
+        self.say("dev", f"ready: {summary(ours)}; Ctrl-C stops everything")
         for line in await hints(client, board.situation):
             self.say("dev", line)
 

@@ -145,6 +145,9 @@ def check_queues(rows: Sequence[QueueRow], processes: Sequence[ProcessRow]) -> I
             text = f"{waits}: its {counted(slots, 'slot')} are not enough"
             advice = "start more workers, or raise --processes or --concurrency"
             yield Finding(name, Severity.WARNING, text, advice)
+        elif not row.plan and not row.readers:
+            advice = f"start resolute-worker --queue {row.queue} --app APP before a run needs it"
+            yield Finding(name, Severity.WARNING, "empty, and no worker reads it", advice)
         elif not row.plan:
             ready = waits if row.ready else "no nodes ready"
             taken = f"{row.taken:,} running"
