@@ -39,9 +39,7 @@ class Daemon(msgspec.Struct, frozen=True):
     log_level: str
     allow_eviction: bool
 
-    async def serve(
-        self, work: Coroutine[Any, Any, None], is_ready: Callable[[], bool]
-    ) -> None:
+    async def serve(self, work: Coroutine[Any, Any, None], is_ready: Callable[[], bool]) -> None:
         """Run `work` until it ends or a signal cancels it, with health and systemd told."""
         task = asyncio.create_task(work)
         loop = asyncio.get_running_loop()
@@ -139,5 +137,3 @@ async def _tell_systemd(is_ready: Callable[[], bool]) -> None:
             _notify("WATCHDOG=1" if told else "READY=1")
             told = True
         await asyncio.sleep(interval if told and interval else 0.2 if not told else 10)
-
-

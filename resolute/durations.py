@@ -35,7 +35,9 @@ def _parse(text: str) -> float:
     compact = text.strip().replace(" ", "")
     parts = _PART.findall(compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact:
-        raise ValueError(f'expected a duration such as "500ms", "30s", "2m" or "1h30m", got {text!r}')
+        raise ValueError(
+            f'expected a duration such as "500ms", "30s", "2m" or "1h30m", got {text!r}'
+        )
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 

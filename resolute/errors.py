@@ -1,25 +1,25 @@
 """Every error that Resolute raises.
 
-    ResoluteError
-    ├── FlowDefinitionError      build() found mistakes: all of them, in `problems`
-    ├── ConfigurationError       a flag, variable or server setting is unusable
-    │   └── ServerUnsuitable     the Redis answers but cannot hold flows
-    ├── StoreUnavailable         Redis did not answer; the call may or may not have happened
-    ├── StoreError               Redis answered with an error
-    ├── DamagedRun               the hash of a run cannot be read
-    ├── UnknownFlow              no worker ever offered a flow of that name
-    ├── UnknownRun               no run of that id is (still) stored
-    ├── IdConflict               the id belongs to a run of another flow or input
-    ├── InvalidInput             the input does not fit the flow's type
-    ├── MissingOutput            state[...] of something that has no output (also a KeyError)
-    ├── NotEncodable             a value that no codec can put on the wire
-    ├── PayloadTooLarge          a value above max_payload
-    ├── TerminalError            raised by a node: do not retry
-    ├── RetryAfter               raised by a node: retry no sooner than this
-    ├── NodeTimeout              an attempt overran its timeout
-    └── FlowFailed               the run ended, but not in `completed`
-        ├── FlowCancelled
-        └── FlowTerminated
+ResoluteError
+├── FlowDefinitionError      build() found mistakes: all of them, in `problems`
+├── ConfigurationError       a flag, variable or server setting is unusable
+│   └── ServerUnsuitable     the Redis answers but cannot hold flows
+├── StoreUnavailable         Redis did not answer; the call may or may not have happened
+├── StoreError               Redis answered with an error
+├── DamagedRun               the hash of a run cannot be read
+├── UnknownFlow              no worker ever offered a flow of that name
+├── UnknownRun               no run of that id is (still) stored
+├── IdConflict               the id belongs to a run of another flow or input
+├── InvalidInput             the input does not fit the flow's type
+├── MissingOutput            state[...] of something that has no output (also a KeyError)
+├── NotEncodable             a value that no codec can put on the wire
+├── PayloadTooLarge          a value above max_payload
+├── TerminalError            raised by a node: do not retry
+├── RetryAfter               raised by a node: retry no sooner than this
+├── NodeTimeout              an attempt overran its timeout
+└── FlowFailed               the run ended, but not in `completed`
+    ├── FlowCancelled
+    └── FlowTerminated
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from resolute.durations import seconds
 
 
-class DurationType(click.ParamType):
+class DurationType(click.ParamType[float]):
     """A flag such as ``15s`` or ``2m``, as seconds."""
 
     name = "duration"
@@ -34,7 +34,7 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-class AddressType(click.ParamType):
+class AddressType(click.ParamType[tuple[str, int]]):
     """A flag such as ``127.0.0.1:8081`` or ``:8081`` (loopback), as (host, port)."""
 
     name = "host:port"
@@ -43,7 +43,7 @@ class AddressType(click.ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, int]:
         if isinstance(value, tuple):
-            return value
+            return cast("tuple[str, int]", value)
         host, colon, port = str(value).rpartition(":")
         if not colon or not port.isdigit() or int(port) > 65_535:
             self.fail(f"expected HOST:PORT, got {value!r}", param, ctx)

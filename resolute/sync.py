@@ -134,9 +134,7 @@ class Client:
         limit: int = 50,
         after: str | None = None,
     ) -> list[RunInfo]:
-        return self._loop.run(
-            self._client.list(status=status, flow=flow, limit=limit, after=after)
-        )
+        return self._loop.run(self._client.list(status=status, flow=flow, limit=limit, after=after))
 
     def cancel(self, id: str, reason: str = "") -> bool:
         return self._loop.run(self._client.cancel(id, reason))

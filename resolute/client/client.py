@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar, overload
 
 from resolute.client.directory import Directory, choose_queue, encode_input
@@ -42,7 +42,7 @@ class Client:
         *,
         namespace: str | None = None,
         patience: float = 10.0,
-    ) -> AsyncIterator[Client]:
+    ) -> AsyncGenerator[Client]:
         """A client for as long as the `async with` lasts.
 
         Without `url` and `namespace`: RESOLUTE_REDIS and RESOLUTE_NAMESPACE, else

@@ -23,14 +23,17 @@ class Resumption:
 
 
 def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resumption:
-    """How to retry an ended run, from the fields s:, n:, u:, ui:, uo:, ux:, o: and x: of its hash."""
+    """How to retry an ended run.
+
+    `fields` are those of its hash that begin with s:, n:, u:, ui:, uo:, ux:, o: and x:.
+    """
     steps = [step for step in steps_of(fields) if not step.undo]
     first = _first_to_repeat(header, steps, fields)
     kept = [step for step in steps if step.seq < first]
     repeated = [step for step in steps if step.seq >= first]
     keys = {node.key for step in repeated for node in plan.step(step.pc).nodes}
     undos = [n for n in range(1, header.undos + 1) if _undo_seq(fields, n) < first]
-    drop = [name for name in _RESET]
+    drop: list[str] = list(_RESET)
     for name in fields:
         kind, _, rest = name.partition(":")
         if kind in ("o", "x"):
@@ -52,9 +55,7 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
     return Resumption(drop, setting)
 
 
-def _first_to_repeat(
-    header: Header, steps: list[StepEntry], fields: Mapping[str, bytes]
-) -> int:
+def _first_to_repeat(header: Header, steps: list[StepEntry], fields: Mapping[str, bytes]) -> int:
     last = steps[-1].seq if steps else 1
     if header.undoing and header.undos:
         return min(last, _undo_seq(fields, 1))

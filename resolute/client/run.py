@@ -10,6 +10,7 @@ import msgspec
 from resolute.client.history import read_history
 from resolute.engine.attempt import step_output
 from resolute.errors import (
+    DamagedRun,
     ErrorInfo,
     FlowCancelled,
     FlowFailed,
@@ -142,7 +143,8 @@ class FlowRun(Generic[O]):
         if plan is None or header.previous is None:
             raise ResoluteError(f"run {self.id!r}: its plan or its result is not stored")
         step = plan.instructions[header.previous]
-        assert isinstance(step, Run)
+        if not isinstance(step, Run):
+            raise DamagedRun(self.id, f"instruction {header.previous} has no output")
         key = self._client.store.keys.of(self.id).flow(self.id)
         found: dict[str, bytes | None] = {}
         for at in range(0, len(step.nodes), 1000):

@@ -93,9 +93,7 @@ class Dispatcher:
 
     async def _ensure_groups(self) -> None:
         for partition in self._store.keys.partitions:
-            await streams.ensure_group(
-                self._store, partition, partition.inbox, GROUP_COORDINATORS
-            )
+            await streams.ensure_group(self._store, partition, partition.inbox, GROUP_COORDINATORS)
 
     async def _read_once(self) -> None:
         while len(self._in_flight) >= MAX_IN_FLIGHT:
@@ -126,9 +124,7 @@ class Dispatcher:
                 taken += len(messages)
         return taken
 
-    async def _bury_hopeless(
-        self, partition: Partition, messages: list[streams.Message]
-    ) -> None:
+    async def _bury_hopeless(self, partition: Partition, messages: list[streams.Message]) -> None:
         pending = await self._store.execute(
             "XPENDING", partition.inbox, GROUP_COORDINATORS, messages[0].id, messages[-1].id,
             len(messages), self._name,
@@ -141,9 +137,7 @@ class Dispatcher:
     async def _bury(self, partition: Partition, message: streams.Message, why: str) -> None:
         log.error("dead letter from the inbox: %s (%s)", why, message.id)
         await streams.bury(self._store, partition, "inbox", message.payload or b"", why)
-        await streams.acknowledge(
-            self._store, partition.inbox, GROUP_COORDINATORS, [message.id]
-        )
+        await streams.acknowledge(self._store, partition.inbox, GROUP_COORDINATORS, [message.id])
 
     async def handle(self, partition: Partition, messages: Sequence[streams.Message]) -> None:
         """Decide and commit for a batch of events of one partition."""
@@ -269,7 +263,8 @@ class Dispatcher:
             event.flow, plan_hash, 0, 0, event.rev, 0, runs.RunStatus.RUNNING, event.queue
         )
         decision = advance(plan, fresh, pinned)
-        assert isinstance(decision, Transition)
+        if not isinstance(decision, Transition):
+            return None
         return make_commit(plan, pinned, pending.id, decision, self._store.nonce())
 
     async def _decide_loaded(
@@ -324,9 +319,7 @@ class Dispatcher:
 
     def _end_unpinned(self, pending: Pending, header: runs.Header) -> transitions.Commit:
         """A run that was cancelled or terminated before its first transition."""
-        status = (
-            runs.RunStatus.TERMINATED if header.terminated else runs.RunStatus.CANCELLED
-        )
+        status = runs.RunStatus.TERMINATED if header.terminated else runs.RunStatus.CANCELLED
         rev = f"{int(header.rev.partition('-')[0]) + 1}-{self._store.nonce()}"
         return transitions.Commit(
             header.id, pending.id, header.rev, rev, header.seq, ["status", status.value],

@@ -160,7 +160,9 @@ class Reconciler:
         repairs = 0
         for at in range(0, len(indices), WIDE):
             batch = indices[at : at + WIDE]
-            values = await self._store.execute("HMGET", key, *(f"n:{header.seq}.{i}" for i in batch))
+            values = await self._store.execute(
+                "HMGET", key, *(f"n:{header.seq}.{i}" for i in batch)
+            )
             lost = await self._find_lost(partition, header, plan, batch, values, implied)
             for chunk in nodes.chunks(lost):
                 await nodes.reclaim(self._store, partition, chunk)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from resolute.errors import ResoluteError
 
 
 @contextlib.contextmanager
-def surviving(log: logging.Logger, what: str) -> Iterator[None]:
+def surviving(log: logging.Logger, what: str) -> Generator[None]:
     """Log an error of `what` and go on: a line where it was to be expected, else a traceback."""
     try:
         yield

@@ -17,7 +17,7 @@ MAX_WAIT = 5.0  # s
 
 
 class Timers:
-    """Sleeps until the next timer that it knows of; `wake` says that there may be an earlier one."""
+    """Sleeps until the next timer that it knows of; `wake` says there may be an earlier one."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

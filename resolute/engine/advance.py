@@ -61,9 +61,7 @@ def _look_failing(plan: Plan, run: RunState) -> Decision:
     width = len(plan.step(run.pc).nodes)
     if run.skip < width:
         stop = min(width, run.skip + PAGE)
-        return Transition(
-            run.status, run.seq, skip=(run.skip, stop), skip_more=stop < width
-        )
+        return Transition(run.status, run.seq, skip=(run.skip, stop), skip_more=stop < width)
     return Stale()
 
 

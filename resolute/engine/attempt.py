@@ -69,12 +69,12 @@ class Bound:
     def of(cls, flow: Flow[Any, Any], pc: int, index: int, *, undo: bool = False) -> Bound:
         """The node at (pc, index) of a flow, or its compensation."""
         plan, binding = flow.plan.step(pc).nodes[index], flow.bindings[pc, index]
-        if undo:
-            assert isinstance(binding, Node)
-            assert plan.compensation is not None
-            assert binding.compensation is not None
-            plan, binding = plan.compensation, binding.compensation
-        return cls(flow, pc, index, plan, binding, undo)
+        if not undo:
+            return cls(flow, pc, index, plan, binding)
+        compensation = binding.compensation if isinstance(binding, Node) else None
+        if plan.compensation is None or compensation is None:
+            raise LookupError(f"node {plan.name!r} has no compensation")
+        return cls(flow, pc, index, plan.compensation, compensation, undo=True)
 
     @cached_property
     def source(self) -> Source:
@@ -83,7 +83,7 @@ class Bound:
             return Source.UNDO
         if isinstance(self.binding, Predicate):
             return Source.STATE
-        if not self.binding.takes_input:
+        if not self.takes_input:
             return Source.NOTHING
         if self.binding.input is PREVIOUS:
             return Source.PREVIOUS
@@ -113,11 +113,20 @@ class Bound:
     def is_threaded(self) -> bool:
         return isinstance(self.binding, Node) and not self.binding.is_async
 
+    @property
+    def input(self) -> Any:
+        """What was given to `with_input`."""
+        return self.binding.input if isinstance(self.binding, Node) else PREVIOUS
+
+    @property
+    def takes_input(self) -> bool:
+        return isinstance(self.binding, Predicate) or self.binding.takes_input
+
     @cached_property
     def call(self) -> Callable[[Any], Any]:
         """The user's function, called with the input; what takes none is called without."""
-        fn = self.binding.fn
-        if isinstance(self.binding, Predicate) or self.binding.takes_input:
+        fn: Callable[..., Any] = self.binding.fn
+        if self.takes_input:
             return fn
         return lambda _: fn()
 
@@ -126,9 +135,7 @@ class Bound:
         """For each limit of the plan, what splits its bucket by the input."""
         if isinstance(self.binding, Predicate):
             return ()
-        return tuple(
-            limit.key for limit in self.binding.limits
-        )
+        return tuple(limit.key for limit in self.binding.limits)
 
     def fields(self, undo_number: int) -> list[str]:
         """The hash fields an attempt needs before it starts."""
@@ -143,6 +150,7 @@ class Bound:
                 return []
 
 
+UNBOUNDED = 1 << 31  # bytes; an input that a function makes never leaves the process
 INPUT = "\0input"  # among learned keys: the flow's input
 
 
@@ -235,13 +243,11 @@ def input_value(
         case Source.STATE:
             return state_of(bound, fields, values, remote)
         case Source.VALUE:
-            assert isinstance(bound.binding, Node)
             # Encoded and decoded: each attempt has its own copy, as if it came over the wire.
-            return bound.decode(codec.encode(bound.binding.input, what="input"))
-        case _:
-            assert isinstance(bound.binding, Node)
-            made = bound.binding.input(state_of(bound, fields, values, remote))
-            return bound.decode(codec.encode(made, max_payload=1 << 30, what="input"))
+            return bound.decode(codec.encode(bound.input, what="input"))
+        case Source.FUNCTION:
+            made = bound.input(state_of(bound, fields, values, remote))
+            return bound.decode(codec.encode(made, max_payload=UNBOUNDED, what="input"))
 
 
 def state_of(
@@ -258,8 +264,7 @@ def _undo_value(bound: Bound, data: bytes | None) -> Any:
     if failed:
         error = msgspec.msgpack.decode(raw, type=ErrorInfo)
         raise TerminalError(f"the input of the compensation could not be computed: {error}")
-    assert isinstance(bound.binding, Node)
-    return bound.decode(raw) if bound.binding.takes_input else None
+    return bound.decode(raw) if bound.takes_input else None
 
 
 def encode_output(bound: Bound, value: Any) -> tuple[bytes, str]:
@@ -315,7 +320,7 @@ def backoff_ms(policy: RetryPlan, attempt: int) -> int:
     """How long to wait after the failed `attempt` (from 1): exponential, capped, with jitter."""
     growth = policy.coefficient ** min(attempt - 1, 64)
     span = min(policy.maximum_ms, policy.initial_ms * growth)
-    spread = 1 + policy.jitter * random.uniform(-1, 1)  # noqa: S311 - jitter, no secret
+    spread = 1 + policy.jitter * random.uniform(-1, 1)
     return max(1, round(span * spread))
 
 

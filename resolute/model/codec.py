@@ -91,7 +91,7 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
         return [(f"[{key!r}]", item) for key, item in mapping.items()]
     if isinstance(value, list | tuple | set | frozenset):
         return [(f"[{i}]", item) for i, item in enumerate(cast("list[Any]", value))]
-    names = getattr(type(value), "__struct_fields__", None) or getattr(
-        type(value), "__dataclass_fields__", ()
-    )
+    kind = cast("type[Any]", type(value))
+    names: tuple[str, ...] = getattr(kind, "__struct_fields__", ())
+    names = names or tuple(getattr(kind, "__dataclass_fields__", ()))
     return [(f".{name}", getattr(value, name)) for name in names if hasattr(value, name)]

@@ -303,7 +303,7 @@ def retry_plan(policy: RetryPolicy) -> RetryPlan:
 
 
 def limit_plan(flow: str, node: str, limit: Limit) -> LimitPlan:
-    """The limit as a bucket; one of a node is named after flow and node, a shared one by its name."""
+    """The limit as a bucket: of one node it has the node's name, a shared one its own."""
     shared = isinstance(limit, SharedRateLimit)
     rate = limit.rate() if isinstance(limit, SharedRateLimit) else limit
     period = seconds(rate.per)

@@ -44,7 +44,9 @@ def _classes_fit(produced: type[Any] | None, taken: type[Any] | None) -> bool:
         return other not in (*_SCALARS, list, tuple, set, frozenset, type(None))
     # Scalars can stand for richer types on the wire: a datetime, a UUID, an Enum.
     if produced in _SCALARS and taken not in _SCALARS:
-        return not hasattr(taken, "__struct_fields__") and not hasattr(taken, "__dataclass_fields__")
+        return not hasattr(taken, "__struct_fields__") and not hasattr(
+            taken, "__dataclass_fields__"
+        )
     return False
 
 

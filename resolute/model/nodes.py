@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Self, TypeVar, cast, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, get_type_hints, overload
 
 from resolute.durations import Duration, milliseconds
 from resolute.ids import check_name
 from resolute.model.policies import Limit, Limits, RetryPolicy, as_limits
+
+if TYPE_CHECKING:
+    from resolute.model.state import FlowState
 
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
@@ -54,7 +57,9 @@ class Node(Generic[I_contra, O_co]):
         if self.queue is not None:
             check_name("queue", self.queue)
         if milliseconds(self.timeout) < 1:
-            raise ValueError(f"node {self.name!r}: expected a timeout above 0, got {self.timeout!r}")
+            raise ValueError(
+                f"node {self.name!r}: expected a timeout above 0, got {self.timeout!r}"
+            )
         if len(positional_parameters(self.fn)) > 1:
             raise TypeError(f"node {self.name!r}: expected a function of one input or none")
         as_limits(self.rate_limit)
@@ -91,6 +96,10 @@ class Node(Generic[I_contra, O_co]):
         """The same node with its output under another key."""
         return replace(self, output=key)
 
+    @overload
+    def with_input(self, source: Callable[[FlowState], Any]) -> Node[Any, O_co]: ...
+    @overload
+    def with_input(self, source: Any) -> Node[Any, O_co]: ...
     def with_input(self, source: Any) -> Node[Any, O_co]:
         """Take the input from `source`: a value, or a function of the FlowState."""
         return cast("Node[Any, O_co]", replace(self, input=source))
@@ -140,8 +149,11 @@ class _Decorator:
         self._name = name
         self._options = options
 
+    # A coroutine function is also a function that returns something: the first overload wins.
     @overload
-    def __call__(self, fn: Callable[[], Awaitable[O]], /) -> AsyncNode[Any, O]: ...
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, fn: Callable[[], Awaitable[O]], /
+    ) -> AsyncNode[Any, O]: ...
     @overload
     def __call__(self, fn: Callable[[I], Awaitable[O]], /) -> AsyncNode[I, O]: ...
     @overload
@@ -149,8 +161,9 @@ class _Decorator:
     @overload
     def __call__(self, fn: Callable[[I], O], /) -> SyncNode[I, O]: ...
     def __call__(self, fn: Callable[..., Any], /) -> Node[Any, Any]:
-        kind = AsyncNode if is_coroutine_function(fn) else SyncNode
-        return kind(self._name, fn, **self._options)
+        if is_coroutine_function(fn):
+            return AsyncNode[Any, Any](self._name, fn, **self._options)
+        return SyncNode[Any, Any](self._name, fn, **self._options)
 
 
 def node(
@@ -179,9 +192,7 @@ def node(
 
 
 def is_coroutine_function(fn: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
-        getattr(fn, "__call__", None)
-    )
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
 
 
 def positional_parameters(fn: Callable[..., Any]) -> list[str]:
@@ -197,7 +208,7 @@ def positional_parameters(fn: Callable[..., Any]) -> list[str]:
 
 
 def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
-    target = fn if inspect.isroutine(fn) else getattr(fn, "__call__", fn)
+    target = fn if inspect.isroutine(fn) else type(fn).__call__
     try:
         return get_type_hints(target, include_extras=True)
     except Exception:

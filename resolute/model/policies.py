@@ -31,7 +31,9 @@ class RetryPolicy:
         milliseconds(self.initial_interval)
         milliseconds(self.maximum_interval)
         if self.backoff_coefficient < 1:
-            raise ValueError(f"backoff_coefficient: expected 1 or more, got {self.backoff_coefficient}")
+            raise ValueError(
+                f"backoff_coefficient: expected 1 or more, got {self.backoff_coefficient}"
+            )
         if self.max_attempts < 1:
             raise ValueError(f"max_attempts: expected 1 or more, got {self.max_attempts}")
         if not 0 <= self.jitter <= 1:
@@ -64,7 +66,9 @@ class RateLimit:
         if self.burst is not None and self.burst < 1:
             raise ValueError(f"rate limit: expected a burst of 1 or more, got {self.burst}")
         if self.strict and self.burst is not None and self.burst > self.n:
-            raise ValueError(f"strict rate limit: expected a burst of at most {self.n}, got {self.burst}")
+            raise ValueError(
+                f"strict rate limit: expected a burst of at most {self.n}, got {self.burst}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> RateLimit:

@@ -25,6 +25,9 @@ from resolute.errors import ConfigurationError, StoreError, StoreUnavailable
 Arg = str | bytes | int | float
 Command = tuple[Arg, ...]
 
+# Its stub knows only tuples of one element.
+_pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
+
 CONNECT_TIMEOUT = 5.0  # s
 REPLY_TIMEOUT = 20.0  # s; a reply this late means that the connection is dead
 FIRST_BACKOFF, MAX_BACKOFF = 0.02, 2.0  # s
@@ -140,13 +143,13 @@ class Connection(asyncio.Protocol):
             future.set_exception(StoreUnavailable("the connection to Redis is closed"))
             return future
         self._waiting.append(future)
-        self._transport.write(hiredis.pack_command(command))
+        self._transport.write(_pack(command))
         return future
 
     def post(self, command: Command) -> None:
         """Send one command that has no reply in order: SUBSCRIBE and its kin."""
         if self._transport is not None and not self.closed.done():
-            self._transport.write(hiredis.pack_command(command))
+            self._transport.write(_pack(command))
 
     async def request(self, command: Command, timeout: float = REPLY_TIMEOUT) -> Any:
         """Send one command and wait for its reply. Raises ServerReply for an error reply.
@@ -249,9 +252,7 @@ class Link:
 
     async def _open(self) -> Connection:
         try:
-            connection = await Connection.open(
-                self.address, name=self._name, on_push=self._on_push
-            )
+            connection = await Connection.open(self.address, name=self._name, on_push=self._on_push)
         except ServerReply as error:
             # Wrong password, no permission, still loading: it may be put right while we wait.
             raise StoreUnavailable(f"{self.address} refused the connection: {error}") from error
@@ -282,4 +283,4 @@ class Link:
 def backoff(failures: int) -> float:
     """Seconds to wait after so many failures in a row: doubling, capped, with full jitter."""
     ceiling = min(MAX_BACKOFF, FIRST_BACKOFF * 2 ** min(failures, 10))
-    return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, no secret
+    return random.uniform(ceiling / 2, ceiling)

@@ -49,7 +49,9 @@ async def take(
     items = [pack_item(TokenItem(int(kind), time, epoch)) for kind, time, epoch in asks]
     reply = await store.call("take_tokens", [bucket], common, items)
     now, epoch = int(reply[0]), int(reply[1])
-    return [Grant(answer[0] == Code.OK.encode(), int(answer[1]), epoch, now) for answer in reply[2:]]
+    return [
+        Grant(answer[0] == Code.OK.encode(), int(answer[1]), epoch, now) for answer in reply[2:]
+    ]
 
 
 async def push_back(store: Store, limit: LimitPlan, key: str, pause: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -124,7 +124,7 @@ class Completion:
 
 @dataclass(slots=True)
 class Failure:
-    """A failed attempt to record; `delay` (ms) is until the next one, None where it was the last."""
+    """A failed attempt; `delay` (ms) is until the next one, None where it was the last."""
 
     held: Held
     key: str
@@ -156,7 +156,7 @@ class Reclaim:
     error: bytes
 
 
-def chunks(items: Iterable[T], size: Any = None) -> Iterator[list[T]]:
+def chunks(items: Iterable[T], size: Callable[[T], int] | None = None) -> Iterator[list[T]]:
     """Batches of at most MAX_ITEMS and, by `size(item)` in bytes, about MAX_BYTES."""
     batch: list[T] = []
     total = 0

@@ -105,8 +105,7 @@ async def beats(store: Store) -> dict[str, int]:
     """The beat of each process; -1 where its supervisor ended its lease."""
     reply = await store.execute("HGETALL", store.keys.meta.beats)
     return {
-        str(name, "utf-8"): int(value)
-        for name, value in zip(reply[::2], reply[1::2], strict=True)
+        str(name, "utf-8"): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)
     }
 
 
@@ -168,8 +167,7 @@ async def tick_cursors(store: Store) -> dict[str, int]:
     """The last tick of each schedule that was started, in ms."""
     reply = await store.execute("HGETALL", store.keys.meta.ticks)
     return {
-        str(name, "utf-8"): int(value)
-        for name, value in zip(reply[::2], reply[1::2], strict=True)
+        str(name, "utf-8"): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)
     }
 
 

@@ -139,14 +139,14 @@ async def read_header(store: Store, flow_id: str) -> Header | None:
     return header
 
 
-async def read_headers(store: Store, ids: Sequence[str]) -> list[Header | None | DamagedRun]:
+async def read_headers(store: Store, ids: Sequence[str]) -> list[Header | DamagedRun | None]:
     """The headers of runs, in one round trip; what cannot be read is told in its place."""
     commands = [("HMGET", store.keys.of(i).flow(i), *HEADER) for i in ids]
     replies = await store.execute_all(commands)
     return [_header_or_damage(i, reply) for i, reply in zip(ids, replies, strict=True)]
 
 
-def _header_or_damage(flow_id: str, values: Sequence[bytes | None]) -> Header | None | DamagedRun:
+def _header_or_damage(flow_id: str, values: Sequence[bytes | None]) -> Header | DamagedRun | None:
     try:
         return parse_header(flow_id, values)
     except (ValueError, msgspec.DecodeError) as error:

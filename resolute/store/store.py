@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from resolute.errors import ConfigurationError, StoreUnavailable
@@ -91,7 +91,7 @@ class Store:
                 raise reply
         return replies
 
-    async def _patiently(self, attempt: Any) -> Any:
+    async def _patiently(self, attempt: Callable[[Connection], Awaitable[Any]]) -> Any:
         failures = 0
         give_up = time.monotonic() + self.patience
         while True:

@@ -117,9 +117,7 @@ async def take_over(
     store: Store, stream: str, group: str, consumer: str, idle_ms: int, count: int = 200
 ) -> list[Message]:
     """XAUTOCLAIM: entries that another consumer has had pending for `idle_ms`."""
-    reply = await store.execute(
-        "XAUTOCLAIM", stream, group, consumer, idle_ms, "0", "COUNT", count
-    )
+    reply = await store.execute("XAUTOCLAIM", stream, group, consumer, idle_ms, "0", "COUNT", count)
     return parse_entries(reply[1])
 
 
@@ -129,5 +127,3 @@ async def bury(store: Store, partition: Partition, origin: str, payload: bytes, 
         "XADD", partition.dead, "MAXLEN", "~", 10_000, "*",
         "origin", origin, "raw", payload, "why", why,
     )  # fmt: skip
-
-

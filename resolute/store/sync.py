@@ -8,7 +8,8 @@ from typing import cast
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from resolute.errors import StoreError, StoreUnavailable
@@ -49,7 +50,7 @@ class SyncReader:
 
     def _redis(self) -> redis.Redis:
         if self._client is None:
-            self._client = redis.Redis.from_url(
+            self._client = redis.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]  # untyped **kwargs
                 self._url,
                 socket_timeout=TIMEOUT,
                 socket_connect_timeout=TIMEOUT,

@@ -86,7 +86,7 @@ async def commit(
             streams,
             _page(change.page),
             (*change.skip[:2], int(change.skip[2]), change.id) if change.skip else (),
-            _ending(change, partition, keys, retention_ms + BACKSTOP_MS) if change.ended else (),
+            _ending(change, change.ended, partition, keys, retention_ms + BACKSTOP_MS),
         )
         arguments.append(pack_item(item))
         arguments += [blob for _, blob in change.entries]
@@ -107,10 +107,10 @@ def _page(event: Event | None) -> Sequence[str | int]:
 
 
 def _ending(
-    change: Commit, partition: Partition, keys: KeyList, ttl: int
+    change: Commit, status: RunStatus | None, partition: Partition, keys: KeyList, ttl: int
 ) -> Sequence[str | int]:
-    status = change.ended
-    assert status is not None
+    if status is None:
+        return ()
     return (
         change.id,
         status.value,
@@ -160,9 +160,7 @@ async def due_timers(
     return timers, strange, 0.0 if len(due) >= limit else wait
 
 
-async def release_due(
-    store: Store, partition: Partition, timers: Sequence[DueTimer]
-) -> list[str]:
+async def release_due(store: Store, partition: Partition, timers: Sequence[DueTimer]) -> list[str]:
     """Move nodes whose timer is due to their streams; a code for each."""
     keys = KeyList(partition.timers)
     items = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 MAX_REQUEST = 8192  # bytes
 PATIENCE = 5.0  # s for a client to send its request
@@ -16,7 +16,7 @@ PATIENCE = 5.0  # s for a client to send its request
 @contextlib.asynccontextmanager
 async def serve_health(
     host: str, port: int, is_ready: Callable[[], bool]
-) -> AsyncIterator[asyncio.Server]:
+) -> AsyncGenerator[asyncio.Server]:
     """Serve GET /health/live (200 while the loop runs) and /health/ready (200 or 503)."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,9 +35,7 @@ async def serve_health(
         yield server
 
 
-async def _respond(
-    reader: asyncio.StreamReader, is_ready: Callable[[], bool]
-) -> tuple[str, str]:
+async def _respond(reader: asyncio.StreamReader, is_ready: Callable[[], bool]) -> tuple[str, str]:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:

@@ -22,7 +22,7 @@ from resolute import Client
 from resolute.testing.server import EmbeddedServer
 from tests.bench.app import LIMITER_NODES, LIMITER_RATE
 from tests.bench.floor import Floor
-from tests.bench.limiter import judge
+from tests.bench.limiter import judge, read_starts
 from tests.bench.product import Product, children_of, resident_mb
 
 ENRICHMENT = (1, 3, 1, 1)
@@ -62,8 +62,7 @@ class Bench:
         """Enrichment, chain, fan-out: throughput and latency."""
         await product.throughput("bench-enrichment", 500)
         rates = [
-            flows / await product.throughput("bench-enrichment", flows)
-            for _ in range(self._rounds)
+            flows / await product.throughput("bench-enrichment", flows) for _ in range(self._rounds)
         ]
         self._against_floor("enrichment", statistics.median(rates), "flows/s")
         rates = [
@@ -91,10 +90,7 @@ class Bench:
         runs = round(seconds * 1.15 * LIMITER_RATE / LIMITER_NODES) + 1
         await product.client.start_many("bench-limiter", [None] * runs)
         await asyncio.sleep(seconds + 3)
-        starts = sorted(
-            float(line) for path in folder.glob("*.starts") for line in path.read_text().split()
-        )
-        verdict = judge(starts, LIMITER_RATE, LIMITER_RATE, seconds)
+        verdict = judge(read_starts(folder), LIMITER_RATE, LIMITER_RATE, seconds)
         self.record(
             "limiter, used", verdict.used * 100, "%", over=verdict.worst_excess,
             starts=verdict.starts,
@@ -138,11 +134,13 @@ def _short(value: Any) -> str:
 
 
 async def measure(bench: Bench, parts: set[str], flows: int, limiter_seconds: float) -> None:
-    with tempfile.TemporaryDirectory(prefix="resolute-bench-") as folder:
-        with EmbeddedServer(Path(folder)) as server:
-            if parts & {"speed", "floor"}:
-                bench.floor(server.url, flows)
-            await _measure_product(bench, parts, flows, limiter_seconds, server.url, folder)
+    with (
+        tempfile.TemporaryDirectory(prefix="resolute-bench-") as folder,
+        EmbeddedServer(Path(folder)) as server,
+    ):
+        if parts & {"speed", "floor"}:
+            bench.floor(server.url, flows)
+        await _measure_product(bench, parts, flows, limiter_seconds, server.url, folder)
 
 
 async def _measure_product(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from resolute import FlowBuilder, SharedRateLimit, manual, node
 from resolute.model.nodes import Node
@@ -18,7 +19,7 @@ async def _nothing() -> int:
     return 1
 
 
-def _node(name: str) -> Node[None, int]:
+def _node(name: str) -> Node[Any, int]:
     return Node(name, _nothing)
 
 
@@ -52,7 +53,7 @@ for _number in range(10):
 chain = _chain.build()
 
 
-def _fan_out(width: int) -> FlowBuilder[None, dict[str, int]]:
+def _fan_out(width: int) -> FlowBuilder[Any, int]:
     nodes = [_node(f"n-{index}") for index in range(width)]
     return (
         FlowBuilder(f"bench-fan-{width}")

@@ -12,9 +12,9 @@ import asyncio
 import multiprocessing
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.context import SpawnProcess
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlparse
 
 import hiredis
@@ -77,6 +77,9 @@ return #ids
 """
 
 
+_pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]  # its stub knows only tuples of one
+
+
 class Raw:
     """A blocking socket that speaks RESP, to start flows and see their ends at little cost."""
 
@@ -87,7 +90,7 @@ class Raw:
         self._reader = hiredis.Reader()
 
     def __call__(self, *command: Any) -> Any:
-        self._socket.sendall(hiredis.pack_command(command))
+        self._socket.sendall(_pack(command))
         while (reply := self._reader.gets()) is False:
             self._reader.feed(self._socket.recv(1 << 20))
         if isinstance(reply, hiredis.ReplyError):
@@ -101,14 +104,12 @@ async def _nothing() -> int:
 
 async def _read_for_ever(url: str, name: str, widths: Sequence[int], count: int) -> None:
     """A hand-written worker: the standard client, a batch read, a coroutine a node, one script."""
-    client = redis.asyncio.Redis.from_url(url, socket_timeout=None)
+    client = redis.asyncio.Redis.from_url(url, socket_timeout=None)  # pyright: ignore[reportUnknownMemberType]  # untyped **kwargs
     begin = client.register_script(_BEGIN)
     complete = client.register_script(_COMPLETE)
     packed = msgspec.msgpack.encode(list(widths))
     while True:
-        reply: Any = await client.xreadgroup(
-            "g", name, {"floor:q": ">"}, count=count, block=1000
-        )
+        reply: Any = await client.xreadgroup("g", name, {"floor:q": ">"}, count=count, block=1000)
         if not reply:
             continue
         claims: list[Any] = [name]

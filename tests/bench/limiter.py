@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 SLACK = 0.1  # s
 
@@ -18,6 +19,12 @@ class Verdict:
     starts: int
     worst_excess: float
     used: float
+
+
+def read_starts(folder: Path) -> list[float]:
+    """The start times that every process wrote down, sorted."""
+    lines = (line for path in folder.glob("*.starts") for line in path.read_text().split())
+    return sorted(map(float, lines))
 
 
 def judge(starts: Sequence[float], rate: float, burst: float, seconds: float) -> Verdict:

@@ -118,9 +118,7 @@ async def unlimited(word: Word) -> None:
     note("unlimited", word.text)
 
 
-throttled = (
-    FlowBuilder("throttled", input=Word).triggered_by(manual("test")).then(limited).build()
-)
+throttled = FlowBuilder("throttled", input=Word).triggered_by(manual("test")).then(limited).build()
 unthrottled = (
     FlowBuilder("unthrottled", input=Word).triggered_by(manual("test")).then(unlimited).build()
 )

@@ -172,9 +172,7 @@ def test_a_node_that_kills_its_process_each_time_fails_as_poison(system: System)
         async with system.client() as client:
             await system.offered(client, "poisonous", processes=2)
             poison = await client.start(app.poisonous, Word("x"))
-            innocents = await client.start_many(
-                app.branching, [Word(f"i{i}") for i in range(100)]
-            )
+            innocents = await client.start_many(app.branching, [Word(f"i{i}") for i in range(100)])
             with pytest.raises(FlowFailed, match="Poison: 3 processes died"):
                 await poison.result()
             assert len(system.lines("killer", "x")) == 3
@@ -204,7 +202,7 @@ def test_a_node_that_overruns_fails_by_timeout_and_its_slot_comes_back(
             before = set(children_of(system.processes[1].pid))
             neighbours = [await start_held(system, client, f"n{i}") for i in range(4)]
             one = await client.start(flow, Word("o"))
-            with pytest.raises(FlowFailed, match="NodeTimeout: node .* ran longer than"):
+            with pytest.raises(FlowFailed, match=r"NodeTimeout: node .* ran longer than"):
                 await one.result()
             failed = (await one.history())[0]
             assert (failed.attempts, failed.crashes) == (1, 0)

@@ -70,9 +70,7 @@ def test_a_server_that_is_not_there_is_exit_code_2() -> None:
 def test_an_app_that_cannot_be_served_is_exit_code_2(
     system: System, app: str, message: str
 ) -> None:
-    worker = ended(
-        "resolute-worker", "--redis", system.server.url, "--queue", "q", "--app", app
-    )
+    worker = ended("resolute-worker", "--redis", system.server.url, "--queue", "q", "--app", app)
     assert worker.returncode == 2
     assert message in worker.stderr
 
@@ -163,4 +161,3 @@ def test_a_namespace_keeps_its_number_of_partitions(
             return client.store.keys.count
 
     assert asyncio.run(run()) == 3
-

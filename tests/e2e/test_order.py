@@ -20,9 +20,7 @@ def test_an_order_is_created_whole_or_undone_in_reverse(
     system = make_system(binary)
     ledger = system.folder / "ledger.txt"
     system.coordinator()
-    system.worker(
-        "--processes", "2", app="examples.fulfil_order.flows", ORDER_LEDGER=str(ledger)
-    )
+    system.worker("--processes", "2", app="examples.fulfil_order.flows", ORDER_LEDGER=str(ledger))
 
     async def run() -> None:
         async with system.client() as client:
@@ -31,7 +29,9 @@ def test_an_order_is_created_whole_or_undone_in_reverse(
             assert await good.result() == "invoice-good, order-good, shipment-good"
             # The invoice takes longer than the failure: it completes after it, and is undone too.
             bad = await client.start(fulfil_order, Order("bad", 250, invoice_seconds=1))
-            with pytest.raises(FlowFailed, match="create-shipment: TerminalError: order bad weighs"):
+            with pytest.raises(
+                FlowFailed, match="create-shipment: TerminalError: order bad weighs"
+            ):
                 await bad.result()
             history = {record.name: record for record in await bad.history()}
             assert history["create-invoice"].status is NodeStatus.COMPLETED

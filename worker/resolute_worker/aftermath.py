@@ -84,6 +84,4 @@ def _timed_out(held: Held, node: NodePlan, queue: str) -> Failure:
     error = timeout_error(node)
     info = ErrorInfo(type(error).__name__, str(error), node=node.name)
     delay = retry_delay(node, held.entry.attempt, error)
-    return Failure(
-        held, node.key, queue, msgspec.msgpack.encode(info), delay, node.best_effort
-    )
+    return Failure(held, node.key, queue, msgspec.msgpack.encode(info), delay, node.best_effort)

@@ -22,7 +22,7 @@ def load_flows(app: str) -> dict[str, Flow[Any, Any]]:
     if colon:
         found = _attribute(module, attribute, app)
     else:
-        found = [value for value in vars(module).values() if isinstance(value, Flow)]
+        found = [_as_flow(value) for value in vars(module).values() if isinstance(value, Flow)]
         if not found:
             raise ConfigurationError(
                 f"app {app!r}: expected at least one flow in the module; is build() called?"
@@ -40,14 +40,17 @@ def _attribute(module: ModuleType, attribute: str, app: str) -> list[Flow[Any, A
     except AttributeError:
         raise ConfigurationError(f"app {app!r}: the module has no {attribute!r}") from None
     if isinstance(value, Flow):
-        return [cast("Flow[Any, Any]", value)]
+        return [_as_flow(value)]
     if isinstance(value, Iterable):
-        flows = list(cast("Iterable[Any]", value))
-        if flows and all(isinstance(flow, Flow) for flow in flows):
-            return flows
-    raise ConfigurationError(
-        f"app {app!r}: expected a Flow or a collection of them, got {type(value).__name__}"
-    )
+        items = list(cast("Iterable[Any]", value))
+        if items and all(isinstance(item, Flow) for item in items):
+            return items
+    got = type(cast("object", value)).__name__
+    raise ConfigurationError(f"app {app!r}: expected a Flow or a collection of them, got {got}")
+
+
+def _as_flow(value: Any) -> Flow[Any, Any]:
+    return value
 
 
 def _load_module(target: str) -> ModuleType:

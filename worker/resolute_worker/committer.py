@@ -26,9 +26,7 @@ MAX_IN_FLIGHT = 2  # calls of one stream; meanwhile outcomes gather
 class Committer:
     """Sends outcomes and tells `on_settled` when a job has left this process."""
 
-    def __init__(
-        self, store: Store, process: str, on_settled: Callable[[Job, bool], None]
-    ) -> None:
+    def __init__(self, store: Store, process: str, on_settled: Callable[[Job, bool], None]) -> None:
         self._store = store
         self._process = process
         self._on_settled = on_settled

@@ -72,9 +72,7 @@ class Process:
         self._flows = _choose(load_flows(config.app), config)
         self._runner = Runner(store, config.name, self._flows, self._slots, page)
         plans = [flow.plan_hash for flow in self._flows.values()]
-        self._reader = Reader(
-            store, config.name, config.queue, plans, self._runner, self._slots
-        )
+        self._reader = Reader(store, config.name, config.queue, plans, self._runner, self._slots)
         self._draining = asyncio.Event()
 
     async def run(self, orders: asyncio.StreamReader) -> None:
@@ -227,4 +225,3 @@ def main() -> None:
     sys.stderr.flush()
     # Threads whose nodes did not end must not hold the process.
     os._exit(0)
-

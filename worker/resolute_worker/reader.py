@@ -108,9 +108,7 @@ class Reader:
                     await self._run_alone(held, job)
                 after = ids[-1]
 
-    def _deliver(
-        self, stream: str, messages: Sequence[streams.Message]
-    ) -> list[tuple[Held, Job]]:
+    def _deliver(self, stream: str, messages: Sequence[streams.Message]) -> list[tuple[Held, Job]]:
         """Make jobs of entries and begin them; those that must run alone are returned."""
         partition, queue = self._streams[stream]
         jobs: list[Job] = []

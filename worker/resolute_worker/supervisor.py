@@ -60,10 +60,11 @@ class Child:
     born: float = field(default_factory=time.monotonic)
     is_killed: bool = False
 
-    def order(self, order: Order) -> None:
+    def tell(self, message: ProcessConfig | Order) -> None:
+        """A line on its stdin."""
         stdin = self.process.stdin
         if stdin is not None and not stdin.is_closing():
-            stdin.write(msgspec.json.encode(order) + b"\n")
+            stdin.write(msgspec.json.encode(message) + b"\n")
 
     def kill(self) -> None:
         self.is_killed = True
@@ -93,9 +94,7 @@ class Supervisor:
         keepers = [asyncio.create_task(self._keep()) for _ in range(self._config.processes)]
         helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
         try:
-            done, _ = await asyncio.wait(
-                [*keepers, *helpers], return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait([*keepers, *helpers], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
@@ -146,8 +145,7 @@ class Supervisor:
             grace=config.grace,
             log_level=config.log_level,
         )
-        assert process.stdin is not None
-        process.stdin.write(msgspec.json.encode(told) + b"\n")
+        child.tell(told)
         self._children.add(child)
         return child
 
@@ -193,7 +191,7 @@ class Supervisor:
             return
         child.page.record_beat(sent)
         if cancelled:
-            child.order(Order(cancel=tuple(cancelled)))
+            child.tell(Order(cancel=tuple(cancelled)))
 
     async def _watch(self) -> None:
         """Kill a process whose node overran timeout and grace, or that is fenced and runs on."""
@@ -231,7 +229,7 @@ class Supervisor:
     async def _drain(self, keepers: list[asyncio.Task[None]]) -> None:
         """Let every process finish within the grace; the leases go on meanwhile."""
         for child in self._children:
-            child.order(Order(drain=True))
+            child.tell(Order(drain=True))
         waits = [asyncio.create_task(child.process.wait()) for child in self._children]
         if waits:
             _, slow = await asyncio.wait(waits, timeout=self._config.grace + 10)
@@ -240,4 +238,3 @@ class Supervisor:
                     child.kill()
                     self._after(child, [])
         await asyncio.wait([*keepers, *self._aftermaths], timeout=5)
-

@@ -47,7 +47,7 @@ class Worker:
         """Work until SIGTERM or SIGINT. Raises ConfigurationError."""
         if CHILD_VARIABLE in os.environ:
             raise ConfigurationError(
-                'Worker.run() was called while the app was loaded: put it under `if __name__ =='
+                "Worker.run() was called while the app was loaded: put it under `if __name__ =="
                 ' "__main__":`'
             )
         configure_logging("info")
