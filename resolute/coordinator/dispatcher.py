@@ -336,7 +336,7 @@ class Dispatcher:
             batch = names[at : at + 1000]
             values = await self._store.execute("HMGET", partition.flow(header.id), *batch)
             for name, value in zip(batch, values, strict=True):
-                record = runs.parse_record(value) if value else None
+                record = runs.read_record(value)
                 if record is not None and record.status is NodeStatus.RUNNING:
                     node = f"{header.id}|{name[2:]}|{record.token}"
                     wanted.setdefault(record.process, []).append(node)

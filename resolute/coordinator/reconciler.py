@@ -11,8 +11,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.reclaiming import as_reclaim
 from resolute.coordinator.surviving import surviving
@@ -29,8 +27,6 @@ log = logging.getLogger(__name__)
 CHUNK = 100  # runs looked at together
 PAUSE = 1.0  # s between chunks, unless sweeping
 WIDE = 1000  # records read together
-
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Reconciler:
@@ -147,7 +143,7 @@ class Reconciler:
 
     async def _look(self, partition: Partition, header: runs.Header) -> None:
         event = Event(EventKind.LOOK, header.id, header.plan, header.pc, header.seq, header.rev)
-        await self._store.execute("XADD", partition.inbox, "*", "e", _encode(event))
+        await registry.push_event(self._store, partition, event)
 
     async def _check_nodes(self, partition: Partition, header: runs.Header, plan: Plan) -> int:
         key = partition.flow(header.id)

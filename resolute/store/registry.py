@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from resolute.model.messages import Event
 from resolute.model.plan import Plan, decode_plan
+from resolute.status import EventKind
 from resolute.store.connection import Command
+from resolute.store.keys import Partition
 from resolute.store.script import Item, pack, pack_item
 from resolute.store.store import Store
 
@@ -64,15 +67,21 @@ async def register(store: Store, process: ProcessInfo, plans: Mapping[str, Plan]
                              process.started))  # fmt: skip
     commands.append(("HSET", meta.processes, process.name, _encode(process)))
     commands.append(("HINCRBY", meta.beats, process.name, 1))
-    commands.append(("INCR", meta.version))
-    await store.execute_all(commands)
+    commands.append(("INCRBY", meta.version, 1))
+    await store.write_all(commands)
     await wake(store)
 
 
 async def wake(store: Store) -> None:
     """Make a coordinator look at the registry and at its timers."""
-    event = msgspec.msgpack.encode(("wake", "", "", 0, 0, "", "", ""))
-    await store.execute_all([("XADD", p.inbox, "*", "e", event) for p in store.keys.partitions])
+    event = Event(EventKind.WAKE)
+    for partition in store.keys.partitions:
+        await push_event(store, partition, event)
+
+
+async def push_event(store: Store, partition: Partition, event: Event) -> None:
+    """Put an event into an inbox."""
+    await store.write_all([("XADD", partition.inbox, "*", "e", _encode(event))])
 
 
 async def unregister(store: Store, process: str) -> None:
@@ -90,7 +99,7 @@ async def unregister(store: Store, process: str) -> None:
 
 async def end_lease(store: Store, process: str) -> None:
     """End the lease of a process that is known to be dead, at once."""
-    await store.execute("HSET", store.keys.meta.beats, process, "-1")
+    await store.write_all([("HSET", store.keys.meta.beats, process, "-1")])
     await wake(store)
 
 
@@ -128,7 +137,7 @@ async def request_cancel(store: Store, wanted: Mapping[str, Sequence[str]], ttl:
     for process, nodes in wanted.items():
         key = meta.cancels(process)
         commands += [("SADD", key, *nodes), ("PEXPIRE", key, int(ttl * 1000))]
-    await store.execute_all(commands)
+    await store.write_all(commands)
 
 
 async def registry_version(store: Store) -> int:
@@ -173,4 +182,4 @@ async def tick_cursors(store: Store) -> dict[str, int]:
 
 async def move_tick_cursor(store: Store, field: str, tick_ms: int) -> None:
     """Remember that a tick was started. Two coordinators may write the same tick."""
-    await store.execute("HSET", store.keys.meta.ticks, field, tick_ms)
+    await store.write_all([("HSET", store.keys.meta.ticks, field, tick_ms)])

@@ -255,6 +255,14 @@ class Record(msgspec.Struct, frozen=True):
     hold: str
 
 
+def read_record(value: bytes | None) -> Record | None:
+    """A record from its field; None where there is none, or none that can be read."""
+    try:
+        return parse_record(value) if value else None
+    except ValueError:
+        return None
+
+
 def parse_record(value: bytes) -> Record:
     """A record from its field. Raises ValueError for a damaged one."""
     parts = str(value, "utf-8").split("|")

@@ -11,7 +11,7 @@ from resolute.errors import ConfigurationError, StoreUnavailable
 from resolute.ids import nonces
 from resolute.store.connection import Address, Arg, Command, Connection, Link, ServerReply, backoff
 from resolute.store.keys import MAX_PARTITIONS, Keys, MetaKeys
-from resolute.store.script import Script, load_script
+from resolute.store.script import Script, load_script, pack
 
 DEFAULT_URL = "redis://localhost:6379/0"
 DEFAULT_NAMESPACE = "resolute"
@@ -90,6 +90,16 @@ class Store:
             if isinstance(reply, ServerReply):
                 raise reply
         return replies
+
+    async def write_all(self, commands: Sequence[Command]) -> None:
+        """Run commands on keys of one slot, together, even where memory is full.
+
+        For what finishes, registers or wakes; never for what admits new work.
+        """
+        keys = [str(command[1]) for command in commands]
+        arguments = [part for name, _, *rest in commands for part in (name, *rest)]
+        counts = pack(*(len(command) - 1 for command in commands))
+        await self.call("apply_writes", keys, counts, arguments)
 
     async def _patiently(self, attempt: Callable[[Connection], Awaitable[Any]]) -> Any:
         failures = 0

@@ -11,6 +11,7 @@ from resolute.store.script import pack
 from resolute.store.store import Store
 
 READ_MARGIN = 15.0  # s more than the block, before a read counts as dead
+MAX_DEAD = 10_000  # dead letters kept, about
 FIELD = b"e"
 
 
@@ -123,7 +124,5 @@ async def take_over(
 
 async def bury(store: Store, partition: Partition, origin: str, payload: bytes, why: str) -> None:
     """Keep an entry that nobody can use as a dead letter, with its raw bytes."""
-    await store.execute(
-        "XADD", partition.dead, "MAXLEN", "~", 10_000, "*",
-        "origin", origin, "raw", payload, "why", why,
-    )  # fmt: skip
+    letter = ("origin", origin, "raw", payload, "why", why)
+    await store.write_all([("XADD", partition.dead, "MAXLEN", "~", MAX_DEAD, "*", *letter)])

@@ -10,7 +10,7 @@
 
 local process, queue = unpack(cmsgpack.unpack(ARGV[1]))
 local now = now_us()
-local begun = text(now / 1000)
+local begun = text(math.floor(now / 1000))
 local dropped = {}
 
 local function refuse(code, entry)
