@@ -24,6 +24,7 @@ from resolute.store.store import Store
 log = logging.getLogger(__name__)
 
 TAKE_OVER_PERIOD = 2.0  # s
+IDLE_TAKE_OVER_PERIOD = 5.0  # s, where nothing was going on
 
 
 class Coordinator:
@@ -53,6 +54,7 @@ class Coordinator:
         )
         self.is_ready = False
         self._run_id = ""
+        self._generation = 0
 
     def _wake(self) -> None:
         self.timers.wake()
@@ -105,10 +107,13 @@ class Coordinator:
                 answer = await registry.beat(self._store, [self.name])
                 if answer[0] is None:
                     await self._register()
-                await self._notice_server()
+                if self._store.link.generation != self._generation:
+                    await self._notice_server()
             await asyncio.sleep(self._lease / 3)
 
     async def _notice_server(self) -> None:
+        """After a reconnect: is it the same run of the same server?"""
+        self._generation = self._store.link.generation
         run_id = await server.run_id(self._store.link)
         if self._run_id and run_id != self._run_id:
             log.warning("the server was restarted or replaced: sweeping")
@@ -117,8 +122,10 @@ class Coordinator:
         self._run_id = run_id
 
     async def _take_over(self) -> None:
+        handled = 0
         while True:
-            await asyncio.sleep(TAKE_OVER_PERIOD)
+            busy, handled = handled != self.dispatcher.handled, self.dispatcher.handled
+            await asyncio.sleep(TAKE_OVER_PERIOD if busy else IDLE_TAKE_OVER_PERIOD)
             with surviving(log, "taking over"):
                 taken = await self.dispatcher.take_over()
                 if taken:

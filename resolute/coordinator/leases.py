@@ -53,6 +53,8 @@ class Leases:
         self._lease = lease
         self._seen: dict[str, Seen] = {}
         self._last_read = float("-inf")
+        self._consumers_read = float("-inf")
+        self._known_consumers: set[str] = set()
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -90,7 +92,7 @@ class Leases:
         """One look; how many processes were found dead and cleared away."""
         beats = await registry.beats(self._store)
         await self._catalog.refresh()
-        consumers = await self._consumers()
+        consumers = await self._recent_consumers()
         self._observe(beats, consumers)
         cleared = 0
         for process in sorted({*beats, *self._catalog.processes, *consumers}):
@@ -112,6 +114,14 @@ class Leases:
                 self._seen[process].since = now
             elif now - self._seen[process].since > 10 * self._lease:
                 del self._seen[process]
+
+    async def _recent_consumers(self) -> set[str]:
+        """The consumers of all streams, read once a lease."""
+        now = self._clock.monotonic()
+        if now - self._consumers_read >= self._lease:
+            self._known_consumers = await self._consumers()
+            self._consumers_read = now
+        return self._known_consumers
 
     async def _consumers(self) -> set[str]:
         """Every consumer of every queue stream and inbox, registered or not."""
@@ -141,6 +151,7 @@ class Leases:
         log.info("process %s has left; nothing of it is left behind", process)
         await registry.unregister(self._store, process)
         self._seen.pop(process, None)
+        self._known_consumers.discard(process)
         return 1
 
     def _queues_of(self, process: str) -> set[str]:

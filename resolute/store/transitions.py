@@ -138,14 +138,7 @@ async def due_timers(
     store: Store, partition: Partition, limit: int = 500
 ) -> tuple[list[DueTimer], list[str], float | None]:
     """Timers that are due by Redis's time, members that are no timers, and seconds to the next."""
-    seconds, micros = await store.execute("TIME")
-    now = int(seconds) * 1000 + int(micros) // 1000
-    due, following = await store.execute_all(
-        [
-            ("ZRANGE", partition.timers, "-inf", now, "BYSCORE", "LIMIT", 0, limit),
-            ("ZRANGE", partition.timers, f"({now}", "+inf", "BYSCORE", "LIMIT", 0, 1, "WITHSCORES"),
-        ]
-    )
+    wait, *due = await store.call("due_timers", [partition.timers], pack(limit))
     timers: list[DueTimer] = []
     strange: list[str] = []
     for raw in due:
@@ -156,8 +149,7 @@ async def due_timers(
             timers.append(DueTimer(member, queue, flow, int(seq), int(index), token))
         else:
             strange.append(member)
-    wait = (float(following[1]) - now) / 1000 if following else None
-    return timers, strange, 0.0 if len(due) >= limit else wait
+    return timers, strange, wait / 1000 if wait >= 0 else None
 
 
 async def release_due(store: Store, partition: Partition, timers: Sequence[DueTimer]) -> list[str]:

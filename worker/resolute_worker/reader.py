@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from resolute.engine.attempt import Bound
 from resolute.errors import ResoluteError, StoreUnavailable
 from resolute.model.messages import Entry
 from resolute.store import nodes, streams
@@ -18,7 +21,7 @@ from resolute.store.keys import Partition
 from resolute.store.nodes import Held, Return
 from resolute.store.script import GROUP_WORKERS
 from resolute.store.store import Store
-from resolute_worker.jobs import Job
+from resolute_worker.jobs import Job, Stop
 from resolute_worker.runner import Runner
 from resolute_worker.slots import Slots
 
@@ -28,6 +31,16 @@ BLOCK_MS = 5_000
 LONER_CRASHES = 2  # a node with so many crashes behind it runs alone
 
 _decode = msgspec.msgpack.Decoder(Entry).decode
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a delivery comes to: jobs, entries of no use, dead letters, nodes handed back."""
+
+    jobs: list[Job] = field(default_factory=list[Job])
+    useless: list[str] = field(default_factory=list[str])
+    dead: list[tuple[str, bytes, str]] = field(default_factory=list[tuple[str, bytes, str]])
+    returns: list[Return] = field(default_factory=list[Return])
 
 
 class Reader:
@@ -52,6 +65,7 @@ class Reader:
             for name in (queue, *(f"{queue}@{plan}" for plan in plans)):
                 self._streams[partition.queue(name)] = (partition, name)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loners: deque[Held] = deque()
         self._generation = 0
 
     async def ensure_groups(self) -> None:
@@ -79,6 +93,8 @@ class Reader:
             await self._link.close()
 
     async def _read_once(self) -> None:
+        while self._loners:
+            await self._run_alone(self._loners.popleft())
         free = await self._slots.wait()
         connection = await self._link.connection()
         if self._link.generation != self._generation:
@@ -89,11 +105,8 @@ class Reader:
         found = await streams.read_on(
             connection, GROUP_WORKERS, self._process, list(self._streams), count, BLOCK_MS
         )
-        loners: list[tuple[Held, Job]] = []
         for stream, messages in found.items():
-            loners += self._deliver(stream, messages)
-        for held, job in loners:
-            await self._run_alone(held, job)
+            self._deliver(stream, messages)
 
     async def read_pending(self) -> None:
         """Take up what this consumer has pending and does not run."""
@@ -104,72 +117,70 @@ class Reader:
             ):
                 payloads = await streams.read_entries(self._store, stream, ids)
                 found = [streams.Message(i, payload) for i, payload in payloads.items()]
-                for held, job in self._deliver(stream, found):
-                    await self._run_alone(held, job)
+                self._deliver(stream, found)
                 after = ids[-1]
 
-    def _deliver(self, stream: str, messages: Sequence[streams.Message]) -> list[tuple[Held, Job]]:
-        """Make jobs of entries and begin them; those that must run alone are returned."""
+    def _deliver(self, stream: str, messages: Sequence[streams.Message]) -> None:
+        """Make jobs of entries and begin them; what cannot run here goes where it can."""
         partition, queue = self._streams[stream]
-        jobs: list[Job] = []
-        loners: list[tuple[Held, Job]] = []
-        strange: list[tuple[streams.Message, str]] = []
-        surplus: list[Return] = []
+        batch = Batch()
         for message in messages:
             if message.payload is None:
-                strange.append((message, ""))
+                batch.useless.append(message.id)
                 continue
             try:
                 held = Held(partition, queue, message.id, _decode(message.payload))
-                bound = self._runner.bound_for(held)
+                self._place(held, self._runner.bound_for(held), batch)
             except (msgspec.DecodeError, LookupError) as error:
-                strange.append((message, str(error)))
-                continue
-            entry = held.entry
-            if bound is None:
-                # Another version's: to the stream that only workers with that plan read.
-                surplus.append(Return(held, f"{queue.partition('@')[0]}@{entry.plan}"))
-                continue
-            known = self._runner.jobs.get((entry.flow, entry.seq, entry.index))
-            if known is not None and known.held.id == held.id:
-                continue
-            job = self._runner.adopt(held, bound)
-            if job is None:
-                surplus.append(Return(held, queue.partition("@")[0]))
-            elif entry.crashes >= LONER_CRASHES:
-                loners.append((held, job))
-            else:
-                jobs.append(job)
-        if jobs:
-            self._spawn(self._runner.begin(jobs))
-        if strange or surplus:
-            self._spawn(self._put_away(partition, stream, strange, surplus))
-        return loners
+                batch.dead.append((message.id, message.payload, str(error)))
+        if batch.jobs:
+            self._spawn(self._runner.begin(batch.jobs))
+        if batch.useless or batch.dead or batch.returns:
+            self._spawn(self._put_away(partition, stream, batch))
 
-    async def _run_alone(self, held: Held, job: Job) -> None:
+    def _place(self, held: Held, bound: Bound | None, batch: Batch) -> None:
+        entry, queue = held.entry, held.queue.partition("@")[0]
+        known = self._runner.jobs.get((entry.flow, entry.seq, entry.index))
+        if bound is None:
+            # Another version's: to the stream that only workers with that plan read.
+            batch.returns.append(Return(held, f"{queue}@{entry.plan}"))
+        elif known is not None and known.held.id == held.id:
+            return
+        elif known is not None and known.held.entry.token == entry.token:
+            batch.useless.append(held.id)  # the same hand-out, delivered twice
+        elif known is not None:
+            # It was taken back from us and handed out again: what runs here is no longer ours.
+            known.request_stop(Stop.LOST)
+            batch.returns.append(Return(held, queue))
+        elif entry.crashes >= LONER_CRASHES:
+            if held not in self._loners:
+                self._loners.append(held)
+        elif (job := self._runner.adopt(held, bound)) is not None:
+            batch.jobs.append(job)
+        else:
+            batch.returns.append(Return(held, queue))  # more than there are slots
+
+    async def _run_alone(self, held: Held) -> None:
         """Read nothing more until this node, which killed its process twice, is over."""
+        await self._slots.wait(self._slots.size)
+        bound = self._runner.bound_for(held)
+        job = self._runner.adopt(held, bound) if bound is not None else None
+        if job is None:
+            return
         log.warning("node %s of run %s has %d crashes behind it: it runs alone",
                     job.bound.plan.name, held.entry.flow, held.entry.crashes)  # fmt: skip
-        await self._slots.wait(self._slots.size - 1)
         await self._runner.begin([job])
         await self._slots.wait(self._slots.size)
 
-    async def _put_away(
-        self,
-        partition: Partition,
-        stream: str,
-        strange: Sequence[tuple[streams.Message, str]],
-        surplus: Sequence[Return],
-    ) -> None:
+    async def _put_away(self, partition: Partition, stream: str, batch: Batch) -> None:
         try:
-            for message, why in strange:
-                if message.payload is not None:
-                    log.error("dead letter from %s: %s", stream, why)
-                    await streams.bury(self._store, partition, stream, message.payload, why)
-            ids = [message.id for message, _ in strange]
+            for _, payload, why in batch.dead:
+                log.error("dead letter from %s: %s", stream, why)
+                await streams.bury(self._store, partition, stream, payload, why)
+            ids = [*batch.useless, *(entry_id for entry_id, _, _ in batch.dead)]
             await streams.acknowledge(self._store, stream, GROUP_WORKERS, ids)
-            for batch in nodes.chunks(surplus):
-                await nodes.give_back(self._store, self._process, batch)
+            for returns in nodes.chunks(batch.returns):
+                await nodes.give_back(self._store, self._process, returns)
         except ResoluteError as error:
             log.warning("putting entries away: %s; they stay pending and are read again", error)
 

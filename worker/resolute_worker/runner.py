@@ -14,7 +14,7 @@ import msgspec
 
 from resolute.engine import attempt
 from resolute.engine.attempt import Bound
-from resolute.errors import ErrorInfo, ResoluteError, RetryAfter
+from resolute.errors import ErrorInfo, ResoluteError, RetryAfter, StoreUnavailable
 from resolute.model.flow import Flow, Predicate
 from resolute.status import Code
 from resolute.store import nodes
@@ -120,6 +120,12 @@ class Runner:
             try:
                 remote = self._remote(job)
                 job.value = attempt.input_value(bound, job.loaded, begun.values, remote)
+            except StoreUnavailable as error:
+                log.warning(
+                    "input of %s of run %s: %s", bound.plan.name, job.held.entry.flow, error
+                )
+                self.report(job, Return(job.held, job.queue))
+                continue
             except Exception as error:
                 self._fail(job, error)
                 continue

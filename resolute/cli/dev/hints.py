@@ -25,7 +25,7 @@ async def hints(client: Client, situation: Situation) -> list[str]:
     served = {worker.queue for worker in situation.workers}
     lines = [f"flows: {', '.join(names)}"]
     if plans:
-        lines += ["from another terminal in this folder:", f"  {_start_command(plans[0])}"]
+        lines += ["from another terminal in this folder:", f"  {_start_command(plans[0], served)}"]
         lines += ["  resolute ls, resolute show ID, resolute graph FLOW, resolute doctor"]
     return [*lines, *_unserved(plans, served)]
 
@@ -36,10 +36,12 @@ def _unserved(plans: Sequence[Plan], served: set[str]) -> Iterator[str]:
             yield f"flow {plan.flow} needs queue {queue}: stop, and start with --queue {queue} too"
 
 
-def _start_command(plan: Plan) -> str:
+def _start_command(plan: Plan, served: set[str]) -> str:
     example = example_of(plan.input_schema, plan.input_schema.get("$defs", {}))
     given = f" --input {shlex.quote(_json(example))}" if example not in (None, {}) else ""
-    return f"resolute start {plan.flow}{given} --wait"
+    # Who offers a flow on several queues must say on which it shall run.
+    queue = f" --queue {min(served)}" if len(served) > 1 and not plan.queue else ""
+    return f"resolute start {plan.flow}{queue}{given} --wait"
 
 
 def _json(value: Any) -> str:
