@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import ssl
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
 from redis.asyncio.connection import SSLConnection, parse_url
 
 from resolute.errors import ConfigurationError, StoreError, StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 Arg = str | bytes | int | float
 Command = tuple[Arg, ...]
@@ -232,8 +236,8 @@ class Link:
         self._connection: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
         self._closed = False
+        self._down_since: float | None = None
         self.generation = 0  # how many connections there have been
-        self.on_connect: list[Callable[[Connection], Awaitable[None]]] = []
 
     @property
     def is_connected(self) -> bool:
@@ -255,12 +259,29 @@ class Link:
             connection = await Connection.open(self.address, name=self._name, on_push=self._on_push)
         except ServerReply as error:
             # Wrong password, no permission, still loading: it may be put right while we wait.
-            raise StoreUnavailable(f"{self.address} refused the connection: {error}") from error
-        for hook in self.on_connect:
-            await hook(connection)
+            refused = StoreUnavailable(f"{self.address} refused the connection: {error}")
+            self._note_failure(refused)
+            raise refused from error
+        except StoreUnavailable as error:
+            self._note_failure(error)
+            raise
+        self._note_success()
         self._connection = connection
         self.generation += 1
         return connection
+
+    def _note_failure(self, error: StoreUnavailable) -> None:
+        """An outage is said once, not at every try; a first connection's is its caller's to say."""
+        if self.generation and self._down_since is None:
+            log.warning("%s; trying again until it is back", error)
+            self._down_since = time.monotonic()
+
+    def _note_success(self) -> None:
+        if self._down_since is not None:
+            log.warning(
+                "%s is back after %.1f s", self.address, time.monotonic() - self._down_since
+            )
+            self._down_since = None
 
     async def execute(self, *command: Arg, timeout: float = REPLY_TIMEOUT) -> Any:
         """One command, one try. Raises StoreUnavailable or ServerReply."""

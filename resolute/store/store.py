@@ -41,18 +41,28 @@ class Store:
         name: str = "resolute",
         patience: float = 10.0,
         partitions: int | None = None,
+        wait: bool = False,
     ) -> Store:
         """Connect, and read how many partitions the namespace has.
 
         The first to use a namespace writes that number (`partitions`, default 1); it never changes.
+        A server that cannot be reached now is an error, unless we are to `wait` for it.
         """
         link = Link(Address(url), name=name)
+        failures = 0
         try:
-            count = await _read_partitions(link, MetaKeys(namespace), partitions)
+            while True:
+                try:
+                    count = await _read_partitions(link, MetaKeys(namespace), partitions)
+                    return cls(link, Keys(namespace, count), patience)
+                except StoreUnavailable:
+                    if not wait:
+                        raise
+                failures += 1
+                await asyncio.sleep(backoff(failures))
         except BaseException:
             await link.close()
             raise
-        return cls(link, Keys(namespace, count), patience)
 
     async def close(self) -> None:
         await self.link.close()

@@ -193,7 +193,7 @@ def _die_with_parent() -> None:
 
 async def _serve(config: ProcessConfig, page: SharedPage, orders: asyncio.StreamReader) -> None:
     store = await Store.open(
-        config.redis, config.namespace, name=config.name, patience=float("inf")
+        config.redis, config.namespace, name=config.name, patience=float("inf"), wait=True
     )
     try:
         await Process(config, page, store).run(orders)

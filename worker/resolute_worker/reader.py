@@ -86,7 +86,7 @@ class Reader:
                     await asyncio.sleep(backoff(failures))
                     failures += 1
                 except StoreUnavailable as error:
-                    log.warning("queue: %s", error)
+                    log.debug("queue: %s", error)
                     await asyncio.sleep(backoff(failures))
                     failures += 1
         finally:

@@ -175,7 +175,7 @@ class Supervisor:
                     async with asyncio.timeout(self._config.lease / 3):
                         answers = await registry.beat(self._store, [c.name for c in children])
                 except (ResoluteError, TimeoutError) as error:
-                    log.warning("beat: %s", str(error) or "Redis does not answer")
+                    log.debug("beat: %s", str(error) or "Redis does not answer")
                     await asyncio.sleep(min(0.2, self._config.lease / 30))
                     continue
                 for child, cancelled in zip(children, answers, strict=True):

@@ -26,6 +26,8 @@ class ProcessRow(msgspec.Struct, frozen=True):
 
     name: str
     kind: str
+    host: str
+    pid: int
     queue: str
     age: float
     slots: int
@@ -53,6 +55,8 @@ def rows_of(situation: Situation, silent: set[str]) -> list[ProcessRow]:
         ProcessRow(
             p.name,
             p.kind,
+            p.host,
+            p.pid,
             p.queue,
             max(0.0, situation.now - p.started / 1000),
             p.concurrency,
