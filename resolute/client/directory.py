@@ -62,11 +62,13 @@ def choose_queue(name: str, offered: Offered, queue: str | None) -> str:
         return queue
     if offered.plan.queue:
         return offered.plan.queue
-    if len(offered.queues) > 1:
-        raise ConfigurationError(
-            f"flow {name!r} is offered on the queues {', '.join(offered.queues)}: give queue="
-        )
-    return offered.queues[0]
+    match offered.queues:
+        case [only]:
+            return only
+        case several:
+            raise ConfigurationError(
+                f"flow {name!r} is offered on the queues {', '.join(several)}: give queue="
+            )
 
 
 def encode_input(flow: Flow[Any, Any] | str, offered: Offered, value: Any) -> bytes:
@@ -109,8 +111,8 @@ def _validate(name: str, schema: dict[str, Any], value: Any) -> None:
         plain = msgspec.to_builtins(value)
     except (TypeError, ValueError):
         return  # the codec says what is wrong with it, with its path
-    validator = jsonschema.Draft202012Validator(schema)
-    errors = sorted(validator.iter_errors(plain), key=lambda error: list(error.absolute_path))
+    validator: Any = jsonschema.Draft202012Validator(schema)
+    errors: list[Any] = sorted(validator.iter_errors(plain), key=lambda error: list(error.absolute_path))
     if errors:
         worst = errors[0]
         path = "$" + "".join(f"[{part!r}]" for part in worst.absolute_path)

@@ -19,7 +19,7 @@ WATCH_PERIOD = 0.5  # s
 @click.command()
 @click.argument("run_id", metavar="ID")
 @click.option("--watch", is_flag=True, help="Show it until it ends; with --json, a line a change.")
-@click.option("--all", "show_all", is_flag=True, help="Every node of wide steps.")
+@click.option("--all", "show_all", is_flag=True, help="Every node and every traceback.")
 @json_option
 @target_options
 def show(target: Target, run_id: str, watch: bool, show_all: bool, as_json: bool) -> None:
@@ -37,7 +37,7 @@ def show(target: Target, run_id: str, watch: bool, show_all: bool, as_json: bool
 
 async def _watch(client: Client, run_id: str, show_all: bool, as_json: bool) -> None:
     screen = console()
-    live = Live(console=screen, auto_refresh=False, vertical_overflow="visible")
+    live = Live(console=screen, auto_refresh=False, transient=True)
     drawing = screen.is_terminal and not as_json
     if drawing:
         live.start()
@@ -55,5 +55,5 @@ async def _watch(client: Client, run_id: str, show_all: bool, as_json: bool) -> 
             await asyncio.sleep(WATCH_PERIOD)
     finally:
         live.stop()
-    if not drawing and not as_json:
+    if not as_json:
         screen.print(render(snapshot, screen, show_all=show_all))

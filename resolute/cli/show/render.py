@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
@@ -21,13 +22,13 @@ from resolute.cli.output import (
 )
 from resolute.cli.show.snapshot import Snapshot
 from resolute.cli.show.timeline import Axis
-from resolute.cli.show.waiting import Wait
+from resolute.cli.show.waiting import Wait, WaitKind
 from resolute.durations import humanize
 from resolute.model.messages import NodeRecord
 from resolute.status import NodeStatus, RunStatus
 
 MAX_NODES = 12  # of one step, unless all are asked for
-MAX_WAITS = 6
+MAX_WAITS, MAX_ALIKE = 6, 2
 MAX_ERRORS = 5
 BAR_WIDTHS = (10, 60)  # narrower is not drawn, wider says no more
 
@@ -49,7 +50,7 @@ def render(snapshot: Snapshot, console: Console, *, show_all: bool = False) -> R
         parts += ["", _nodes(snapshot, console, show_all)]
     if snapshot.waits:
         parts += ["", Text("waits for", style="bold"), *_waits(snapshot.waits)]
-    parts += _errors(snapshot)
+    parts += _errors(snapshot, show_all)
     return Group(*parts)
 
 
@@ -103,8 +104,8 @@ def _node_table(snapshot: Snapshot, axis: Axis | None, show_all: bool) -> Table:
         shown = step if show_all else _interesting(step)
         for node in shown:
             table.add_row(*_cells(node, snapshot.now, axis, indented=is_parallel))
-        if len(shown) < len(step):
-            table.add_row(Text(f"  … {_summary(step, shown)}", style="dim"))
+        for status, count in _left_out(step, shown):
+            table.add_row(Text(f"  … {count:,} more", style="dim"), status_text(status))
     return table
 
 
@@ -115,11 +116,12 @@ def _interesting(step: Sequence[NodeRecord]) -> list[NodeRecord]:
     return sorted(best, key=lambda node: node.index)
 
 
-def _summary(step: Sequence[NodeRecord], shown: Iterable[NodeRecord]) -> str:
+def _left_out(
+    step: Sequence[NodeRecord], shown: Iterable[NodeRecord]
+) -> Iterator[tuple[NodeStatus, int]]:
     seen = {node.index for node in shown}
-    left = [node.status for node in step if node.index not in seen]
-    counts = [f"{left.count(s):,} {s.value}" for s in _INTEREST if s in left]
-    return f"{len(left):,} more: {', '.join(counts)}"
+    left = Counter(node.status for node in step if node.index not in seen)
+    yield from ((status, left[status]) for status in _INTEREST if left[status])
 
 
 def _cells(
@@ -147,14 +149,22 @@ def _tries(node: NodeRecord) -> Text:
 
 
 def _waits(waits: Sequence[Wait]) -> Iterator[RenderableType]:
-    for wait in waits[:MAX_WAITS]:
-        yield Padding(Text(wait.text), (0, 0, 0, 2))
-    if len(waits) > MAX_WAITS:
-        yield Text(f"  … and {len(waits) - MAX_WAITS:,} more", style="dim")
+    """All of a few; of many, some of each kind."""
+    for _, group in groupby(sorted(waits, key=_urgency), key=lambda wait: wait.kind):
+        alike = list(group)
+        shown = alike if len(waits) <= MAX_WAITS else alike[:MAX_ALIKE]
+        for wait in shown:
+            yield Padding(Text(wait.text), (0, 0, 0, 2), expand=False)
+        if len(shown) < len(alike):
+            yield Text(f"  … {len(alike) - len(shown):,} more like this", style="dim")
 
 
-def _errors(snapshot: Snapshot) -> Iterator[RenderableType]:
-    """Each node's error with its traceback; a retried node's that completed is history."""
+def _urgency(wait: Wait) -> int:
+    return list(WaitKind).index(wait.kind)
+
+
+def _errors(snapshot: Snapshot, show_all: bool) -> Iterator[RenderableType]:
+    """Each node's error; a traceback for the first. A retried node that completed has none."""
     failed = [
         (node.name, node.error)
         for node in snapshot.nodes
@@ -162,10 +172,12 @@ def _errors(snapshot: Snapshot) -> Iterator[RenderableType]:
     ]
     # The one that failed the run first: the others may follow from it.
     failed.sort(key=lambda one: one[1] != snapshot.run.error)
-    for name, error in failed[:MAX_ERRORS]:
+    shown = failed if show_all else failed[:MAX_ERRORS]
+    for number, (name, error) in enumerate(shown):
         yield ""
         yield Text(f"{name}: {error.type}: {error.message}", style="bold red")
-        if error.traceback:
-            yield Padding(Text(error.traceback.rstrip(), style="dim"), (0, 0, 0, 2))
-    if len(failed) > MAX_ERRORS:
-        yield Text(f"… and {len(failed) - MAX_ERRORS:,} more errors", style="dim")
+        if error.traceback and (show_all or not number):
+            text = Text(error.traceback.rstrip(), style="dim")
+            yield Padding(text, (0, 0, 0, 2), expand=False)
+    if len(shown) < len(failed):
+        yield Text(f"… {len(failed) - len(shown):,} more errors", style="dim")

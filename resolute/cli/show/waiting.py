@@ -19,14 +19,14 @@ OVERDUE = 5.0  # s; a timer this late means that no coordinator fires it
 
 
 class WaitKind(StrEnum):
-    """Who or what must act next."""
+    """Who or what must act next; what people must see to comes first."""
 
-    NODE = "node"
-    RETRY = "retry"
-    RATE_LIMIT = "rate_limit"
-    QUEUE = "queue"
-    WORKER = "worker"
     COORDINATOR = "coordinator"
+    WORKER = "worker"
+    RATE_LIMIT = "rate_limit"
+    RETRY = "retry"
+    NODE = "node"
+    QUEUE = "queue"
 
 
 class Wait(msgspec.Struct, frozen=True):
