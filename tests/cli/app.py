@@ -137,7 +137,7 @@ throttled = FlowBuilder("throttled", input=Order).triggered_by(manual()).then(li
 
 @node("hold")
 async def hold(gate: Gate) -> str:
-    while not Path(gate.path).exists():  # noqa: ASYNC110, ASYNC240 - a file is the whole interface
+    while not Path(gate.path).exists():  # noqa: ASYNC240 - a file is the whole interface
         await asyncio.sleep(0.01)
     return "released"
 

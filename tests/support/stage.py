@@ -230,9 +230,10 @@ class Stage:
         count = 0
         while True:
             await self.coordinate()
-            claimed = [held for queue in queues for held in await self.claim(process, queue)]
-            if not claimed:
+            taken = [held for queue in queues for held in await self.take(process, queue)]
+            if not taken:
                 return count
+            claimed = [h for h in taken if (await self.begin(process, h)).code == "OK"]
             for held in claimed:
                 node = self.node(held)
                 undo = msgspec.msgpack.encode((0, None)) if node.compensation else None

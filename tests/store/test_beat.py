@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from resolute.store import registry
+from resolute.store.store import Store
+from tests.support.stage import Stage
+
+
+async def register(stage: Stage, *names: str) -> None:
+    for name in names:
+        await stage.offer(process=name)
+
+
+async def test_a_beat_raises_the_beats_of_all_processes_of_a_supervisor(stage: Stage):
+    await register(stage, "one", "two", "three")
+    before = await registry.beats(stage.store)
+    assert await registry.beat(stage.store, ["one", "two"]) == [[], []]
+    after = await registry.beats(stage.store)
+    assert [after[name] - before[name] for name in ("one", "two", "three")] == [1, 1, 0]
+
+
+async def test_a_process_that_is_not_registered_is_told_and_gets_no_beat(stage: Stage):
+    await register(stage, "one")
+    assert await registry.beat(stage.store, ["gone", "one"]) == [None, []]
+    assert set(await registry.beats(stage.store)) == {"one"}
+
+
+async def test_a_process_whose_lease_was_ended_cannot_beat_itself_back_to_life(stage: Stage):
+    """A beat that was on its way when the supervisor found the process dead."""
+    await register(stage, "dead")
+    await registry.end_lease(stage.store, "dead")
+    assert await registry.beat(stage.store, ["dead"]) == [None]
+    assert await registry.beats(stage.store) == {"dead": -1}
+
+
+async def test_the_answer_names_the_nodes_to_cancel_until_the_process_is_forgotten(stage: Stage):
+    """The set stays: an answer may be lost. To cancel what has ended is nothing."""
+    await register(stage, "one")
+    await registry.request_cancel(stage.store, {"one": ["r|1.0|t", "r|1.1|t"]}, ttl=60)
+    for _ in range(2):
+        (told,) = await registry.beat(stage.store, ["one"])
+        assert told is not None
+        assert sorted(told) == ["r|1.0|t", "r|1.1|t"]
+    await registry.unregister(stage.store, "one")
+    assert await registry.beat(stage.store, ["one"]) == [None]
+    cancels = stage.store.keys.meta.cancels("one")
+    assert await stage.store.execute("EXISTS", cancels) == 0
+
+
+async def test_what_is_to_be_cancelled_is_forgotten_if_nobody_asks(store: Store):
+    await registry.request_cancel(store, {"nobody": ["r|1.0|t"]}, ttl=60)
+    left = await store.execute("PTTL", store.keys.meta.cancels("nobody"))
+    assert 0 < left <= 60_000
+
+
+async def test_every_partition_is_woken_when_a_process_comes_or_is_found_dead(stage: Stage):
+    partitions = len(stage.store.keys.partitions)
+    await register(stage, "one")
+    await stage.coordinate()
+    assert stage.wakes == partitions
+    await registry.end_lease(stage.store, "one")
+    await stage.coordinate()
+    assert stage.wakes == 2 * partitions

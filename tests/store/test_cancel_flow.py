@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import pytest
+
+from resolute.status import EventKind, RunStatus
+from tests.support.flows import chain, chain_of, fan, step, undoable
+from tests.support.keyspace import snapshot
+from tests.support.stage import NO_UNDO_INPUT, Stage
+
+
+async def test_a_cancelled_run_is_failing_with_the_reason_and_somebody_looks_at_it(stage: Stage):
+    await stage.begin_run(chain("a"))
+    rev = (await stage.header()).rev
+    assert await stage.stop("run") == "OK"
+    header = await stage.header()
+    assert (header.status, header.cancelled) == (RunStatus.FAILING, True)
+    assert header.error is not None
+    assert header.error.type == "Cancelled"
+    (event,) = await stage.events()
+    assert (event.kind, event.rev) == (EventKind.LOOK, header.rev)
+    assert header.rev != rev
+
+
+async def test_a_cancelled_run_ends_as_cancelled_and_runs_nothing_more(stage: Stage):
+    await stage.begin_run(chain("a", "b"))
+    await stage.stop("run")
+    assert await stage.work() == 0
+    assert await stage.status() == "cancelled"
+
+
+async def test_what_completed_before_the_cancel_is_compensated(stage: Stage):
+    await stage.begin_run(chain_of(undoable("a"), step("b")))
+    await stage.complete("worker", await stage.claim_one("worker"), undo=NO_UNDO_INPUT)
+    await stage.coordinate()
+    held = await stage.claim_one("worker")
+    await stage.stop("run")
+    await stage.coordinate()
+    assert await stage.status() == "failing"
+    await stage.complete("worker", held)
+    await stage.coordinate()
+    undo = await stage.claim_one("worker")
+    assert undo.entry.undo == 1
+    await stage.complete("worker", undo)
+    await stage.coordinate()
+    assert await stage.status() == "cancelled"
+
+
+async def test_the_process_that_runs_a_node_is_told_to_cancel_it(stage: Stage):
+    await stage.begin_run(fan(3))
+    one, two, _ = await stage.take("worker")
+    await stage.begin("worker-1", one)
+    await stage.begin("worker-2", two)
+    await stage.stop("run")
+    await stage.coordinate()
+    meta = stage.store.keys.meta
+    for number, held in ((1, one), (2, two)):
+        told = await stage.store.execute("SMEMBERS", meta.cancels(f"worker-{number}"))
+        entry = held.entry
+        assert told == [f"run|{entry.seq}.{entry.index}|{entry.token}".encode()]
+
+
+@pytest.mark.parametrize("terminate", [False, True])
+async def test_stopping_twice_is_stopping_once(stage: Stage, terminate: bool):
+    await stage.begin_run(chain("a"))
+    assert await stage.stop("run", terminate=terminate) == "OK"
+    before = await snapshot(stage.store)
+    assert await stage.stop("run", terminate=terminate) == "OK"
+    assert await snapshot(stage.store) == before
+
+
+async def test_a_run_that_fails_by_itself_cannot_be_cancelled_any_more(stage: Stage):
+    await stage.begin_run(fan(2))
+    one, _ = await stage.claim("worker")
+    await stage.fail("worker", one)
+    before = await snapshot(stage.store)
+    assert await stage.stop("run") == "EXISTS"
+    assert await snapshot(stage.store) == before
+
+
+@pytest.mark.parametrize("terminate", [False, True])
+async def test_an_ended_run_cannot_be_stopped(stage: Stage, terminate: bool):
+    await stage.begin_run(chain("a"))
+    await stage.work()
+    before = await snapshot(stage.store)
+    assert await stage.stop("run", terminate=terminate) == "EXISTS"
+    assert await snapshot(stage.store) == before
+
+
+@pytest.mark.parametrize("terminate", [False, True])
+async def test_a_run_that_is_not_there_cannot_be_stopped(stage: Stage, terminate: bool):
+    assert await stage.stop("nobody", terminate=terminate) == "GONE"
+
+
+async def test_a_terminated_run_ends_at_once_without_compensation(stage: Stage):
+    await stage.begin_run(chain_of(undoable("a"), step("b")))
+    await stage.complete("worker", await stage.claim_one("worker"), undo=NO_UNDO_INPUT)
+    await stage.coordinate()
+    held = await stage.claim_one("worker")
+    assert await stage.stop("run", terminate=True) == "OK"
+    await stage.coordinate()
+    header = await stage.header()
+    assert header.status is RunStatus.TERMINATED
+    assert header.error is not None
+    assert header.error.type == "Terminated"
+    assert await stage.complete("worker", held) == "STALE"
+    assert await stage.work() == 0
+
+
+@pytest.mark.parametrize("first", ["cancel", "fail"])
+async def test_a_failing_run_can_still_be_terminated(stage: Stage, first: str):
+    await stage.begin_run(fan(2))
+    one, _ = await stage.claim("worker")
+    assert await (stage.stop("run") if first == "cancel" else stage.fail("worker", one)) == "OK"
+    await stage.coordinate()
+    assert await stage.stop("run", terminate=True) == "OK"
+    await stage.coordinate()
+    assert await stage.status() == "terminated"
+
+
+@pytest.mark.parametrize(("terminate", "status"), [(False, "cancelled"), (True, "terminated")])
+@pytest.mark.parametrize("is_offered", [False, True])
+async def test_a_run_that_nobody_has_begun_is_stopped_before_its_first_step(
+    stage: Stage, terminate: bool, status: str, is_offered: bool
+):
+    flow = chain("a")
+    if is_offered:
+        await stage.offer(flow)
+    await stage.start(flow)
+    await stage.stop("run", terminate=terminate)
+    await stage.coordinate()
+    assert await stage.status() == status
+    assert await stage.entries() == []
+
+
+async def test_a_cancel_between_two_pages_of_a_step_leaves_no_node_to_run(stage: Stage):
+    await stage.offer(fan(600))
+    await stage.start("fan")
+    partition = stage.of("run")
+    await stage.dispatcher.handle(partition, await stage.read_inbox(partition))
+    await stage.stop("run")
+    await stage.coordinate()
+    assert await stage.status() == "cancelled"
+    for held in await stage.take("worker"):
+        assert (await stage.begin("worker", held)).code == "STALE"

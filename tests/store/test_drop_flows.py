@@ -1,0 +1,115 @@
+"""The retention deletes what ended long ago: never a run that goes on, whatever the indexes say."""
+
+from __future__ import annotations
+
+import pytest
+
+from resolute.coordinator.retention import Retention
+from resolute.status import RunStatus
+from resolute.store import transitions
+from resolute.store.script import KeyList, pack, pack_item
+from resolute.store.transitions import DropItem
+from tests.support.flows import chain
+from tests.support.keyspace import all_keys
+from tests.support.stage import NIL, Stage
+
+FLOW = chain("a")
+PAST_MS = -60_000  # what ends a minute from now is past it too
+LONG_MS = 3_600_000
+
+
+async def ended_run(stage: Stage, run_id: str = "run") -> None:
+    await stage.begin_run(FLOW, run_id)
+    await stage.work()
+    assert await stage.status(run_id) == "completed"
+
+
+async def drop(stage: Stage, run_id: str, before: int) -> None:
+    """What a coordinator sends that read the index some time ago."""
+    partition = stage.of(run_id)
+    keys = KeyList(partition.ended(RunStatus.COMPLETED))
+    item = DropItem(
+        keys.index(partition.flow(run_id)),
+        keys.index(partition.ended(RunStatus.COMPLETED, "chain")),
+        run_id,
+    )
+    await stage.store.call("drop_flows", keys.keys, pack(before), [pack_item(item)])
+
+
+FAR = 1 << 52  # ms: everything ended before it
+
+
+async def test_a_run_past_its_retention_is_deleted_with_its_places_in_the_indexes(stage: Stage):
+    await ended_run(stage)
+    partition = stage.of("run")
+    dropped = await transitions.drop_ended(stage.store, partition, RunStatus.COMPLETED, PAST_MS)
+    assert dropped == 1
+    left = [key for key in await all_keys(stage.store) if ":f:" in key or ":x:" in key]
+    assert left == []
+
+
+async def test_a_run_within_its_retention_stays(stage: Stage):
+    await ended_run(stage)
+    assert await Retention(stage.store, LONG_MS).run_once() == 0
+    before = round((await stage.header()).ended * 1000) - 1  # pyright: ignore[reportOptionalOperand]
+    await drop(stage, "run", before)
+    assert await stage.status() == "completed"
+    index = stage.of("run").ended(RunStatus.COMPLETED)
+    assert await stage.store.execute("ZSCORE", index, "run") is not None
+
+
+async def test_a_run_that_was_started_anew_after_it_was_deleted_is_not_deleted_again(
+    stage: Stage,
+):
+    """Two coordinators read the index, one deletes, the id is used again, the other deletes."""
+    await ended_run(stage)
+    await drop(stage, "run", FAR)
+    await stage.start(FLOW)
+    await drop(stage, "run", FAR)
+    assert await stage.status() == "running"
+    await stage.work()
+    assert await stage.status() == "completed"
+
+
+async def test_a_run_whose_id_is_in_the_index_from_before_is_not_deleted(stage: Stage):
+    """The hash of the first run went by its time to live, before the retention came to it."""
+    await ended_run(stage)
+    await stage.store.execute("DEL", stage.of("run").flow("run"))
+    await stage.start(FLOW)
+    assert await Retention(stage.store, PAST_MS).run_once() >= 1
+    assert await stage.status() == "running"
+    index = stage.of("run").ended(RunStatus.COMPLETED)
+    assert await stage.store.execute("ZSCORE", index, "run") is None
+
+
+async def test_a_run_that_ended_otherwise_the_second_time_is_kept_from_then_on(stage: Stage):
+    await ended_run(stage)
+    partition = stage.of("run")
+    await stage.store.execute("DEL", partition.flow("run"))
+    for index in (
+        partition.ended(RunStatus.COMPLETED),
+        partition.ended(RunStatus.COMPLETED, "chain"),
+    ):
+        await stage.store.execute("ZADD", index, 1, "run")
+    await stage.start(FLOW)
+    await stage.stop("run", terminate=True)
+    await stage.coordinate()
+    assert await Retention(stage.store, LONG_MS).run_once() == 1
+    assert await stage.status() == "terminated"
+
+
+async def test_a_run_whose_hash_is_gone_leaves_nothing_in_any_index(stage: Stage):
+    await ended_run(stage)
+    await stage.store.execute("DEL", stage.of("run").flow("run"))
+    await Retention(stage.store, PAST_MS).run_once()
+    assert [key for key in await all_keys(stage.store) if ":x:" in key] == []
+
+
+@pytest.mark.parametrize("count", [1, 450])
+async def test_all_that_is_past_its_retention_goes_in_one_pass(stage: Stage, count: int):
+    await stage.offer(FLOW)
+    for run_id in stage.ids(count):
+        await stage.start(FLOW, run_id, NIL)
+    assert await stage.work() == count
+    assert await Retention(stage.store, PAST_MS).run_once() == count
+    assert [key for key in await all_keys(stage.store) if ":f:" in key] == []

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from typing import Any
+
+from resolute.client.retrying import plan_retry
+from resolute.model.flow import Flow
+from resolute.status import RunStatus
+from resolute.store import runs
+from resolute.store.keys import Partition
+from tests.support.flows import chain, chain_of, fan, step, undoable
+from tests.support.keyspace import snapshot
+from tests.support.stage import NO_UNDO_INPUT, Stage
+
+FLOW = chain("a", "b", "c")
+
+
+async def failed_at(stage: Stage, count: int) -> None:
+    """A run of FLOW whose node after the first `count` failed."""
+    await stage.begin_run(FLOW, data=b"\x09")
+    for number in range(count):
+        await stage.complete("worker", await stage.claim_one("worker"), bytes([number]))
+        await stage.coordinate()
+    await stage.fail("worker", await stage.claim_one("worker"))
+    await stage.coordinate()
+    assert await stage.status() == "failed"
+
+
+async def retry(
+    stage: Stage, source: str = "run", *, target: str = "run/~1", flow: Flow[Any, Any] = FLOW
+) -> str:
+    """The code of retry_flow, with what the client sends."""
+    header = await stage.header(source)
+    fields = {name: v for name, v in (await stage.hash(source)).items() if ":" in name}
+    resumption = plan_retry(header, flow.plan, fields)
+    return await runs.retry(stage.store, header, target, resumption.drop, resumption.fields)
+
+
+async def test_a_retried_run_goes_on_before_the_step_that_failed(stage: Stage):
+    await failed_at(stage, 2)
+    assert await retry(stage) == "OK"
+    header = await stage.header("run/~1")
+    assert (header.status, header.retry_of) == (RunStatus.RUNNING, "run")
+    assert (header.error, header.ended) == (None, None)
+    found = await stage.hash("run/~1")
+    assert (found["o:a"], found["o:b"], found["input"]) == (b"\x00", b"\x01", b"\x09")
+    assert "x:c" not in found
+    await stage.coordinate()
+    held = await stage.claim_one("worker")
+    assert (stage.node(held).name, held.entry.flow, held.entry.attempt) == ("c", "run/~1", 1)
+    await stage.complete("worker", held)
+    await stage.coordinate()
+    assert await stage.status("run/~1") == "completed"
+
+
+async def test_a_run_that_failed_in_its_first_step_is_retried_from_the_beginning(stage: Stage):
+    await failed_at(stage, 0)
+    assert await retry(stage) == "OK"
+    assert await stage.work() == 3
+    assert await stage.status("run/~1") == "completed"
+
+
+async def test_what_was_compensated_is_run_again(stage: Stage):
+    flow = chain_of(step("a"), undoable("b"), step("c"))
+    await stage.begin_run(flow)
+    await stage.complete("worker", await stage.claim_one("worker"))
+    await stage.coordinate()
+    await stage.complete("worker", await stage.claim_one("worker"), undo=NO_UNDO_INPUT)
+    await stage.coordinate()
+    await stage.fail("worker", await stage.claim_one("worker"))
+    assert await stage.work() == 1
+    assert await retry(stage, flow=flow) == "OK"
+    found = await stage.hash("run/~1")
+    assert "o:a" in found
+    assert not {name for name in found if name in ("o:b", "u:1", "ui:1", "uo:1", "undoing")}
+    assert await stage.work() == 2
+    assert await stage.status("run/~1") == "completed"
+
+
+async def test_what_can_be_compensated_before_the_failed_step_still_can_be(stage: Stage):
+    """A run terminated before its compensations is retried, and then fails and is compensated."""
+    flow = chain_of(undoable("a"), step("b"))
+    await stage.begin_run(flow)
+    await stage.complete("worker", await stage.claim_one("worker"), undo=NO_UNDO_INPUT)
+    await stage.coordinate()
+    await stage.stop("run", terminate=True)
+    await stage.coordinate()
+    assert await retry(stage, flow=flow) == "OK"
+    await stage.coordinate()
+    (held,) = [h for h in await stage.take("worker") if h.entry.flow == "run/~1"]
+    await stage.begin("worker", held)
+    await stage.fail("worker", held)
+    await stage.coordinate()
+    undo = await stage.claim_one("worker")
+    assert (stage.node(undo).name, undo.entry.undo) == ("undo-a", 1)
+    begun = await stage.begin("worker", undo, ["ui:1"])
+    assert begun.values == [NO_UNDO_INPUT]
+
+
+async def test_retrying_twice_under_one_number_is_retrying_once(stage: Stage):
+    await failed_at(stage, 1)
+    assert await retry(stage) == "OK"
+    before = await snapshot(stage.store)
+    assert await retry(stage) == "EXISTS"
+    assert await snapshot(stage.store) == before
+    assert await retry(stage, target="run/~2") == "OK"
+
+
+async def test_the_run_that_is_retried_stays_as_it_ended(stage: Stage):
+    await failed_at(stage, 1)
+    before = await stage.hash()
+    await retry(stage)
+    await stage.work()
+    assert await stage.hash() == before
+
+
+async def test_a_run_that_has_not_ended_is_not_retried(stage: Stage):
+    await stage.begin_run(FLOW)
+    header = await stage.header()
+    before = await snapshot(stage.store)
+    assert await runs.retry(stage.store, header, "run/~1", [], ["seq", 0]) == "CONFLICT"
+    assert await snapshot(stage.store) == before
+
+
+async def test_a_run_that_is_gone_is_not_retried(stage: Stage):
+    await failed_at(stage, 1)
+    header = await stage.header()
+    await stage.store.execute("DEL", stage.of("run").flow("run"))
+    assert await runs.retry(stage.store, header, "run/~1", [], ["seq", 0]) == "GONE"
+    assert await stage.hash("run/~1") == {}
+
+
+async def test_a_retried_run_is_open_has_no_end_and_lives_in_the_same_partition(stage: Stage):
+    await failed_at(stage, 1)
+    await retry(stage)
+    partition: Partition = stage.of("run/~1")
+    assert partition is stage.of("run")
+    assert await stage.store.execute("PTTL", partition.flow("run/~1")) == -1
+    for index in (partition.open, partition.open_of("chain")):
+        assert await stage.store.execute("ZSCORE", index, "run/~1") is not None
+
+
+async def test_a_wide_run_is_retried_without_thousands_of_its_outputs(stage: Stage):
+    """More hash fields to drop than one command takes."""
+    flow = fan(1200)
+    await stage.offer(flow)
+    await stage.start(flow)
+    await stage.coordinate()
+    claimed = await stage.claim("worker")
+    claimed += await stage.claim("worker")
+    assert len(claimed) == 1200
+    for held in claimed[1:]:
+        await stage.complete("worker", held)
+    await stage.fail("worker", claimed[0])
+    await stage.coordinate()
+    assert await retry(stage, flow=flow) == "OK"
+    kept = await stage.hash("run/~1")
+    assert not {name for name in kept if name[:2] in ("o:", "n:", "x:", "s:")}
