@@ -23,6 +23,7 @@ from resolute.testing.server import EmbeddedServer
 from tests.bench.app import LIMITER_NODES, LIMITER_RATE
 from tests.bench.floor import Floor
 from tests.bench.limiter import judge, read_starts
+from tests.bench.monitor import count_commands
 from tests.bench.product import Product, children_of, resident_mb
 
 ENRICHMENT = (1, 3, 1, 1)
@@ -98,33 +99,14 @@ class Bench:
 
     async def idle(self, product: Product) -> None:
         """Commands that an idle system sends, and memory of its processes."""
-        store = product.client.store
         span = 20.0
-        before = await _commands(store)
-        await asyncio.sleep(span)
-        sent = await _commands(store) - before - 1
+        sent = await count_commands(product.url, span)
         workers = [c for pid in product.pids() for c in children_of(pid)]
-        processes = len(workers) + len(product.pids()) - 1
+        processes = len(workers) + len(product.pids())
         self.record("idle, commands of a process", sent / span / processes, "/s")
         sizes = [resident_mb(pid) for pid in workers]
         if sizes:
             self.record("memory of a worker process", max(sizes), "MB")
-
-
-async def _commands(store: Any) -> int:
-    info = str(await store.execute("INFO", "commandstats"), "utf-8")
-    total = 0
-    for line in info.splitlines():
-        if line.startswith("cmdstat_") and not line.startswith(_INSIDE):
-            total += int(line.partition("calls=")[2].partition(",")[0])
-    return total
-
-
-# What scripts call inside is not sent by anybody.
-_INSIDE = tuple(
-    f"cmdstat_{name}:"
-    for name in ("time", "hget", "hset", "hexists", "hincrby", "smembers", "zadd", "zrem", "xack")
-)
 
 
 def _short(value: Any) -> str:

@@ -21,7 +21,7 @@ class Product:
     """Coordinators and workers as processes; a client to drive them."""
 
     def __init__(self, url: str, client: Client) -> None:
-        self._url = url
+        self.url = url
         self.client = client
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -35,7 +35,7 @@ class Product:
         )  # fmt: skip
 
     def _spawn(self, program: str, *flags: str, folder: str = "") -> None:
-        environment = dict(os.environ, RESOLUTE_REDIS=self._url, RESOLUTE_BENCH_FOLDER=folder)
+        environment = dict(os.environ, RESOLUTE_REDIS=self.url, RESOLUTE_BENCH_FOLDER=folder)
         path = Path(sys.executable).parent / program
         command = [str(path), "--log-level", "warning", *flags]
         self._processes.append(subprocess.Popen(command, env=environment))

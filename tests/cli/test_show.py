@@ -88,9 +88,12 @@ def test_a_running_node_is_named_with_its_process(cli: Cli, gate: Path):
 
 def test_a_retry_is_named_with_its_time_and_cause(cli: Cli):
     run_id = cli.start("patient")
-    (wait,) = until(
-        lambda: [w for w in waits_of(cli, run_id) if w["kind"] == "retry"], "the first try failed"
-    )
+
+    def look() -> list[dict[str, Any]]:
+        # Record and error are read one after the other, and may be written in between.
+        return [w for w in waits_of(cli, run_id) if w["kind"] == "retry" and "after" in w["text"]]
+
+    (wait,) = until(look, "the first attempt has failed")
     assert wait["text"].startswith("stubborn: attempt 2 of 2 due in ")
     assert wait["text"].endswith("after ConnectionError: not today")
     assert 3000 < wait["due"] - cli.json("show", run_id)["now"] < 4500

@@ -37,7 +37,7 @@ def test_a_node_that_nobody_began_only_waits():
 
 
 def test_a_step_from_before_a_retry_has_no_bar():
-    assert bar(20, 30, 40) == "kept from "
+    assert bar(20, 30, 40) == "kept"
 
 
 def test_the_header_names_both_ends():

@@ -119,7 +119,9 @@ async def test_the_tour_calls_every_script_as_its_header_says(recording: Recordi
     assert {call.script for call in recording.calls} == set(SCRIPTS)
     for call in recording.calls:
         script = load_script(call.script)
-        assert len(msgspec.msgpack.decode(call.common)) == len(common_of(call.script)), call.script
+        if call.script != "apply_writes":  # its first argument is as long as the list of commands
+            common = msgspec.msgpack.decode(call.common)
+            assert len(common) == len(common_of(call.script)), call.script
         assert len(call.keys) >= len(script.keys)
         check_fixed_keys(recording, call, script.keys)
         check_items(call, script.item, script.blobs)

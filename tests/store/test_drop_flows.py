@@ -51,11 +51,11 @@ async def test_a_run_past_its_retention_is_deleted_with_its_places_in_the_indexe
 async def test_a_run_within_its_retention_stays(stage: Stage):
     await ended_run(stage)
     assert await Retention(stage.store, LONG_MS).run_once() == 0
-    before = round((await stage.header()).ended * 1000) - 1  # pyright: ignore[reportOptionalOperand]
-    await drop(stage, "run", before)
-    assert await stage.status() == "completed"
     index = stage.of("run").ended(RunStatus.COMPLETED)
-    assert await stage.store.execute("ZSCORE", index, "run") is not None
+    ended = await stage.store.execute("ZSCORE", index, "run")
+    await drop(stage, "run", int(ended) - 1)
+    assert await stage.status() == "completed"
+    assert await stage.store.execute("ZSCORE", index, "run") == ended
 
 
 async def test_a_run_that_was_started_anew_after_it_was_deleted_is_not_deleted_again(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from resolute.coordinator.reconciler import Reconciler
-from resolute.model.policies import RateLimit
 from resolute.store import limits, registry, streams
 from resolute.store.connection import ServerReply
 from resolute.store.limits import Ask
@@ -49,6 +48,20 @@ async def test_beats_are_raised_and_leases_end(stage: Stage):
     assert await registry.beats(stage.store) == {"worker": -1}
 
 
+async def test_a_process_that_left_is_forgotten(stage: Stage):
+    await stage.offer(FLOW, process="worker")
+    async with full_memory(stage.store):
+        await registry.unregister(stage.store, "worker")
+    assert await registry.processes(stage.store) == {}
+
+
+async def test_what_nobody_can_use_is_buried(stage: Stage):
+    partition = stage.of("run")
+    async with full_memory(stage.store):
+        await streams.bury(stage.store, partition, "q", b"raw", "why")
+    assert await stage.store.execute("XLEN", partition.dead) == 1
+
+
 async def test_a_run_with_running_nodes_can_be_cancelled_and_compensated(stage: Stage):
     await stage.begin_run(chain_of(undoable("a"), step("b")))
     await stage.complete("worker", await stage.claim_one("worker"), undo=NO_UNDO_INPUT)
@@ -86,7 +99,6 @@ async def test_a_bucket_gives_its_tokens(stage: Stage):
         (grant,) = await limits.take(stage.store, LIMIT, "", [(Ask.NEW, 0, 0)])
         await limits.push_back(stage.store, LIMIT, "", 1.0)
     assert grant.granted
-    assert RateLimit(1).n == 1
 
 
 async def test_a_wide_failing_run_is_brought_to_its_end(stage: Stage):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from resolute.coordinator.timers import Timers
 from resolute.status import NodeStatus
 from resolute.store import transitions
 from resolute.store.nodes import Held
@@ -95,6 +96,17 @@ async def test_a_reservation_survives_the_wait(stage: Stage):
     record = await stage.record(held)
     assert record is not None
     assert record.hold == "77:2"
+
+
+@pytest.mark.parametrize("garbage", [b"garbage", b"node|q|run|x|0|t", b"node|q|run|1|0", b"\xff|"])
+async def test_a_timer_that_is_none_is_thrown_away_and_delays_no_other(
+    stage: Stage, garbage: bytes
+):
+    held = await waiting(stage, 0)
+    await stage.store.execute("ZADD", held.partition.timers, 1, garbage)
+    await Timers(stage.store).run_once()
+    assert len(await stage.entries()) == 1
+    assert await stage.store.execute("ZCARD", held.partition.timers) == 0
 
 
 async def test_who_asks_for_due_timers_is_told_what_is_none_and_how_long_to_wait(stage: Stage):

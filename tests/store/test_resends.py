@@ -21,8 +21,8 @@ OTHERWISE = {
     ("reclaim_nodes", "OK"): "STALE",  # no holder's call: whoever comes second finds it done
     ("release_due", "OK"): "STALE",
 }
-# These give out something new each time; that a lost answer wastes it is allowed for.
-NOT_REPEATABLE = {"take_tokens", "push_back", "beat"}
+# These count, give out something new each time, or only read.
+NOT_REPEATABLE = {"take_tokens", "push_back", "beat", "apply_writes", "due_timers"}
 
 
 class Resending(Store):

@@ -248,24 +248,27 @@ class Crowd:
         grants = await limits.take(self.store, self.limit, "", sent)
         self.base = self.base or grants[0].now
         self.now = grants[0].now - self.base + self.passed
-        for (number, _), grant in zip(asks, grants, strict=True):
+        for (number, (kind, reserved, _)), grant in zip(asks, grants, strict=True):
             time = grant.time - self.base + self.passed
             if not grant.granted:
                 bisect.insort(self.line, (time, number, (Ask.RETURNING, 0, 0)))
             elif time - self.now <= 50_000:
-                self.starts.append((time + self.lateness(100_000), number))
+                # A start more than 100 ms after its time is given up.
+                is_kept = kind is Ask.CONFIRM and time == max(reserved, self.now)
+                late = self.now - reserved if is_kept else 0
+                self.starts.append((time + self.lateness(100_000 - max(0, late)), number))
             else:
                 ask = (Ask.CONFIRM, time, grant.epoch)
                 bisect.insort(self.line, (time - 50_000, number, ask))
 
     def lateness(self, most: int) -> int:
-        return self.rng.randrange(most) if self.late else 0
+        return self.rng.randrange(most + 1) if self.late else 0
 
     async def pass_time(self, span: int) -> None:
         """Let time pass. Who is due comes back, some of them late."""
         end = self.now + span
         while self.line and self.line[0][0] <= end:
-            await self.move(max(self.now, self.line[0][0]) + self.lateness(self.late or 1))
+            await self.move(max(self.now, self.line[0][0]) + self.lateness(self.late))
             due: list[tuple[int, tuple[Ask, int, int]]] = []
             while self.line and self.line[0][0] <= self.now and len(due) < 50:
                 _, number, ask = self.line.pop(0)

@@ -82,7 +82,7 @@ class Limiter:
             return
         if len(grants) == 1:
             grant = grants[0]
-            hold = f"{grant.time}:{grant.epoch}" if grant.granted else IN_LINE
+            hold = f"{grant.time if grant.granted else IN_LINE}:{grant.epoch}"
         else:
             await self._give_back(admission)
             hold = ""
@@ -124,7 +124,7 @@ def _ask(admission: Admission) -> tuple[Ask, int, int]:
     hold = begun.hold if begun else ""
     if len(admission.keys) > 1 or not hold:
         return (Ask.NEW, 0, 0)
-    if hold == IN_LINE:
-        return (Ask.RETURNING, 0, 0)
     time, _, epoch = hold.partition(":")
+    if time == IN_LINE:
+        return (Ask.RETURNING, 0, int(epoch))
     return (Ask.CONFIRM, int(time), int(epoch))

@@ -1,4 +1,4 @@
-"""A run on the screen: header, nodes on a time axis, what it waits for, errors."""
+"""A run on the screen: header, what it waits for, nodes on a time axis, errors."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _INTEREST = {
 def render(snapshot: Snapshot, console: Console, *, show_all: bool = False) -> RenderableType:
     """The whole screen."""
     parts: list[RenderableType] = [_header(snapshot)]
+    if snapshot.waits:
+        parts += ["", Text("waits for", style="bold dim"), *_waits(snapshot.waits)]
     if snapshot.nodes:
         parts += ["", _nodes(snapshot, console, show_all)]
-    if snapshot.waits:
-        parts += ["", Text("waits for", style="bold"), *_waits(snapshot.waits)]
     parts += _errors(snapshot, show_all)
     return Group(*parts)
 

@@ -30,7 +30,7 @@ class Axis(msgspec.Struct, frozen=True):
     def bar(self, node: NodeRecord, now: float) -> Text:
         """When a node waited, and when its last attempt ran."""
         if node.ended is not None and node.ended < self.start:
-            return Text("kept from the run before"[: self.width], style="dim")
+            return Text("kept", style="dim")  # from the run that this one retries
         began = node.begun if node.begun is not None else math.inf
         stopped = node.ended if node.ended is not None else now
         first, last = self._half(began), max(self._half(began) + 1, self._half(stopped))

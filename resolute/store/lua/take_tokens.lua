@@ -4,8 +4,8 @@
 -- KEYS bucket
 -- ARGV common: interval burst horizon ttl   (us, tokens, us, ms)
 -- ITEM kind time epoch
---   kind 0: a newcomer; 1: comes back from the line at its time; 2: confirms the reservation
---   `time` made in `epoch`; 3: gives it back
+--   kind 0: a newcomer; 1: comes back from the line at its time, which it was given in `epoch`;
+--   2: confirms the reservation `time` made in `epoch`; 3: gives it back
 -- RETURNS now (us), epoch, then for each {code, time us}
 --   OK: start at that time; SKIP: come back at that time, first come first served
 -- @include common
@@ -33,6 +33,12 @@ local replies = for_each(2, 1, function(packed)
   end
   local tat = math.max(b.tat, now) + interval
   local start = math.max(now, tat - capacity)
+  if kind > 0 and made ~= b.epoch and start > now then
+    -- A push-back since then: all who waited come back once more, in the order they had.
+    b.again = math.max(b.again, now, start - horizon / 2) + interval
+    b.line = math.max(b.line, b.again)
+    return {SKIP, text(b.again)}
+  end
   if start - now > horizon or (kind == 0 and b.line > now) then
     -- Behind those who wait: they come back one interval apart, half a horizon before their turn.
     b.line = math.max(b.line, now, start - horizon / 2) + interval
