@@ -20,6 +20,7 @@ from resolute import (
     TerminalError,
     manual,
     node,
+    schedule,
 )
 from resolute.model.nodes import Node
 
@@ -69,7 +70,11 @@ def second(word: Word) -> Word:
 async def held(word: Word) -> Word:
     """Runs until the test lets it go."""
     note("held", word.text)
-    await opened(word.text)
+    try:
+        await opened(word.text)
+    except asyncio.CancelledError:
+        note("stopped", word.text)
+        raise
     note("let-go", word.text)
     return word
 
@@ -356,6 +361,30 @@ recoverable = (
     .then(first.on_error(undo_first))
     .then(second)
     .then(fails_until_mended)
+    .build()
+)
+
+
+@node("ticked")
+async def ticked(word: Word) -> str:
+    note("ticked", word.text)
+    return word.text
+
+
+every_second = (
+    FlowBuilder("every-second", input=Word)
+    .triggered_by(schedule("* * * * * *", timezone="Europe/Oslo", input=Word("tick")))
+    .on_queue("e2e")
+    .then(ticked)
+    .build()
+)
+
+elsewhere = (
+    FlowBuilder("elsewhere", input=Word)
+    .triggered_by(manual("test"))
+    .on_queue("e2e")
+    .then(first)
+    .then(after.on_queue("other"))
     .build()
 )
 

@@ -167,6 +167,27 @@ def test_a_server_stalled_for_less_than_a_lease_costs_no_attempt(system: System)
     asyncio.run(run())
 
 
+def test_an_outage_longer_than_the_lease_stops_nodes_and_costs_no_attempt(
+    system: System,
+) -> None:
+    async def run() -> None:
+        async with system.client() as client:
+            await system.offered(client, "hold", processes=2)
+            one = await start_held(system, client, "o")
+            before = set(children_of(system.processes[1].pid))
+            system.server.kill()
+            await until(lambda: bool(system.lines("stopped", "o")), "the node is stopped")
+            system.server.restart()
+            await until(lambda: len(system.lines("held", "o")) == 2, "it runs again")
+            system.release("o")
+            assert await one.result() == "o!"
+            held = (await one.history())[1]
+            assert (held.attempts, held.crashes) == (1, 0)
+            assert set(children_of(system.processes[1].pid)) == before
+
+    asyncio.run(run())
+
+
 def test_a_node_that_kills_its_process_each_time_fails_as_poison(system: System) -> None:
     async def run() -> None:
         async with system.client() as client:

@@ -254,9 +254,9 @@ class Crowd:
                 bisect.insort(self.line, (time, number, (Ask.RETURNING, 0, 0)))
             elif time - self.now <= 50_000:
                 # A start more than 100 ms after its time is given up.
-                is_kept = kind is Ask.CONFIRM and time == max(reserved, self.now)
-                late = self.now - reserved if is_kept else 0
-                self.starts.append((time + self.lateness(100_000 - max(0, late)), number))
+                late = self.now - reserved if kind is Ask.CONFIRM else 0
+                slack = 100_000 - late if 0 < late <= 100_000 else 100_000
+                self.starts.append((time + self.lateness(slack), number))
             else:
                 ask = (Ask.CONFIRM, time, grant.epoch)
                 bisect.insort(self.line, (time - 50_000, number, ask))

@@ -102,6 +102,12 @@ class SharedPage:
     def release(self, slot: int) -> None:
         _DOUBLE.pack_into(self._memory, HEADER + slot * SLOT, 0.0)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any node runs."""
+        slots = range(HEADER, HEADER + self.slots * SLOT, SLOT)
+        return any(_DOUBLE.unpack_from(self._memory, at)[0] for at in slots)
+
     def overdue(self, grace: float) -> list[Overdue]:
         """What runs longer than its deadline and `grace` seconds more."""
         latest = time.monotonic() - grace

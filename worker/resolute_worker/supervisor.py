@@ -206,12 +206,15 @@ class Supervisor:
                                 child.name, len(overdue))  # fmt: skip
                     child.kill()
                     self._after(child, [(o.partition, o.queue, o.entry) for o in overdue])
-                elif child.page.beat_age() > self._config.lease * 5 / 6 and (
-                    child.page.is_registered
-                ):
+                elif self._is_dangerous(child):
                     log.error("process %s: its lease is nearly over: ending it", child.name)
                     child.kill()
                     self._after(child, [])
+
+    def _is_dangerous(self, child: Child) -> bool:
+        """Whether it still runs nodes that may soon run elsewhere too."""
+        age = child.page.beat_age()
+        return age > self._config.lease * 5 / 6 and child.page.is_registered and child.page.is_busy
 
     def _after(self, child: Child, overdue: list[tuple[int, str, str]]) -> None:
         task = asyncio.create_task(self._settle(child, overdue))
