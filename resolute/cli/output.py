@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any, cast
 
@@ -93,7 +94,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def as_data(value: Any) -> Any:
-    """Structs as dicts by field name, also those that travel as arrays; the rest as it is."""
+    """Structs and dataclasses as dicts by field name, also structs that travel as arrays."""
     match value:
         case msgspec.Struct():
             return {name: as_data(getattr(value, name)) for name in value.__struct_fields__}
@@ -101,6 +102,8 @@ def as_data(value: Any) -> Any:
             return {k: as_data(v) for k, v in cast("dict[Any, Any]", value).items()}
         case list() | tuple():
             return [as_data(item) for item in cast("Sequence[Any]", value)]
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return {field.name: as_data(getattr(value, field.name)) for field in fields(value)}
         case _:
             return value
 

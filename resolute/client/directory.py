@@ -112,7 +112,9 @@ def _validate(name: str, schema: dict[str, Any], value: Any) -> None:
     except (TypeError, ValueError):
         return  # the codec says what is wrong with it, with its path
     validator: Any = jsonschema.Draft202012Validator(schema)
-    errors: list[Any] = sorted(validator.iter_errors(plain), key=lambda error: list(error.absolute_path))
+    errors: list[Any] = sorted(
+        validator.iter_errors(plain), key=lambda error: list(error.absolute_path)
+    )
     if errors:
         worst = errors[0]
         path = "$" + "".join(f"[{part!r}]" for part in worst.absolute_path)

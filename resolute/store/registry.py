@@ -87,12 +87,12 @@ async def push_event(store: Store, partition: Partition, event: Event) -> None:
 async def unregister(store: Store, process: str) -> None:
     """Forget a process: its lease is over, and it has nothing any more."""
     meta = store.keys.meta
-    await store.execute_all(
+    await store.write_all(
         [
             ("HDEL", meta.processes, process),
             ("HDEL", meta.beats, process),
             ("DEL", meta.cancels(process)),
-            ("INCR", meta.version),
+            ("INCRBY", meta.version, 1),
         ]
     )
 

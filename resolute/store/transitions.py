@@ -126,7 +126,7 @@ def _ending(
 class DueTimer:
     """A timer's member, taken apart."""
 
-    member: str
+    member: bytes
     queue: str
     flow: str
     seq: int
@@ -136,20 +136,29 @@ class DueTimer:
 
 async def due_timers(
     store: Store, partition: Partition, limit: int = 500
-) -> tuple[list[DueTimer], list[str], float | None]:
+) -> tuple[list[DueTimer], list[bytes], float | None]:
     """Timers that are due by Redis's time, members that are no timers, and seconds to the next."""
     wait, *due = await store.call("due_timers", [partition.timers], pack(limit))
     timers: list[DueTimer] = []
-    strange: list[str] = []
+    strange: list[bytes] = []
     for raw in due:
-        member = str(raw, "utf-8", "replace")
-        parts = member.split("|")
-        if len(parts) == 6 and parts[0] == TIMER_KIND:
-            _, queue, flow, seq, index, token = parts
-            timers.append(DueTimer(member, queue, flow, int(seq), int(index), token))
+        timer = _parse_timer(raw)
+        if timer is None:
+            strange.append(raw)
         else:
-            strange.append(member)
+            timers.append(timer)
     return timers, strange, wait / 1000 if wait >= 0 else None
+
+
+def _parse_timer(raw: bytes) -> DueTimer | None:
+    """A timer from its member; None where it is none."""
+    try:
+        kind, queue, flow, seq, index, token = str(raw, "utf-8").split("|")
+        return (
+            DueTimer(raw, queue, flow, int(seq), int(index), token) if kind == TIMER_KIND else None
+        )
+    except ValueError:  # too few parts, no numbers, or no UTF-8
+        return None
 
 
 async def release_due(store: Store, partition: Partition, timers: Sequence[DueTimer]) -> list[str]:
@@ -160,7 +169,7 @@ async def release_due(store: Store, partition: Partition, timers: Sequence[DueTi
             ReleaseItem(
                 keys.index(partition.flow(timer.flow)),
                 keys.index(partition.queue(timer.queue)),
-                timer.member,
+                str(timer.member, "utf-8"),
                 timer.flow,
                 timer.seq,
                 timer.index,

@@ -23,9 +23,10 @@ def test_a_flow_has_its_queue_plan_and_processes(cli: Cli):
 
 
 def test_open_runs_are_counted_by_flow(cli: Cli, gate: Path):
-    before = row_of(cli, "held")["open_runs"]
+    before = {flow: row_of(cli, flow)["open_runs"] for flow in ("held", "patient")}
     cli.start("held", "--input", json.dumps({"path": str(gate)}))
-    assert row_of(cli, "held")["open_runs"] == before + 1
+    assert row_of(cli, "held")["open_runs"] == before["held"] + 1
+    assert row_of(cli, "patient")["open_runs"] == before["patient"]
 
 
 def test_a_schedule_has_its_next_tick_in_its_own_time_zone(cli: Cli):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from resolute.model.plan import LimitPlan
 from resolute.store import limits
@@ -15,24 +14,42 @@ from resolute.store.nodes import Return, chunks
 from resolute.store.store import Store
 from resolute_worker.jobs import Job
 
-log = logging.getLogger(__name__)
-
-SHORT_US = 50_000  # a wait up to this is slept; a longer one holds no slot
+SHORT = 0.05  # s; a wait up to this is slept, a longer one holds no slot
+CLOCK_GRAIN = 0.0005  # s; a wait below this is none
 LATE = 0.1  # s; a start later than this after its time asks anew
 IN_LINE = "line"  # the hold of a node that comes back at its place in the line
 
 
+Bucket = tuple[LimitPlan, str]  # a limit, and what splits it by the input
+
+
 @dataclass(slots=True)
 class Admission:
-    """A job and the bucket keys of its limits, and what the buckets said."""
+    """A job, its buckets and what they granted.
+
+    `sent` and `answered` are when they were asked, on the loop's clock (s): Redis's own time of the
+    answer lies between them. A start no sooner than `answered` + wait is not early; one later than
+    `sent` + wait + LATE may be late.
+    """
 
     job: Job
-    keys: list[str]
-    grants: list[Grant]
+    buckets: list[Bucket]
+    sent: float
+    answered: float = 0.0
+    grants: dict[Bucket, Grant] = field(default_factory=dict[Bucket, Grant])
+
+    @property
+    def wait(self) -> float:
+        """Seconds from Redis's answer to the latest start time granted; below 0 if that is past."""
+        return max(grant.time - grant.now for grant in self.grants.values()) / 1_000_000
+
+    @property
+    def is_granted(self) -> bool:
+        return all(grant.granted for grant in self.grants.values())
 
 
 class Limiter:
-    """Asks the buckets for a batch; `start` runs a job, `hand_back` defers it."""
+    """Asks the buckets for a batch. `start` runs a job, `hand_back` defers it, `again` asks anew."""
 
     def __init__(
         self,
@@ -40,89 +57,93 @@ class Limiter:
         start: Callable[[Job], None],
         hand_back: Callable[[Job, Return], None],
         fail: Callable[[Job, BaseException], None],
+        again: Callable[[Job], None],
     ) -> None:
         self._store = store
         self._start = start
         self._hand_back = hand_back
         self._fail = fail
+        self._again = again
         self._loop = asyncio.get_running_loop()
 
     async def admit(self, jobs: Sequence[Job]) -> None:
         """Start each job when its limits allow, or hand it back until they do."""
-        waiting: list[Admission] = []
-        for job in jobs:
-            try:
-                keys = [key(job.value) if key else "" for key in job.bound.limit_keys]
-            except Exception as error:
-                self._fail(job, error)
-                continue
-            waiting.append(Admission(job, keys, []))
-        buckets: dict[tuple[LimitPlan, str], list[Admission]] = defaultdict(list)
+        waiting = [found for job in jobs if (found := self._admission(job)) is not None]
+        asked: dict[Bucket, list[Admission]] = defaultdict(list)
         for admission in waiting:
-            for limit, key in zip(admission.job.bound.plan.limits, admission.keys, strict=True):
-                buckets[limit, str(key)].append(admission)
-        answered = self._loop.time()
-        for (limit, key), admissions in buckets.items():
+            for bucket in admission.buckets:
+                asked[bucket].append(admission)
+        for bucket, admissions in asked.items():
             for batch in chunks(admissions):
-                asks = [_ask(admission) for admission in batch]
-                grants = await limits.take(self._store, limit, key, asks)
-                answered = self._loop.time()
+                grants = await limits.take(self._store, *bucket, [_ask(one) for one in batch])
                 for admission, grant in zip(batch, grants, strict=True):
-                    admission.grants.append(grant)
+                    admission.grants[bucket] = grant
+                    admission.answered = self._loop.time()
         for admission in waiting:
-            await self._decide(admission, answered)
+            await self._decide(admission)
 
-    async def _decide(self, admission: Admission, answered: float) -> None:
-        job, grants = admission.job, admission.grants
-        now = grants[-1].now
-        latest = max(grant.time for grant in grants)
-        wait_us = latest - now
-        if all(grant.granted for grant in grants) and wait_us <= SHORT_US:
-            self._start_at(job, answered + max(0, wait_us) / 1_000_000)
+    def _admission(self, job: Job) -> Admission | None:
+        try:
+            buckets = _buckets(job)
+        except Exception as error:  # the key function of a limit is the user's
+            self._fail(job, error)
+            return None
+        return Admission(job, buckets, self._loop.time())
+
+    async def _decide(self, admission: Admission) -> None:
+        job, wait = admission.job, admission.wait
+        if admission.is_granted and wait <= SHORT:
+            self._start_at(admission, admission.answered + wait)
             return
-        if len(grants) == 1:
-            grant = grants[0]
+        if len(admission.grants) == 1:
+            (grant,) = admission.grants.values()
             hold = f"{grant.time if grant.granted else IN_LINE}:{grant.epoch}"
         else:
             await self._give_back(admission)
             hold = ""
-        delay_ms = max(1, (wait_us - SHORT_US) // 1000)
+        delay_ms = max(1, int((wait - SHORT) * 1000))
         self._hand_back(job, Return(job.held, job.queue, delay_ms, hold))
 
     async def _give_back(self, admission: Admission) -> None:
         """Of two limits both must grant: what one granted alone is returned to it."""
-        limits_and_keys = zip(admission.job.bound.plan.limits, admission.keys, strict=True)
-        for (limit, key), grant in zip(limits_and_keys, admission.grants, strict=True):
+        for bucket, grant in admission.grants.items():
             if grant.granted:
                 ask = (Ask.GIVE_BACK, grant.time, grant.epoch)
-                await limits.take(self._store, limit, key, [ask])
+                await limits.take(self._store, *bucket, [ask])
 
-    def _start_at(self, job: Job, at: float) -> None:
-        if at - self._loop.time() < 0.0005:
-            self._start_in_time(job, at)
+    def _start_at(self, admission: Admission, at: float) -> None:
+        if at - self._loop.time() < CLOCK_GRAIN:
+            self._start_in_time(admission)
         else:
-            self._loop.call_at(at, self._start_in_time, job, at)
+            self._loop.call_at(at, self._start_in_time, admission)
 
-    def _start_in_time(self, job: Job, at: float) -> None:
-        if self._loop.time() - at <= LATE:
+    def _start_in_time(self, admission: Admission) -> None:
+        job = admission.job
+        if self._loop.time() - (admission.sent + admission.wait) <= LATE:
             self._start(job)
-        else:
-            # Too late for the window its token was taken for: ask for another.
-            if job.begun is not None:
-                job.begun.hold = ""
-            job.task = self._loop.create_task(self.admit([job]))
+            return
+        # Too late for the window its token was taken for: it asks for another.
+        if job.begun is not None:
+            grant = next(iter(admission.grants.values()))
+            job.begun.hold = f"{IN_LINE}:{grant.epoch}"
+        self._again(job)
 
     async def pause(self, job: Job, seconds: float) -> None:
         """An API said Retry-After: nobody starts under this job's limits until then."""
-        for limit, key in zip(job.bound.plan.limits, job.bound.limit_keys, strict=True):
-            text = str(key(job.value)) if key else ""
-            await limits.push_back(self._store, limit, text, seconds)
+        for bucket in _buckets(job):
+            await limits.push_back(self._store, *bucket, seconds)
+
+
+def _buckets(job: Job) -> list[Bucket]:
+    """The buckets of a job; raises what the user's key function raises."""
+    pairs = zip(job.bound.plan.limits, job.bound.limit_keys, strict=True)
+    return [(limit, str(key(job.value)) if key else "") for limit, key in pairs]
 
 
 def _ask(admission: Admission) -> tuple[Ask, int, int]:
     begun = admission.job.begun
     hold = begun.hold if begun else ""
-    if len(admission.keys) > 1 or not hold:
+    if len(admission.buckets) > 1 or not hold:
         return (Ask.NEW, 0, 0)
     time, _, epoch = hold.partition(":")
     if time == IN_LINE:

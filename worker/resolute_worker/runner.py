@@ -58,7 +58,13 @@ class Runner:
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.jobs: dict[JobKey, Job] = {}
         self.committer = Committer(store, process, self._settled)
-        self._limiter = Limiter(store, self._start, self.report, self._fail)
+        self._limiter = Limiter(
+            store,
+            self._start,
+            self.report,
+            self._fail,
+            lambda job: self._spawn(self._admit([job])),
+        )
 
     def bound_for(self, held: Held) -> Bound | None:
         """The node that an entry is for; None where its plan is not offered here.

@@ -54,7 +54,10 @@ class DevConfig(msgspec.Struct, frozen=True):
 @click.option(
     "--port", type=click.IntRange(1, 65_535), help="Of the server; by default a free one."
 )
-@click.option("--namespace", envvar="RESOLUTE_NAMESPACE", default=DEFAULT_NAMESPACE)
+@click.option(
+    "--namespace", envvar="RESOLUTE_NAMESPACE", default=DEFAULT_NAMESPACE, show_default=True,
+    help="Prefix of all keys.",
+)  # fmt: skip
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
     show_default=True,

@@ -20,7 +20,7 @@ from resolute.cli.doctor.queues import QueueRow, check_queues, queue_names, read
 from resolute.cli.doctor.server import check_server, round_trip
 from resolute.cli.doctor.stuck import StuckRun, check_damaged, check_stuck, find_stuck, oldest_open
 from resolute.cli.live import read_situation
-from resolute.cli.output import console, counted, make_table, print_json
+from resolute.cli.output import as_data, console, counted, make_table, print_json
 from resolute.cli.target import Target, json_option, target_options
 from resolute.client import Client
 from resolute.durations import humanize
@@ -62,18 +62,10 @@ def doctor(target: Target, as_json: bool) -> None:
     report = asyncio.run(_examine(target, quiet=as_json))
     if as_json:
         code = exit_code(report.findings)
-        print_json({"healthy": not code, **_as_fields(report)})
+        print_json({"healthy": not code, **as_data(report)})
     else:
         console().print(_render(report))
     sys.exit(exit_code(report.findings))
-
-
-def _as_fields(report: Report) -> dict[str, object]:
-    fields = {name: getattr(report, name) for name in report.__struct_fields__}
-    if report.server is not None:
-        names = report.server.__dataclass_fields__
-        fields["server"] = {name: getattr(report.server, name) for name in names}
-    return fields
 
 
 async def _examine(target: Target, *, quiet: bool) -> Report:
@@ -174,7 +166,9 @@ def _summary(findings: Sequence[Finding]) -> Text:
     severities = [finding.severity for finding in findings]
     problems = severities.count(Severity.PROBLEM) + severities.count(Severity.UNSUITABLE)
     warnings = severities.count(Severity.WARNING)
-    said = [counted(problems, "problem")] * bool(problems) + [counted(warnings, "warning")] * bool(
-        warnings
-    )
+    said = [
+        counted(count, noun)
+        for count, noun in ((problems, "problem"), (warnings, "warning"))
+        if count
+    ]
     return Text(", ".join(said) or "all is well", style="bold red" if problems else "bold")

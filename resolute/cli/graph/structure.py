@@ -42,19 +42,19 @@ def _parse(plan: Plan, at: int, stop: int) -> tuple[Block, ...]:
                 found.append(Step(at, run))
                 at += 1
             case Branch() as branch:
-                choice, at = _choice(plan, at, branch, stop)
+                choice, at = _choice(plan, at, branch)
                 found.append(choice)
             case _:
                 at += 1  # the end; or the jump behind an arm whose else is empty
     return tuple(found)
 
 
-def _choice(plan: Plan, pc: int, branch: Branch, stop: int) -> tuple[Choice, int]:
+def _choice(plan: Plan, pc: int, branch: Branch) -> tuple[Choice, int]:
     """The branch at `pc` and where its `end_when` is.
 
     An else arm is told by the jump over it, which stands right before it.
     """
-    otherwise = min(branch.otherwise, stop)
+    otherwise = branch.otherwise
     before = plan.instructions[otherwise - 1]
     if otherwise - 1 > pc and isinstance(before, Jump) and before.to > otherwise:
         end = before.to

@@ -28,7 +28,10 @@ local function answer_with(key, rev, hold, fields)
 end
 
 -- A node with a record: it was handed out before, or begun already.
-local function begin_again(key, flow, entry, seq, index, token, fields)
+local function begin_again(key, flow, entry, seq, index, token, fields, status)
+  if status ~= RUNNING and status ~= FAILING and status ~= COMPENSATING then
+    return refuse(STALE, entry)
+  end
   local node = load_node(key, flow, seq, index)
   local r = node.record
   if is_unclaimed(node, token) then
@@ -48,7 +51,7 @@ local replies = for_each(2, 1, function(packed)
   local h = redis.call('HMGET', key, 'status', 'token', 'rev', field, 'seq')
   local status = h[1]
   if not status then return refuse(GONE, entry) end
-  if h[4] then return begin_again(key, flow, entry, seq, index, token, fields) end
+  if h[4] then return begin_again(key, flow, entry, seq, index, token, fields, status) end
   -- Without a record it is ready under the token of the current step.
   if h[2] ~= token or tonumber(h[5]) ~= seq then return refuse(STALE, entry) end
   if status ~= RUNNING and status ~= COMPENSATING then

@@ -29,7 +29,7 @@ local replies = for_each(2, 1, function(packed)
   local kind, time, made = unpack(cmsgpack.unpack(packed))
   if kind == 3 then return give_back(time, made) end
   if kind == 2 and made == b.epoch and now - time <= LATE then
-    return {OK, text(math.max(now, time))}
+    return {OK, text(time)}
   end
   local tat = math.max(b.tat, now) + interval
   local start = math.max(now, tat - capacity)
