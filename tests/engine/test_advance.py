@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resolute.engine import advance as machine
@@ -21,6 +21,7 @@ from resolute.model.flow import Flow
 from resolute.model.messages import Event, RunState
 from resolute.model.plan import Branch, End, Jump, Plan, Run
 from resolute.status import EventKind, NodeStatus, RunStatus
+from tests.support.examples import examples
 from tests.support.flows import always, builder, chain, either, fan, step, undoable
 from tests.support.memory import MemoryRun
 
@@ -438,11 +439,7 @@ def small_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(machine, "PAGE", 3)
 
 
-at_random = settings(
-    max_examples=500,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+at_random = examples(300)
 
 
 @at_random

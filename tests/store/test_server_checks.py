@@ -50,7 +50,7 @@ def unset(own_server: EmbeddedServer) -> Iterator[Link]:
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
 async def test_a_server_that_evicts_is_refused_unless_we_are_told(unset: Link, policy: str):
     await unset.execute("CONFIG", "SET", "maxmemory-policy", policy)
-    with pytest.raises(ServerUnsuitable, match=f"{policy}.*noeviction"):
+    with pytest.raises(ServerUnsuitable, match=rf"{policy}.*noeviction"):
         await check(unset)
     info = await check(unset, allow_eviction=True)
     assert info.eviction == policy
@@ -71,7 +71,7 @@ async def test_a_replica_is_refused_even_if_eviction_is_allowed(
 async def test_all_reasons_are_given_at_once(unset: Link, own_server: EmbeddedServer):
     await unset.execute("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     await unset.execute("REPLICAOF", "127.0.0.1", own_server.port)
-    with pytest.raises(ServerUnsuitable, match="allkeys-lru.*read-only"):
+    with pytest.raises(ServerUnsuitable, match=r"allkeys-lru.*read-only"):
         await check(unset)
     await unset.close()
 

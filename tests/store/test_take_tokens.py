@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resolute.model.compiler import limit_plan
@@ -18,6 +18,7 @@ from resolute.store import limits
 from resolute.store.limits import HORIZON_US, IDLE_TTL_MS, Ask, Grant
 from resolute.store.store import Store
 from tests.conftest import Run
+from tests.support.examples import examples
 
 SECOND = 1_000_000
 pytestmark = pytest.mark.parametrize("partitions", [1], indirect=True)
@@ -307,11 +308,7 @@ rates = st.sampled_from(
         limit_plan("f", "n", RateLimit(1000, "1h")),
     ]
 )
-at_random = settings(
-    max_examples=15,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+at_random = examples(15)
 
 
 @at_random

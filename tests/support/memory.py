@@ -102,7 +102,7 @@ class MemoryRun:
             handed = self.nodes.setdefault(
                 instance, Handed(self.state.pc, index, 0, plan.nodes[index])
             )
-            if handed.status is NodeStatus.READY:
+            if handed.status in (NodeStatus.READY, NodeStatus.WAITING):
                 self._settle(instance, NodeStatus.SKIPPED)
         if more and self.state.pending:
             self.inbox.append(self._event(EventKind.LOOK))
@@ -140,6 +140,10 @@ class MemoryRun:
             self.errors.append(instance)
             self._fail_run()
         self._settle(instance, NodeStatus.FAILED)
+
+    def skip(self, instance: Instance) -> None:
+        """Settle a node that was handed back or taken back in a failing run."""
+        self._settle(instance, NodeStatus.SKIPPED)
 
     def _settle(self, instance: Instance, status: NodeStatus, arg: str = "") -> None:
         handed = self.nodes[instance]

@@ -49,7 +49,7 @@ class Admission:
 
 
 class Limiter:
-    """Asks the buckets for a batch. `start` runs a job, `hand_back` defers it, `again` asks anew."""
+    """Asks the buckets for a batch: `start` runs a job, `hand_back` defers, `again` asks anew."""
 
     def __init__(
         self,
