@@ -51,8 +51,12 @@ class Address:
     def __init__(self, url: str) -> None:
         try:
             options = cast("dict[str, Any]", parse_url(url))
-        except ValueError as error:
-            raise ConfigurationError(f"Redis URL: {_without_secret(str(error), url)}") from None
+        except ValueError:
+            # Not even the reason is repeated: it may quote a part of the password.
+            raise ConfigurationError(
+                "Redis URL: expected redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://... or"
+                " unix://PATH; a password with special characters must be percent-encoded"
+            ) from None
         self.host: str = options.get("host") or "localhost"
         self.port: int = options.get("port") or 6379
         self.path: str | None = options.get("path")
@@ -67,10 +71,6 @@ class Address:
         if self.path:
             return f"unix://{self.path}"
         return f"{'rediss' if self.ssl else 'redis'}://{self.host}:{self.port}/{self.db}"
-
-
-def _without_secret(text: str, url: str) -> str:
-    return text.replace(url, "<url>")
 
 
 def _ssl_context(options: dict[str, Any]) -> ssl.SSLContext | None:
@@ -252,7 +252,13 @@ class Link:
             raise StoreUnavailable("this link is closed")
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._open())
-        return await asyncio.shield(self._opening)
+        opening = self._opening
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            if self._closed and opening.cancelled():  # not we were cancelled, the link was closed
+                raise StoreUnavailable("this link is closed") from None
+            raise
 
     async def _open(self) -> Connection:
         try:

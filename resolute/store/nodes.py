@@ -38,8 +38,8 @@ class BeginItem(Item):
     flow_key: int
     flow: str
     entry: str
-    seq: int
-    index: int
+    seq: str
+    index: str
     token: str
     fields: Sequence[str]
 
@@ -48,11 +48,11 @@ class CompleteItem(Item):
     flow_key: int
     flow: str
     entry: str
-    seq: int
-    index: int
+    seq: str
+    index: str
     token: str
     plan: str
-    pc: int
+    pc: str
     key: str
     undo: int
     arg: str
@@ -189,8 +189,8 @@ async def begin(
                 keys.index(flow_of(held.entry.flow)),
                 held.entry.flow,
                 held.id,
-                held.entry.seq,
-                held.entry.index,
+                str(held.entry.seq),
+                str(held.entry.index),
                 held.entry.token,
                 fields,
             )
@@ -221,11 +221,11 @@ async def complete(store: Store, process: str, results: Sequence[Completion]) ->
             keys.index(held.partition.flow(entry.flow)),
             entry.flow,
             held.id,
-            entry.seq,
-            entry.index,
+            str(entry.seq),
+            str(entry.index),
             entry.token,
             entry.plan,
-            entry.pc,
+            str(entry.pc),
             result.key,
             0 if result.undo_input is None else 1,
             result.arg,

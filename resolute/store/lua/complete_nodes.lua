@@ -3,8 +3,8 @@
 -- KEYS inbox stats stream +item: flow
 -- ARGV common: process
 -- ITEM flow_key flow entry seq index token plan pc key undo arg   BLOB output undo_input
--- `undo` is 1 for a node with a compensation, whose input is then `undo_input`; `arg` goes into
--- the event (a predicate's answer).
+-- `seq`, `index` and `pc` are text, as the hash has them. `undo` is 1 for a node with a
+-- compensation, whose input is then `undo_input`; `arg` goes into the event (a predicate's answer).
 -- RETURNS {OK | STALE | GONE} for each; a resend by the holder answers as the first time.
 -- @include common
 
