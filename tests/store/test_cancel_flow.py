@@ -106,6 +106,21 @@ async def test_a_terminated_run_ends_at_once_without_compensation(stage: Stage):
     assert await stage.work() == 0
 
 
+@pytest.mark.parametrize("is_settled_first", [True, False])
+async def test_after_a_terminate_nothing_more_is_dispatched(stage: Stage, is_settled_first: bool):
+    """Whichever event is handled first, that of the settled step or that of the terminate."""
+    await stage.begin_run(chain("a", "b"))
+    held = await stage.claim_one("worker")
+    await stage.stop("run", terminate=True)
+    await stage.complete("worker", held)
+    messages = await stage.read_inbox(held.partition)
+    for message in messages[::-1] if is_settled_first else messages:
+        await stage.dispatcher.handle(held.partition, [message])
+    assert await stage.status() == "terminated"
+    assert (await stage.header()).seq == 1
+    assert await stage.entries() == []
+
+
 @pytest.mark.parametrize("first", ["cancel", "fail"])
 async def test_a_failing_run_can_still_be_terminated(stage: Stage, first: str):
     await stage.begin_run(fan(2))
