@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from resolute.ids import random_text
 from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer, ServerBinary, find_servers
+from tests.support.examples import USUAL
 from tests.support.keyspace import erase
 from tests.support.leaks import find_leaks
+
+settings.register_profile("deep", max_examples=20 * USUAL)
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]

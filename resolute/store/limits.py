@@ -57,5 +57,6 @@ async def take(
 async def push_back(store: Store, limit: LimitPlan, key: str, pause: float) -> None:
     """Let nobody start under this limit for `pause` seconds."""
     bucket = store.keys.meta.bucket(limit.bucket, key)
-    common = pack(limit.interval_us, limit.burst, round(pause * 1_000_000), IDLE_TTL_MS)
+    pause_us = round(pause * 1_000_000)
+    common = pack(limit.interval_us, limit.burst, HORIZON_US, pause_us, IDLE_TTL_MS)
     await store.call("push_back", [bucket], common)

@@ -324,7 +324,7 @@ class Machine(RuleBasedStateMachine):
     async def handle_one(
         self, partition: Partition, message: streams.Message, event: Event
     ) -> None:
-        """The model decides as the coordinator does; a new step's token is the server's to choose."""
+        """The model decides as the coordinator does; a new step's token is the server's choice."""
         model = self.models.get(event.flow)
         rev = (await self.stage.header(event.flow)).rev if model else ""
         await self.stage.dispatcher.handle(partition, [message])
@@ -529,5 +529,5 @@ def test_whatever_happens_in_whatever_order_the_scripts_keep_to_the_model(
     monkeypatch.setattr(machine, "PAGE", 2)
     made = type("MachineOfThisServer", (Machine,), {"url": server.url, "partitions": partitions})
     # A seed does not shrink, and so neither does what came of it.
-    chosen = settings(examples(20, steps=8), phases=[Phase.explicit, Phase.reuse, Phase.generate])
+    chosen = settings(examples(30, steps=8), phases=[Phase.explicit, Phase.reuse, Phase.generate])
     run_state_machine_as_test(made, settings=chosen)

@@ -120,7 +120,7 @@ async def test_who_asks_for_due_timers_is_told_what_is_none_and_how_long_to_wait
     assert [(timer.flow, timer.seq, timer.index, timer.queue) for timer in due] == [
         ("run", 1, 0, "q")
     ]
-    assert strange == ["garbage"]
+    assert strange == [b"garbage"]
     assert wait == pytest.approx(30, abs=5)
     await stage.store.execute("ZREM", partition.timers, "garbage")
 

@@ -7,8 +7,6 @@ from hypothesis import HealthCheck, settings
 USUAL = 100
 STEPS = 50
 
-settings.register_profile("deep", max_examples=20 * USUAL)
-
 
 def examples(count: int, *, steps: int = STEPS) -> settings:
     """Settings for `count` examples, or more in a deeper profile; no deadline on a busy machine.

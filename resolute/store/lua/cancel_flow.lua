@@ -19,7 +19,9 @@ return for_each(2, 2, function(packed, at)
   if terminate == 1 then
     if status ~= RUNNING and status ~= FAILING and status ~= COMPENSATING then return {EXISTS} end
     if h[7] then return {OK} end
-    fields = {'terminate', 1, 'error', ARGV[at + 1]}
+    -- `failing` too: what completes from now on must not bring the next step about.
+    local stopped = status == RUNNING and FAILING or status
+    fields = {'terminate', 1, 'status', stopped, 'error', ARGV[at + 1]}
   else
     if status ~= RUNNING then return {h[8] and OK or EXISTS} end
     fields = {'cancel', 1, 'status', FAILING, 'error', ARGV[at + 1]}
