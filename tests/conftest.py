@@ -22,6 +22,7 @@ from resolute.testing.server import EmbeddedServer, ServerBinary, find_servers
 from tests.support.examples import USUAL
 from tests.support.keyspace import erase
 from tests.support.leaks import find_leaks
+from tests.support.stage import Stage
 
 settings.register_profile("deep", max_examples=20 * USUAL)
 
@@ -130,3 +131,9 @@ def store(
     finally:
         runner.run(erase(opened))
         runner.run(opened.close())
+
+
+@pytest.fixture
+def stage(store: Store) -> Stage:
+    """Hands that play the coordinators and workers of the test's namespace."""
+    return Stage(store)

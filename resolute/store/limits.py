@@ -27,30 +27,33 @@ class Ask(IntEnum):
 class TokenItem(Item):
     kind: int
     time: int
-    epoch: int
+    shift: int
 
 
 @dataclass(slots=True)
 class Grant:
-    """A start time in µs of Redis's clock; or, not `granted`, when to come back."""
+    """A start time in µs of Redis's clock; or, not `granted`, when to come back.
+
+    `shift` is by how much push-backs had moved the bucket's times by then.
+    """
 
     granted: bool
     time: int
-    epoch: int
+    shift: int
     now: int
 
 
 async def take(
     store: Store, limit: LimitPlan, key: str, asks: Sequence[tuple[Ask, int, int]]
 ) -> list[Grant]:
-    """Ask one bucket for a batch: (what, time, epoch) each."""
+    """Ask one bucket for a batch: (what, time, shift) each, the last two of an earlier grant."""
     bucket = store.keys.meta.bucket(limit.bucket, key)
     common = pack(limit.interval_us, limit.burst, HORIZON_US, IDLE_TTL_MS)
-    items = [pack_item(TokenItem(int(kind), time, epoch)) for kind, time, epoch in asks]
+    items = [pack_item(TokenItem(int(kind), time, shift)) for kind, time, shift in asks]
     reply = await store.call("take_tokens", [bucket], common, items)
-    now, epoch = int(reply[0]), int(reply[1])
+    now, shift = int(reply[0]), int(reply[1])
     return [
-        Grant(answer[0] == Code.OK.encode(), int(answer[1]), epoch, now) for answer in reply[2:]
+        Grant(answer[0] == Code.OK.encode(), int(answer[1]), shift, now) for answer in reply[2:]
     ]
 
 
@@ -58,5 +61,5 @@ async def push_back(store: Store, limit: LimitPlan, key: str, pause: float) -> N
     """Let nobody start under this limit for `pause` seconds."""
     bucket = store.keys.meta.bucket(limit.bucket, key)
     pause_us = round(pause * 1_000_000)
-    common = pack(limit.interval_us, limit.burst, HORIZON_US, pause_us, IDLE_TTL_MS)
+    common = pack(limit.interval_us, limit.burst, pause_us, IDLE_TTL_MS)
     await store.call("push_back", [bucket], common)

@@ -17,7 +17,7 @@ from resolute_worker.jobs import Job
 SHORT = 0.05  # s; a wait up to this is slept, a longer one holds no slot
 CLOCK_GRAIN = 0.0005  # s; a wait below this is none
 LATE = 0.1  # s; a start later than this after its time asks anew
-IN_LINE = "line"  # the hold of a node that comes back at its place in the line
+RESERVED, IN_LINE = "reserved", "line"  # what a node holds that comes back at a time it was given
 
 
 Bucket = tuple[LimitPlan, str]  # a limit, and what splits it by the input
@@ -97,7 +97,7 @@ class Limiter:
             return
         if len(admission.grants) == 1:
             (grant,) = admission.grants.values()
-            hold = f"{grant.time if grant.granted else IN_LINE}:{grant.epoch}"
+            hold = f"{RESERVED if grant.granted else IN_LINE}:{grant.time}:{grant.shift}"
         else:
             await self._give_back(admission)
             hold = ""
@@ -108,7 +108,7 @@ class Limiter:
         """Of two limits both must grant: what one granted alone is returned to it."""
         for bucket, grant in admission.grants.items():
             if grant.granted:
-                ask = (Ask.GIVE_BACK, grant.time, grant.epoch)
+                ask = (Ask.GIVE_BACK, grant.time, grant.shift)
                 await limits.take(self._store, *bucket, [ask])
 
     def _start_at(self, admission: Admission, at: float) -> None:
@@ -125,7 +125,7 @@ class Limiter:
         # Too late for the window its token was taken for: it asks for another.
         if job.begun is not None:
             grant = next(iter(admission.grants.values()))
-            job.begun.hold = f"{IN_LINE}:{grant.epoch}"
+            job.begun.hold = f"{IN_LINE}:{grant.time}:{grant.shift}"
         self._again(job)
 
     async def pause(self, job: Job, seconds: float) -> None:
@@ -145,7 +145,5 @@ def _ask(admission: Admission) -> tuple[Ask, int, int]:
     hold = begun.hold if begun else ""
     if len(admission.buckets) > 1 or not hold:
         return (Ask.NEW, 0, 0)
-    time, _, epoch = hold.partition(":")
-    if time == IN_LINE:
-        return (Ask.RETURNING, 0, int(epoch))
-    return (Ask.CONFIRM, int(time), int(epoch))
+    kind, time, shift = hold.split(":")
+    return (Ask.CONFIRM if kind == RESERVED else Ask.RETURNING, int(time), int(shift))

@@ -1,19 +1,20 @@
 #!lua flags=allow-oom
--- Closes a token bucket until a time to come: what an API asked for with Retry-After.
+-- Closes a token bucket until a time to come: what an API asked for with Retry-After. It is as if
+-- the bucket's time stood still: all times that were given out move by as much, in their order.
 -- KEYS bucket
--- ARGV common: interval burst horizon pause ttl   (us, tokens, us, us, ms)
--- Reservations made before are void: their epoch is over. Who waits in line keeps the place.
+-- ARGV common: interval burst pause ttl   (us, tokens, us, ms)
 -- RETURNS {OK, time us}
 -- @include common
 -- @include bucket
 
-local interval, burst, horizon, pause, ttl = unpack(cmsgpack.unpack(ARGV[1]))
+local interval, burst, pause, ttl = unpack(cmsgpack.unpack(ARGV[1]))
 local b = load_bucket(KEYS[1], now_us())
 local opens = b.now + pause
--- When the last of those who wait would have had its turn: newcomers go behind it still.
-local last = math.max(b.tat - interval * burst, b.line > b.now and b.line + horizon / 2 or 0)
-b.tat = math.max(b.tat, opens + interval * (burst - 1))
-b.line = math.max(b.line, opens, opens + (last - b.now) - horizon / 2)
-b.epoch = b.epoch + 1
+-- Who is told at the same time by several nodes waits once, not once for each.
+local moved = math.max(0, opens - math.max(b.now, b.opens))
+if b.line > b.now then b.line = b.line + moved end
+b.opens = math.max(b.opens, opens)
+b.tat = math.max(b.tat + moved, b.opens + interval * (burst - 1))
+b.shift = b.shift + moved
 save_bucket(KEYS[1], b, ttl)
-return {OK, text(opens)}
+return {OK, text(b.opens)}
