@@ -10,7 +10,7 @@ import pytest
 from resolute.coordinator.dispatcher import MAX_DELIVERIES
 from resolute.model.messages import Event
 from resolute.status import EventKind
-from resolute.store import streams
+from resolute.store import registry, streams
 from resolute.store.script import GROUP_COORDINATORS
 from tests.support.flows import chain, chain_of, fan, step
 from tests.support.keyspace import snapshot
@@ -202,8 +202,7 @@ async def test_without_a_living_worker_a_run_is_pinned_to_what_was_offered_last(
     for flow, process in ((old, "1"), (new, "2")):
         await stage.offer(flow, process=process)
     for process in ("1", "2"):
-        await stage.store.execute("HDEL", stage.store.keys.meta.processes, process)
-        await stage.store.execute("INCR", stage.store.keys.meta.version)
+        await registry.unregister(stage.store, process)
     await stage.start("chain")
     await stage.coordinate()
     assert (await stage.header()).plan == new.plan_hash
@@ -247,6 +246,7 @@ async def test_events_that_another_coordinator_read_and_did_not_finish_are_taken
     stage: Stage,
 ):
     await stage.offer(FLOW)
+    await stage.coordinate()
     await stage.start(FLOW)
     other = Stage(stage.store, name="stage:1:dies")
     await other.read_inbox(stage.of("run"))
@@ -259,6 +259,7 @@ async def test_events_that_another_coordinator_read_and_did_not_finish_are_taken
 
 async def test_both_coordinators_may_finish_what_was_taken_over(stage: Stage):
     await stage.offer(FLOW)
+    await stage.coordinate()
     await stage.start(FLOW)
     other = Stage(stage.store, name="stage:1:slow")
     messages = await other.read_inbox(stage.of("run"))

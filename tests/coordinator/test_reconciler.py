@@ -148,8 +148,6 @@ async def test_a_lost_event_of_a_settled_step_is_made_up_for(stage: Stage, settl
 
 @pytest.mark.parametrize("answer", [True, False])
 async def test_the_answer_of_a_branch_is_not_lost_with_its_event(stage: Stage, answer: bool):
-    from tests.support.flows import either
-
     await stage.begin_run(either())
     await stage.complete("worker", await stage.claim_one("worker"))
     await stage.coordinate()
@@ -283,8 +281,7 @@ async def test_two_coordinators_repair_once(stage: Stage):
     await stage.begin_run(fan(20))
     await lose(stage, "q")
     await asyncio.gather(*(reconciler(stage).run_once() for _ in range(3)))
-    fresh = [held for held in await stage.take("worker")]
-    codes = [(await stage.begin("worker", held)).code for held in fresh]
+    codes = [(await stage.begin("worker", held)).code for held in await stage.take("worker")]
     assert codes.count("OK") == 20
 
 
