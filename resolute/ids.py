@@ -31,6 +31,13 @@ def check_name(kind: str, value: str) -> str:
     return value
 
 
+def check_queue(value: str) -> str:
+    """`value` if it can name a queue: like any name, but streams are named after queue@plan."""
+    if "@" in value:
+        raise ValueError(f"queue: expected a name without @, got {value!r}")
+    return check_name("queue", value)
+
+
 def new_run_id() -> str:
     """A random run id of 20 characters: 100 bits."""
     return random_text(20)

@@ -69,6 +69,7 @@ class Client:
             namespace or os.environ.get("RESOLUTE_NAMESPACE", DEFAULT_NAMESPACE),
             name="resolute-client",
             patience=patience,
+            only_look=True,
         )
         return cls(store)
 
@@ -123,6 +124,7 @@ class Client:
         if ids is not None and len(ids) != len(inputs):
             raise ValueError(f"ids: expected {len(inputs)}, one for each input, got {len(ids)}")
         name = flow.name if isinstance(flow, Flow) else flow
+        await self.store.find_partitions()
         offered = await self.directory.offered(name)
         chosen = choose_queue(name, offered, queue)
         starts: dict[int, list[runs.Start]] = {}
@@ -147,6 +149,7 @@ class Client:
 
     async def get(self, id: str) -> FlowRun[Any]:
         """The run of that id. Raises UnknownRun."""
+        await self.store.find_partitions()
         if await runs.read_header(self.store, id) is None:
             raise UnknownRun(id)
         return FlowRun(self, id)
@@ -164,25 +167,26 @@ class Client:
         `after` is the id of the last run of the page before.
         """
         wanted = RunStatus(status) if status is not None else None
+        await self.store.find_partitions()
         ceiling = await self._ceiling(after)
-        ids: list[tuple[float, str]] = []
+        found: dict[str, float] = {}
         for index in self._indexes(wanted, flow):
             rows = await self.store.execute(
                 "ZRANGE", index, ceiling, "-inf", "BYSCORE", "REV", "LIMIT", 0, limit * 2 + 1,
                 "WITHSCORES",
             )  # fmt: skip
-            ids += [(float(s), str(n, "utf-8")) for n, s in zip(rows[::2], rows[1::2], strict=True)]
-        ids.sort(reverse=True)
-        if after is not None:
-            names = [name for _, name in ids]
-            ids = ids[names.index(after) + 1 :] if after in names else ids
-        headers = await runs.read_headers(self.store, [name for _, name in ids])
-        found = [
+            # A run that ends meanwhile is in two indexes: the later place counts.
+            found |= {str(n, "utf-8"): float(s) for n, s in zip(rows[::2], rows[1::2], strict=True)}
+        names = sorted(found, key=lambda name: (found[name], name), reverse=True)
+        if after in found:
+            names = names[names.index(after) + 1 :]
+        headers = await runs.read_headers(self.store, names)
+        infos = [
             RunInfo.of(header)
             for header in headers
             if isinstance(header, runs.Header) and (wanted is None or header.status == wanted)
         ]
-        return found[:limit]
+        return infos[:limit]
 
     async def _ceiling(self, after: str | None) -> str:
         if after is None:
@@ -215,6 +219,7 @@ class Client:
         return await self._stop(id, "Terminated", reason, terminate=True)
 
     async def _stop(self, id: str, kind: str, reason: str, *, terminate: bool) -> bool:
+        await self.store.find_partitions()
         error = ErrorInfo(kind, reason or "by a client")
         code = await runs.cancel(self.store, id, error, terminate=terminate)
         if code == Code.GONE:
@@ -228,6 +233,7 @@ class Client:
         next that is free. Raises UnknownRun; ResoluteError for a run that has not ended, or
         completed.
         """
+        await self.store.find_partitions()
         header = await runs.read_header(self.store, id)
         if header is None:
             raise UnknownRun(id)

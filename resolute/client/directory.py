@@ -67,7 +67,7 @@ def choose_queue(name: str, offered: Offered, queue: str | None) -> str:
             return only
         case several:
             raise ConfigurationError(
-                f"flow {name!r} is offered on the queues {', '.join(several)}: give queue="
+                f"flow {name!r} is offered on the queues {', '.join(several)}: name one of them"
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from resolute.durations import milliseconds, seconds
 from resolute.errors import FlowDefinitionError, ResoluteError
-from resolute.ids import check_name
+from resolute.ids import check_name, check_queue
 from resolute.model import codec
 from resolute.model.fitting import fits, type_name
 from resolute.model.flow import Binding, Flow, Predicate
@@ -73,7 +73,7 @@ def compile_flow(
     compiler = _Compiler(name, input_type)
     compiler.check(lambda: check_name("flow", name))
     if queue:
-        compiler.check(lambda: check_name("queue", queue))
+        compiler.check(lambda: check_queue(queue))
     for operation in operations:
         compiler.add(operation)
     schedules = compiler.schedules(triggers)

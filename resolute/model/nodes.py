@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, get_type_hints, overload
 
 from resolute.durations import Duration, milliseconds
-from resolute.ids import check_name
+from resolute.ids import check_name, check_queue
 from resolute.model.policies import Limit, Limits, RetryPolicy, as_limits
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Node(Generic[I_contra, O_co]):
         if self.output is not None:
             check_name("output key", self.output)
         if self.queue is not None:
-            check_name("queue", self.queue)
+            check_queue(self.queue)
         if milliseconds(self.timeout) < 1:
             raise ValueError(
                 f"node {self.name!r}: expected a timeout above 0, got {self.timeout!r}"

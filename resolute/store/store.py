@@ -31,6 +31,16 @@ class Store:
         self.keys = keys
         self.patience = patience
         self.nonces = nonces()
+        self._is_used = False
+
+    async def find_partitions(self) -> bool:
+        """Whether the namespace is in use; until it is, `keys` are of no use either."""
+        if not self._is_used:
+            stored = await self.link.execute("GET", self.keys.meta.partitions)
+            if stored is not None:
+                self.keys = Keys(self.keys.meta.namespace, int(stored))
+                self._is_used = True
+        return self._is_used
 
     @classmethod
     async def open(
@@ -42,19 +52,25 @@ class Store:
         patience: float = 10.0,
         partitions: int | None = None,
         wait: bool = False,
+        only_look: bool = False,
     ) -> Store:
         """Connect, and read how many partitions the namespace has.
 
-        The first to use a namespace writes that number (`partitions`, default 1); it never changes.
-        A server that cannot be reached now is an error, unless we are to `wait` for it.
+        The first to use a namespace writes that number (`partitions`, default 1); it never changes,
+        so whoever may `only_look` (a client) leaves it to others: see `find_partitions`. A server
+        that cannot be reached now is an error, unless we are to `wait` for it.
         """
         link = Link(Address(url), name=name)
         failures = 0
         try:
             while True:
                 try:
-                    count = await _read_partitions(link, MetaKeys(namespace), partitions)
-                    return cls(link, Keys(namespace, count), patience)
+                    meta = MetaKeys(namespace)
+                    if not only_look:
+                        await _write_partitions(link, meta, partitions)
+                    store = cls(link, Keys(namespace, 1), patience)
+                    await store.find_partitions()
+                    return store
                 except StoreUnavailable:
                     if not wait:
                         raise
@@ -137,16 +153,13 @@ async def _evaluate(connection: Connection, script: Script, command: Command) ->
     return await connection.request(command)
 
 
-async def _read_partitions(link: Link, meta: MetaKeys, wanted: int | None) -> int:
+async def _write_partitions(link: Link, meta: MetaKeys, wanted: int | None) -> None:
+    """Decide the number of partitions, unless that was done. Raises ConfigurationError."""
     if wanted is not None and not 1 <= wanted <= MAX_PARTITIONS:
         raise ConfigurationError(f"partitions: expected 1 to {MAX_PARTITIONS}, got {wanted}")
-    stored = await link.execute("GET", meta.partitions)
-    if stored is None:
-        await link.execute("SET", meta.partitions, wanted or 1, "NX")
-        stored = await link.execute("GET", meta.partitions)
-    count = int(stored)
+    await link.execute("SET", meta.partitions, wanted or 1, "NX")
+    count = int(await link.execute("GET", meta.partitions))
     if wanted is not None and count != wanted:
         raise ConfigurationError(
             f"namespace {meta.namespace!r} has {count} partition(s) and cannot be given {wanted}"
         )
-    return count

@@ -48,7 +48,12 @@ HOST = "127.0.0.1"
 # trying to reach a killed server over loopback at last connects to itself, and occupies the port.
 PORTS = range(15_000, 30_000)
 
-_LAUNCH = 'exec 3<&0 </dev/null; { read -r _ <&3 || kill -s KILL -- -$$; } & exec 3<&-; exec "$@"'
+# Run by `sh` in a session of its own, so that Ctrl-C reaches us alone and the order of the end is
+# ours. If we are killed, the kernel closes the pipe, and the reader left behind kills the group.
+LAUNCH = (
+    "exec 3<&0 </dev/null; { read -r _ <&3 || kill -s KILL -- -$$; } >/dev/null 2>&1 &"
+    ' exec 3<&-; exec "$@"'
+)
 
 
 class ServerFailed(RuntimeError):
@@ -235,7 +240,7 @@ class EmbeddedServer:
         with self.log_path.open("ab") as log:
             self._log_offset = log.seek(0, os.SEEK_END)
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _LAUNCH, "sh", *command],
+                ["/bin/sh", "-c", LAUNCH, "sh", *command],
                 cwd=self.directory,
                 stdin=subprocess.PIPE,
                 stdout=log,

@@ -15,7 +15,7 @@ from resolute.engine.run import PAGE
 from resolute.model.flow import Flow
 from resolute.status import NodeStatus
 from resolute.store import registry, runs
-from tests.support.flows import chain, chain_of, fan, step, undoable
+from tests.support.flows import chain, chain_of, either, fan, step, undoable
 from tests.support.keyspace import snapshot
 from tests.support.stage import NIL, NO_UNDO_INPUT, RETENTION_MS, Stage
 

@@ -7,7 +7,7 @@ import uvloop
 
 from resolute.daemon import Daemon, daemon_options, run_daemon
 from resolute.errors import ConfigurationError
-from resolute.ids import check_name
+from resolute.ids import check_queue
 from resolute.options import DURATION
 from resolute.store import server
 from resolute.store.store import Store
@@ -45,7 +45,7 @@ def main(
 
     async def serve() -> None:
         try:
-            check_name("queue", queue)
+            check_queue(queue)
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
         config = WorkerConfig(

@@ -13,7 +13,7 @@ import uvloop
 from resolute.daemon import configure_logging
 from resolute.durations import Duration, seconds
 from resolute.errors import ConfigurationError
-from resolute.ids import check_name
+from resolute.ids import check_queue
 from resolute.model.flow import Flow
 from resolute.store import server
 from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
@@ -58,7 +58,7 @@ class Worker:
         return WorkerConfig(
             redis=self.redis or os.environ.get("RESOLUTE_REDIS", DEFAULT_URL),
             namespace=self.namespace or os.environ.get("RESOLUTE_NAMESPACE", DEFAULT_NAMESPACE),
-            queue=check_name("queue", self.queue),
+            queue=check_queue(self.queue),
             app=self.app or _main_script(),
             only=tuple(flow.name for flow in self.flows),
             processes=self.processes,

@@ -10,18 +10,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from resolute.testing.server import LAUNCH
+
 Say = Callable[[str, str], None]
 """Takes a name and a line."""
 
 MARGIN = 12.0  # s beyond its grace that a child has to end
 LAST_WORDS = 1.0  # s for the lines of a child that has ended
-
-# A session of its own, so that Ctrl-C reaches us alone and the order of the end is ours. If we are
-# killed, the kernel closes the pipe and the reader that `sh` left behind kills the child's group.
-_LAUNCH = (
-    "exec 3<&0 </dev/null; { read -r _ <&3 || kill -s KILL -- -$$; } >/dev/null 2>&1 &"
-    ' exec 3<&-; exec "$@"'
-)
 
 
 class Child:
@@ -89,7 +84,7 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
 async def start_child(name: str, command: Sequence[str], env: Mapping[str, str], say: Say) -> Child:
     """Start a subprocess; what it prints, on whichever stream, goes to `say` line by line."""
     process = await asyncio.create_subprocess_exec(
-        "/bin/sh", "-c", _LAUNCH, "sh", *command,
+        "/bin/sh", "-c", LAUNCH, "sh", *command,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -17,7 +17,7 @@ from resolute.cli.dev.screen import Screen
 from resolute.cli.dev.workspace import DATA_FOLDER, workspace
 from resolute.cli.exits import Exit, say_error
 from resolute.cli.target import DevServer, Target
-from resolute.ids import check_name
+from resolute.ids import check_queue
 from resolute.store.keys import MetaKeys
 from resolute.store.store import DEFAULT_NAMESPACE
 from resolute.testing.server import EmbeddedServer
@@ -79,7 +79,7 @@ def dev(
     MetaKeys(namespace)
     for queue in queues:
         try:
-            check_name("queue", queue)
+            check_queue(queue)
         except ValueError as error:
             raise click.BadParameter(str(error)) from None
     config = DevConfig(

@@ -34,8 +34,8 @@ local replies = for_each(2, 1, function(packed)
   local tat = math.max(b.tat, now) + interval
   local start = math.max(now, tat - capacity)
   if start - now > horizon or (kind == 0 and b.line > now) then
-    -- Behind those who wait: they come back one interval apart, half a horizon before their turn.
-    b.line = math.max(b.line, now, start - horizon / 2) + interval
+    -- Behind those who wait: they come back an interval apart, half a horizon before their turn.
+    b.line = math.max(b.line > now and b.line + interval or now, start - horizon / 2)
     return {SKIP, text(b.line)}
   end
   b.tat = tat
