@@ -17,7 +17,7 @@ from resolute.coordinator.surviving import surviving
 from resolute.errors import DamagedRun
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import Plan
-from resolute.status import EventKind, NodeStatus, RunStatus
+from resolute.status import Code, EventKind, NodeStatus, RunStatus
 from resolute.store import nodes, registry, runs
 from resolute.store.keys import Partition
 from resolute.store.store import Store
@@ -161,8 +161,8 @@ class Reconciler:
             )
             lost = await self._find_lost(partition, header, plan, batch, values, implied)
             for chunk in nodes.chunks(lost):
-                await nodes.reclaim(self._store, partition, chunk)
-            repairs += len(lost)
+                codes = await nodes.reclaim(self._store, partition, chunk)
+                repairs += sum(code in (Code.OK, Code.SKIP) for code in codes)
         return repairs
 
     async def _find_lost(

@@ -7,6 +7,7 @@ import logging
 
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.surviving import surviving
+from resolute.model.plan import Plan
 from resolute.model.triggers import latest_tick, next_tick, tick_id
 from resolute.status import Code
 from resolute.store import registry, runs
@@ -36,32 +37,41 @@ class Schedules:
     async def run_once(self) -> tuple[int, float]:
         """Start what is due; how many, and the seconds until the next tick."""
         await self._catalog.refresh()
-        offers = self._catalog.offers
-        now_ms = 0
-        cursors: dict[str, int] = {}
+        flows = {flow: plan for flow in self._catalog.offers if (plan := await self._plan(flow))}
+        if not flows:
+            return 0, MAX_WAIT
+        now = await registry.server_ms(self._store) / 1000
+        cursors = await registry.tick_cursors(self._store)
         started, wait = 0, MAX_WAIT
-        for flow in offers:
-            plan_hash = self._catalog.pin(flow)
-            plan = await self._catalog.plan(plan_hash) if plan_hash else None
-            if plan is None or not plan.schedules:
-                continue
-            if not now_ms:
-                now_ms = await registry.server_ms(self._store)
-                cursors = await registry.tick_cursors(self._store)
+        for flow, plan in flows.items():
             for index, schedule in enumerate(plan.schedules):
-                field = registry.tick_field(flow, index, plan)
-                tick = latest_tick(schedule.cron, schedule.timezone, now_ms / 1000)
-                tick_ms = round(tick * 1000)
-                if tick_ms > cursors.get(field, now_ms):
-                    queue = plan.queue or offers[flow].queue
-                    start = runs.Start(
-                        tick_id(flow, index, tick), flow, queue, schedule.input, tick_ms
-                    )
-                    started += await self._start(start)
-                    await registry.move_tick_cursor(self._store, field, tick_ms)
-                following = next_tick(schedule.cron, schedule.timezone, now_ms / 1000)
-                wait = min(wait, following - now_ms / 1000)
+                with surviving(log, f"schedule {schedule.cron!r} of flow {flow!r}"):
+                    started += await self._start_due(flow, plan, index, now, cursors)
+                    following = next_tick(schedule.cron, schedule.timezone, now)
+                    wait = min(wait, following - now)
         return started, max(wait, 0.01)
+
+    async def _plan(self, flow: str) -> Plan | None:
+        """The plan of a flow that has schedules."""
+        plan_hash = self._catalog.pin(flow)
+        plan = await self._catalog.plan(plan_hash) if plan_hash else None
+        return plan if plan and plan.schedules else None
+
+    async def _start_due(
+        self, flow: str, plan: Plan, index: int, now: float, cursors: dict[str, int]
+    ) -> int:
+        """Start the latest tick, if it was not; ticks missed before it are not made up for."""
+        schedule = plan.schedules[index]
+        field = registry.tick_field(flow, index, plan)
+        tick = latest_tick(schedule.cron, schedule.timezone, now)
+        tick_ms = round(tick * 1000)
+        if tick_ms <= cursors.get(field, now * 1000):
+            return 0
+        queue = plan.queue or self._catalog.offers[flow].queue
+        start = runs.Start(tick_id(flow, index, tick), flow, queue, schedule.input, tick_ms)
+        started = await self._start(start)
+        await registry.move_tick_cursor(self._store, field, tick_ms)
+        return started
 
     async def _start(self, start: runs.Start) -> int:
         partition = self._store.keys.of(start.id)

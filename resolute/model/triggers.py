@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from croniter import CroniterError, croniter
+from croniter import CroniterBadDateError, CroniterError, croniter
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,12 @@ class Schedule:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, OSError):
             return f"schedule: unknown time zone {self.timezone!r}"
+        if not self.cron.startswith("@") and len(self.cron.split()) not in (5, 6):
+            return f"schedule: expected 5 fields, or 6 with seconds, got {self.cron!r}"
         try:
-            croniter(self.cron)
+            next_tick(self.cron, self.timezone, 0.0)
+        except CroniterBadDateError:
+            return f"schedule: {self.cron!r} is never due"
         except (CroniterError, ValueError) as error:
             return f"schedule: cannot parse cron expression {self.cron!r}: {error}"
         return None
@@ -47,7 +52,10 @@ def manual(name: str = "manual") -> Manual:
 
 
 def schedule(cron: str, *, timezone: str = "UTC", input: Any = None) -> Schedule:
-    """A trigger by the clock: `cron` has five fields, `timezone` is an IANA name.
+    """A trigger by the clock. `timezone` is an IANA name.
+
+    `cron` has five fields (minute, hour, day, month, weekday), or six with seconds
+    at the end; or "@hourly", "@daily", "@weekly", "@monthly", "@yearly".
 
     The flow gets `input`; without it, the input type's defaults.
     """
@@ -56,16 +64,33 @@ def schedule(cron: str, *, timezone: str = "UTC", input: Any = None) -> Schedule
 
 def latest_tick(cron: str, timezone: str, now: float) -> float:
     """The last tick at or before `now`, both in seconds of Unix time."""
-    local = datetime.fromtimestamp(now, ZoneInfo(timezone))
+    zone = ZoneInfo(timezone)
     # croniter's get_prev is strictly before its start: a second later, the tick at `now` counts.
-    start = local.fromtimestamp(int(now) + 1, ZoneInfo(timezone))
-    return croniter(cron, start).get_prev(datetime).timestamp()
+    return _step(cron, zone, int(now) + 1, lambda ticks: ticks.get_prev(datetime))
 
 
 def next_tick(cron: str, timezone: str, now: float) -> float:
     """The first tick after `now`, both in seconds of Unix time."""
-    local = datetime.fromtimestamp(now, ZoneInfo(timezone))
-    return croniter(cron, local).get_next(datetime).timestamp()
+    return _step(cron, ZoneInfo(timezone), now, lambda ticks: ticks.get_next(datetime))
+
+
+def _step(cron: str, zone: ZoneInfo, start: float, step: Callable[[croniter], datetime]) -> float:
+    """The tick that `step` leads to from `start`.
+
+    When the clocks go back an hour comes twice. As in cron(8), a schedule at fixed hours ticks only
+    in the first; one for every hour, or every few, in both.
+    """
+    while True:
+        ticks = croniter(cron, datetime.fromtimestamp(start, zone))
+        start = step(ticks).timestamp()
+        local = datetime.fromtimestamp(start, zone)
+        if not local.fold or _is_for_any_hour(cron):
+            return start
+
+
+def _is_for_any_hour(cron: str) -> bool:
+    fields = cron.split()
+    return fields[1].startswith("*") if len(fields) > 1 else cron == "@hourly"
 
 
 def tick_id(flow: str, index: int, tick: float) -> str:

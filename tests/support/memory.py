@@ -171,7 +171,9 @@ class MemoryRun:
 
     def terminate(self) -> None:
         if not self.state.status.is_terminal and not self.state.terminated:
-            self._set(terminated=True)
+            running = self.state.status is RunStatus.RUNNING
+            status = RunStatus.FAILING if running else self.state.status
+            self._set(terminated=True, status=status)
             self._bump()
             self.inbox.append(self._event(EventKind.LOOK))
 

@@ -45,10 +45,9 @@ local replies = for_each(2, 2, function(packed, at)
   local item = cmsgpack.unpack(packed)
   local flow_key, from, _, flow, entry, seq, index = unpack(item)
   local node = load_node(KEYS[flow_key], flow, seq, index)
-  local answer = {GONE}
-  if node then answer = reclaim(node, item, ARGV[at + 1]) end
+  -- The old entry goes first: in a stream that was deleted the new one may get the same id.
   if entry ~= '' then drop_entries(KEYS[from], WORKERS, {entry}) end
-  return answer
+  return node and reclaim(node, item, ARGV[at + 1]) or {GONE}
 end)
 
 if reclaimed > 0 then redis.call('HINCRBY', KEYS[2], 'reclaimed', reclaimed) end

@@ -1,0 +1,476 @@
+"""Writing a flow: what it compiles to, and every mistake in it said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, TypedDict
+
+import msgspec
+import pytest
+
+from resolute.errors import FlowDefinitionError
+from resolute.model.builder import FlowBuilder
+from resolute.model.nodes import AsyncNode, Node, SyncNode, node
+from resolute.model.plan import Branch, End, Jump, Run
+from resolute.model.policies import RateLimit, RetryPolicy
+from resolute.model.state import FlowState
+from resolute.model.triggers import manual, schedule
+from tests.support.flows import always, builder, chain, echo, step
+
+
+def problems_of(made: FlowBuilder[Any, Any]) -> tuple[str, ...]:
+    """What build() finds wrong."""
+    with pytest.raises(FlowDefinitionError) as caught:
+        made.build()
+    return caught.value.problems
+
+
+def only_problem(made: FlowBuilder[Any, Any]) -> str:
+    (problem,) = problems_of(made)
+    return problem
+
+
+def untyped(made: Any) -> Any:
+    """The builder as a caller without a type checker has it."""
+    return made
+
+
+# Mistakes.
+
+
+def test_everything_that_is_wrong_is_said_at_once():
+    made = (
+        FlowBuilder("bad name!")
+        .on_queue("no queue?")
+        .triggered_by(schedule("every day"))
+        .triggered_by(schedule("0 0 * * *", timezone="Mars/Olympus"))
+        .then(step("a"))
+        .then(step("a"))
+        .then_parallel("none")
+        .end_when()
+        .else_()
+        .when(always)
+    )
+    problems = "\n".join(problems_of(made))
+    for part in (
+        "flow: expected 1 to 100", "queue: expected", "cannot parse cron expression 'every day'",
+        "unknown time zone 'Mars/Olympus'", "output key 'a' is there twice",
+        "step 'none' has no nodes", "end_when() without an open when()",
+        "else_() without an open when()", "when.1 has no end_when()",
+    ):  # fmt: skip
+        assert part in problems
+
+
+def test_the_error_names_the_flow_and_lists_its_problems():
+    with pytest.raises(FlowDefinitionError) as caught:
+        FlowBuilder("empty").build()
+    assert caught.value.flow == "empty"
+    assert str(caught.value).startswith("flow 'empty' has 2 problem(s):\n  - ")
+
+
+def test_a_flow_without_steps_is_refused():
+    assert "no steps" in only_problem(builder("f"))
+
+
+def test_a_branch_alone_is_no_step():
+    assert "no steps" in only_problem(builder("f").when(always).end_when())
+
+
+def test_a_flow_that_nothing_starts_is_refused():
+    assert "no trigger" in only_problem(FlowBuilder("f").then(step("a")))
+
+
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        (builder("f").then(step("a")).when(always).then(step("b")), "when.1 has no end_when()"),
+        (builder("f").then(step("a")).else_(), "else_() without an open when()"),
+        (builder("f").then(step("a")).end_when(), "end_when() without an open when()"),
+        (
+            builder("f").when(always).then(step("a")).else_().then(step("b")).else_().end_when(),
+            "else_() without an open when()",
+        ),
+        (builder("f").then_parallel("p"), "step 'p' has no nodes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_branch_or_step_that_is_not_whole_is_refused(made: FlowBuilder[Any, Any], problem: str):
+    assert problem in "\n".join(problems_of(made))
+
+
+def test_two_parallel_steps_need_two_names():
+    made = builder("f").then_parallel("p", step("a")).then_parallel("p", step("b"))
+    assert "step 'p' is there twice" in only_problem(made)
+
+
+# Names and keys on a path.
+
+
+def test_a_node_twice_on_one_path_needs_another_output_key():
+    assert "give one an as_()" in only_problem(builder("f").then(step("a")).then(step("a")))
+    builder("f").then(step("a")).then(step("a").as_("again")).build()
+
+
+def test_two_nodes_must_not_share_an_output_key_in_one_step():
+    made = builder("f").then_parallel("p", step("a", output="x"), step("b", output="x"))
+    assert "output key 'x' is there twice" in only_problem(made)
+
+
+def test_a_node_in_two_exclusive_arms_is_fine():
+    made = builder("f").when(always).then(step("a")).otherwise(step("a"))
+    made.then(step("last")).build()
+
+
+def test_a_node_after_a_branch_clashes_with_one_of_either_arm():
+    made = builder("f").when(always).then(step("a")).otherwise(step("b"))
+    assert "'a' is there twice" in only_problem(made.then(step("a")))
+    assert "'b' is there twice" in only_problem(made.then(step("b")))
+
+
+def test_a_node_in_an_arm_clashes_with_one_before_the_branch():
+    made = builder("f").then(step("a")).when(always).then(step("a")).end_when()
+    assert "'a' is there twice" in only_problem(made)
+
+
+def test_two_different_functions_must_not_share_a_name():
+    async def other(value: Any) -> Any:
+        return value
+
+    made = builder("f").then(step("a")).then(AsyncNode("a", other).as_("b"))
+    assert "two nodes are named 'a'" in only_problem(made)
+
+
+def test_a_compensation_of_a_compensation_is_refused():
+    undo = step("undo").on_error(step("undo-undo"))
+    made = builder("f").then(step("a").on_error(undo))
+    assert "compensation 'undo' has a compensation of its own" in only_problem(made)
+
+
+# Types.
+
+
+class Order(msgspec.Struct):
+    id: str
+
+
+class Receipt(msgspec.Struct):
+    number: int
+
+
+@node("order")
+async def make_order() -> Order:
+    return Order("o")
+
+
+@node("pay")
+async def pay(order: Order) -> Receipt:
+    return Receipt(len(order.id))
+
+
+@node("print")
+async def print_receipt(receipt: Receipt) -> None:
+    return None
+
+
+def test_a_node_that_cannot_take_what_the_step_before_gives_is_refused_with_both_types():
+    problem = only_problem(untyped(builder("f").then(make_order)).then(print_receipt))
+    assert "'print' takes Receipt, but the step before gives Order" in problem
+    assert "with_input()" in problem
+
+
+def test_the_first_node_must_take_the_flow_s_input():
+    made = untyped(FlowBuilder("f", input=Receipt).triggered_by(manual()))
+    assert "'pay' takes Order" in only_problem(made.then(pay))
+
+
+def test_what_fits_is_accepted():
+    builder("f").then(make_order).then(pay).then(print_receipt).build()
+
+
+def test_a_node_with_an_input_of_its_own_need_not_take_the_step_before():
+    def receipt(state: FlowState) -> Receipt:
+        return Receipt(len(state[make_order].id))
+
+    builder("f").then(make_order).then(print_receipt.with_input(receipt)).build()
+
+
+def test_after_a_branch_the_next_node_must_take_what_each_arm_gives():
+    made = untyped(builder("f").then(make_order).when(always).then(pay).end_when())
+    assert "gives Order" in only_problem(made.then(print_receipt))
+
+
+def test_a_compensation_must_take_the_output_of_its_node():
+    made = builder("f").then(make_order.on_error(print_receipt))
+    assert "'print' takes Receipt, but the step before gives Order" in only_problem(made)
+
+
+def test_a_fixed_input_must_fit_its_node():
+    made = builder("f").then(pay.with_input({"id": 7}))
+    assert "its input does not fit Order" in only_problem(made)
+    builder("f").then(pay.with_input({"id": "o-7"})).build()
+
+
+class Row(TypedDict):
+    id: str
+
+
+@dataclass
+class Plain:
+    id: str
+
+
+class Pair(NamedTuple):
+    id: str
+    n: int
+
+
+def gives(kind: Any) -> Node[Any, Any]:
+    async def give() -> Any: ...
+
+    give.__annotations__["return"] = kind
+    return AsyncNode("gives", give)
+
+
+def takes(kind: Any) -> Node[Any, Any]:
+    async def take(value: Any) -> None: ...
+
+    take.__annotations__["value"] = kind
+    return AsyncNode("takes", take)
+
+
+@pytest.mark.parametrize(
+    ("produced", "taken", "fits"),
+    [
+        (Order, Order, True),
+        (Order, Receipt, False),
+        (Order, dict[str, Any], True),
+        (dict[str, Any], Order, True),
+        (dict[str, Any], int, False),
+        (Any, Order, True),
+        (Order, Any, True),
+        (Order, object, True),
+        (int, float, True),
+        (float, int, False),
+        (int, str, False),
+        (str, Order, False),
+        (list[int], tuple[int, ...], True),
+        (list[Order], Order, False),
+        (Order | None, Order, True),
+        (Order, Order | None, True),
+        (Order | Receipt, str, False),
+        (None, Order, False),
+        (None, Order | None, True),
+        (Row, Row, True),
+        (Plain, Row, True),
+        (Annotated[int, msgspec.Meta(ge=0)], int, True),
+        (Pair, tuple[str, int], True),
+    ],
+    ids=str,
+)
+def test_types_are_refused_only_where_no_value_can_ever_fit(produced: Any, taken: Any, fits: bool):
+    made = builder("f").then(gives(produced)).then(takes(taken))
+    if fits:
+        made.build()
+    else:
+        assert "takes" in only_problem(made)
+
+
+# Schedules and inputs.
+
+
+class Needy(msgspec.Struct):
+    must: int
+
+
+def test_a_scheduled_flow_needs_an_input_that_fits_or_defaults():
+    def scheduled(kind: Any, value: Any = None) -> FlowBuilder[Any, Any]:
+        made = untyped(FlowBuilder("f", input=kind))
+        return made.triggered_by(schedule("0 0 * * *", input=value)).then(takes(kind))
+
+    assert "its input does not fit Needy" in only_problem(scheduled(Needy))
+    assert "its input does not fit Needy" in only_problem(scheduled(Needy, {"must": "x"}))
+    plan = scheduled(Needy, Needy(7)).build().plan
+    assert msgspec.msgpack.decode(plan.schedules[0].input, type=Needy) == Needy(7)
+
+
+def test_a_date_that_never_comes_is_refused():
+    made = FlowBuilder("f").triggered_by(schedule("0 0 31 2 *")).then(step("a"))
+    assert "0 0 31 2 *" in only_problem(made)
+
+
+def test_a_flow_may_be_started_in_several_ways():
+    made = builder("f").triggered_by(schedule("0 0 * * *")).triggered_by(schedule("0 1 * * *"))
+    assert [one.cron for one in made.then(step("a")).build().plan.schedules] == [
+        "0 0 * * *", "0 1 * * *",
+    ]  # fmt: skip
+
+
+# Nodes.
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: step("a b"), "node: expected"),
+        (lambda: step("a", output="x/y"), "output key: expected"),
+        (lambda: step("a", queue="q|r"), "queue: expected"),
+        (lambda: step("a", queue="q@plan"), "queue: expected"),
+        (lambda: step("a", timeout="0s"), "expected a timeout above 0"),
+        (lambda: step("a", timeout="soon"), "expected a duration"),
+        (lambda: step("a", rate_limit="fast"), 'expected "N/PERIOD"'),
+    ],
+)
+def test_a_node_that_cannot_be_is_refused_where_it_is_written(
+    make: Callable[[], object], error: str
+):
+    with pytest.raises(ValueError, match=error):
+        make()
+
+
+def test_a_function_of_two_inputs_is_no_node():
+    async def two(one: int, other: int) -> None: ...
+
+    with pytest.raises(TypeError, match="one input or none"):
+        AsyncNode("two", two)
+
+
+async def test_a_node_can_still_be_called_as_the_function_it_is():
+    assert await pay(Order("abc")) == Receipt(3)
+
+    @node("plain")
+    def plain(value: int) -> int:
+        return value + 1
+
+    assert isinstance(plain, SyncNode)
+    assert plain(1) == 2
+
+
+def test_a_node_is_not_changed_by_what_is_made_from_it():
+    before = step("a")
+    for after in (
+        before.as_("x"), before.with_input(1), before.with_timeout("1s"), before.best_effort(),
+        before.with_retry(RetryPolicy(max_attempts=9)), before.with_rate_limit("1/s"),
+        before.on_queue("gpu"), before.on_error(step("undo")),
+    ):  # fmt: skip
+        assert after is not before
+        assert type(after) is AsyncNode
+    assert (before.key, before.queue, before.limits) == ("a", None, ())
+    assert (before.compensation, before.is_best_effort) == (None, False)
+    assert before.retry.max_attempts == 3
+
+
+def test_a_rate_limit_may_be_written_short():
+    assert step("a", rate_limit="50/1m").limits == (RateLimit(50, "1m"),)
+
+
+# Building.
+
+
+def test_a_builder_is_not_changed_by_what_is_made_from_it():
+    start = builder("f").then(step("a"))
+    one, other = start.then(step("b")), start.then(step("c")).on_queue("gpu")
+    assert len(start.build().plan.instructions) == 2
+    assert [i.step for i in one.build().plan.instructions[:-1] if isinstance(i, Run)] == ["a", "b"]
+    assert other.build().plan.queue == "gpu"
+    assert one.build().plan.queue == ""
+
+
+def test_a_half_built_flow_can_be_kept_in_a_loop():
+    made = builder("f")
+    for number in range(5):
+        made = made.then(step(f"n{number}"))
+    assert len(made.build().plan.instructions) == 6
+
+
+def test_a_sequence_is_a_run_for_each_step_and_an_end():
+    plan = chain("a", "b").plan
+    assert [type(one) for one in plan.instructions] == [Run, Run, End]
+
+
+def test_a_branch_jumps_over_the_arm_that_is_not_taken():
+    plan = builder("f").when(always).then(step("a")).otherwise(step("b")).build().plan
+    branch, then, jump, otherwise, end = plan.instructions
+    assert isinstance(branch, Branch)
+    assert (branch.step, branch.otherwise) == ("when.1", 3)
+    assert isinstance(jump, Jump)
+    assert jump.to == 4
+    assert isinstance(then, Run)
+    assert isinstance(otherwise, Run)
+    assert (then.step, otherwise.step, end) == ("a", "b", End())
+
+
+def test_a_branch_without_an_else_jumps_behind_itself():
+    plan = builder("f").when(always).then(step("a")).end_when().then(step("b")).build().plan
+    branch = plan.instructions[0]
+    assert isinstance(branch, Branch)
+    assert branch.otherwise == 2
+    assert not any(isinstance(one, Jump) for one in plan.instructions)
+
+
+def test_branches_can_be_nested_to_any_depth():
+    made = builder("deep")
+    for number in range(30):
+        made = made.when(always).then(step(f"a{number}"))
+    for number in range(30):
+        made = made.else_().then(step(f"b{number}")).end_when()
+    plan = made.build().plan
+    names = [one.step for one in plan.instructions if isinstance(one, Branch)]
+    assert names == [f"when.{number}" for number in range(1, 31)]
+    for one in plan.instructions:
+        target = one.otherwise if isinstance(one, Branch) else getattr(one, "to", 0)
+        assert 0 <= target < len(plan.instructions)
+
+
+def test_otherwise_is_else_then_end_when():
+    start = builder("f").then(step("first")).when(always).then(step("a"))
+    short = start.otherwise(step("b")).then(step("last"))
+    long = start.else_().then(step("b")).end_when().then(step("last"))
+    assert short.build().plan == long.build().plan
+
+
+def test_otherwise_parallel_is_else_then_parallel_end_when():
+    start = builder("f").when(always).then(step("a"))
+    short = start.otherwise_parallel("p", step("b"), step("c"))
+    long = start.else_().then_parallel("p", step("b"), step("c")).end_when()
+    assert short.build().plan == long.build().plan
+
+
+def test_predicates_are_nodes_of_thirty_seconds_and_three_attempts():
+    plan = builder("f").then(step("a")).when(always).then(step("b")).end_when().build().plan
+    branch = plan.instructions[1]
+    assert isinstance(branch, Branch)
+    (predicate,) = branch.nodes
+    assert (predicate.name, predicate.timeout_ms) == ("when.1", 30_000)
+    assert predicate.retry.max_attempts == 3
+
+
+def test_a_flow_knows_the_function_of_every_node_of_its_plan():
+    flow = (
+        builder("f")
+        .then(step("a"))
+        .when(always)
+        .then_parallel("p", step("b"), step("c"))
+        .otherwise(step("d"))
+        .build()
+    )
+    for pc, instruction in enumerate(flow.plan.instructions):
+        for index, found in enumerate(getattr(instruction, "nodes", ())):
+            assert flow.bindings[pc, index].name == found.name
+    assert flow.bindings[0, 0].fn is echo
+
+
+def test_the_result_of_a_flow_has_the_type_of_its_last_step():
+    assert builder("f").then(make_order).then(pay).build().result_type is Receipt
+    branched = builder("f").then(make_order).when(always).then(pay).end_when()
+    assert branched.build().result_type is Any
+    parallel = builder("f").then_parallel("p", step("a"), step("b"))
+    assert parallel.build().result_type == dict[str, Any]
+
+
+def test_a_client_without_the_code_finds_the_types_in_the_plan():
+    made = FlowBuilder("f", input=Order).triggered_by(manual()).then(pay)
+    plan = made.build().plan
+    assert "Order" in str(plan.input_schema)
+    assert "number" in str(plan.result_schema)
+    assert builder("f").then(step("a")).build().plan.input_schema == {}
