@@ -51,7 +51,10 @@ class Processes:
         assert process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
-            line = process.stdout.readline() if selector.select(timeout) else b""
+            is_readable = bool(selector.select(timeout))
+            line = process.stdout.readline() if is_readable else b""
+        if is_readable and not line:
+            process.wait(GRACE)  # it closed its output, so it is about to end
         if not line:
             raise ProcessDied(f"{name} did not get ready\n{self._log_tail(name)}")
         return line

@@ -6,7 +6,7 @@ Conservative: only what clearly cannot fit is refused; the rest is checked when 
 from __future__ import annotations
 
 import types
-from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, is_typeddict
 
 _SCALARS = (str, bytes, bool, int, float)
 
@@ -68,4 +68,6 @@ def _is_union(annotation: Any) -> bool:
 
 def _class_of(annotation: Any) -> type[Any] | None:
     found = get_origin(annotation) or annotation
+    if is_typeddict(found):
+        return dict
     return cast("type[Any]", found) if isinstance(found, type) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -168,6 +169,19 @@ async def test_a_flow_whose_workers_are_gone_is_started_all_the_same(stage: Stag
     due = await now(stage.store) - timedelta(hours=2)
     await offered_long_ago(stage, flow_of(every_day_at(due)))
     await registry.unregister(stage.store, "stage:0:offers")
+    assert (await schedules(stage.store).run_once())[0] == 1
+
+
+async def test_a_schedule_that_cannot_be_computed_does_not_hold_up_the_others(stage: Stage):
+    """Stored by another version, which did not see that its date never comes."""
+    due = await now(stage.store) - timedelta(hours=2)
+    broken = flow_of("0 0 1 1 *", name="a-broken")
+    plan = msgspec.structs.replace(
+        broken.plan,
+        schedules=(msgspec.structs.replace(broken.plan.schedules[0], cron="0 0 31 2 *"),),
+    )
+    await stage.offer(dataclasses.replace(broken, plan=plan, plan_hash=plan.hash))
+    await offered_long_ago(stage, flow_of(every_day_at(due)))
     assert (await schedules(stage.store).run_once())[0] == 1
 
 

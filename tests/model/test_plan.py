@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -35,21 +34,19 @@ def test_the_hash_does_not_cover_what_functions_do():
     assert hash_of(AsyncNode("a", one)) == hash_of(AsyncNode("a", other))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda a: a.as_("x"),
-        lambda a: a.with_timeout("1s"),
-        lambda a: a.with_retry(RetryPolicy(max_attempts=9)),
-        lambda a: a.with_retry(RetryPolicy(non_retryable=(ValueError,))),
-        lambda a: a.with_rate_limit(RateLimit(5, "1s")),
-        lambda a: a.on_queue("gpu"),
-        lambda a: a.on_error(step("undo")),
-        lambda a: a.best_effort(),
-    ],
-)
-def test_the_hash_changes_with_every_policy(change: Callable[[Node[Any, Any]], Node[Any, Any]]):
-    assert hash_of(change(step("a"))) != hash_of(step("a"))
+def test_the_hash_changes_with_every_policy():
+    plain = step("a")
+    changed = [
+        plain.as_("x"),
+        plain.with_timeout("1s"),
+        plain.with_retry(RetryPolicy(max_attempts=9)),
+        plain.with_retry(RetryPolicy(non_retryable=(ValueError,))),
+        plain.with_rate_limit(RateLimit(5, "1s")),
+        plain.on_queue("gpu"),
+        plain.on_error(step("undo")),
+        plain.best_effort(),
+    ]
+    assert len({hash_of(one) for one in [plain, *changed]}) == 1 + len(changed)
 
 
 def test_the_hash_changes_with_name_order_shape_queue_and_schedule():
