@@ -208,6 +208,11 @@ def interrupts(word: Word) -> None:
     raise KeyboardInterrupt
 
 
+@node("stops", retry=ONCE)
+def stops(word: Word) -> int:
+    return next(iter([]))
+
+
 class Rude(Exception):
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
@@ -254,6 +259,7 @@ bad = {
         _alone("bad-exit", exits),
         _alone("bad-interrupt", interrupts),
         _alone("bad-error", rude),
+        _alone("bad-stop", stops),
         _alone("bad-encode", opaque),
         _alone("bad-huge", huge),
         _alone("bad-output", wrong_type),
@@ -268,6 +274,7 @@ bad = {
     )
 }
 bad_exit, bad_interrupt, bad_error = bad["bad-exit"], bad["bad-interrupt"], bad["bad-error"]
+bad_stop = bad["bad-stop"]
 bad_encode, bad_huge, bad_output = bad["bad-encode"], bad["bad-huge"], bad["bad-output"]
 bad_input_value = bad["bad-input-value"]
 bad_input_function, bad_predicate = bad["bad-input-function"], bad["bad-predicate"]

@@ -189,6 +189,7 @@ BAD = {
     "bad-exit": "SystemExit: 3",
     "bad-interrupt": "KeyboardInterrupt",
     "bad-error": "the error's own str",
+    "bad-stop": "StopIteration",
     "bad-encode": r"NotEncodable: cannot encode output\['inner'\]\[1\]",
     "bad-huge": "PayloadTooLarge: payload of 100,000,00. bytes is over the limit of 1,048,576",
     "bad-output": "output of node 'wrong-type': Expected `int` >= 0",

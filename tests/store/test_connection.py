@@ -179,19 +179,30 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 @contextlib.asynccontextmanager
 async def strange_server(handle: Handler) -> AsyncGenerator[str]:
-    """Something that listens and is no Redis."""
-    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
+    """Something that listens and is no Redis; its callers must have hung up when it ends."""
+    talks: list[asyncio.Future[None]] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(done := asyncio.get_running_loop().create_future())
+        with contextlib.suppress(ConnectionError):
+            await handle(reader, writer)
+            await reader.read()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        done.set_result(None)
+
+    listening = await asyncio.start_server(talk, "127.0.0.1", 0)
     host, port = listening.sockets[0].getsockname()
     async with listening:
         yield f"redis://{host}:{port}"
+        await asyncio.gather(*talks)
 
 
 async def test_a_server_that_talks_nonsense_is_unavailable():
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await reader.read()
-        writer.close()
 
     async with strange_server(talk) as url, linked(url) as link:
         with pytest.raises(StoreUnavailable, match="nonsense"):
@@ -202,8 +213,6 @@ async def test_a_reply_that_nobody_asked_for_breaks_the_connection():
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(b"+OK\r\n+AND MORE\r\n")
-        await reader.read()
-        writer.close()
 
     async with strange_server(talk) as url, linked(url) as link:
         connection = await link.connection()
@@ -220,8 +229,6 @@ async def test_who_waits_for_a_connection_that_is_given_up_is_told_so_and_not_ca
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         arrived.set()
-        await reader.read()
-        writer.close()
 
     async with strange_server(silent) as url, linked(url, name="waiting") as link:
         waiting = asyncio.create_task(link.connection())

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -168,9 +169,16 @@ class Runner:
 
     async def _execute(self, job: Job) -> None:
         bound = job.bound
+        job.is_running = True
+        if job.stop is not None:
+            self._finish_stopped(job)
+            return
         try:
             if bound.is_threaded:
-                value = await self._loop.run_in_executor(self._threads, bound.call, job.value)
+                call = partial(_call, bound.call, job.value)
+                value, error = await self._loop.run_in_executor(self._threads, call)
+                if error is not None:
+                    raise error
             elif isinstance(bound.binding, Predicate):
                 value = bound.call(job.value)
             else:
@@ -286,3 +294,11 @@ class Runner:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._reader.close()
+
+
+def _call(fn: Callable[[Any], Any], value: Any) -> tuple[Any, BaseException | None]:
+    """What a plain function returns, or raises: a future would not take a StopIteration."""
+    try:
+        return fn(value), None
+    except BaseException as error:
+        return None, error
