@@ -31,6 +31,7 @@ import msgspec
 
 TRACEBACK_LIMIT = 16_384
 MESSAGE_LIMIT = 4_096
+LONGEST_PAUSE = 30 * 86_400.0  # s
 
 
 class ResoluteError(Exception):
@@ -141,10 +142,12 @@ class TerminalError(ResoluteError):
 
 
 class RetryAfter(ResoluteError):
-    """Raise this in a node to be tried again after `seconds`, not before."""
+    """Raise this in a node to be tried again after `seconds`, not before; at most 30 days."""
 
     def __init__(self, seconds: float, message: str = "") -> None:
-        self.seconds = float(seconds)
+        if not seconds >= 0:  # not a number, or below 0
+            raise ValueError(f"RetryAfter: expected 0 or more seconds, got {seconds!r}")
+        self.seconds = min(float(seconds), LONGEST_PAUSE)
         super().__init__(message or f"retry after {self.seconds:g} s")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 from resolute.errors import StoreUnavailable
@@ -21,6 +22,7 @@ class Watcher:
 
     def __init__(self, store: Store) -> None:
         self._link = Link(store.link.address, name="resolute-watch", on_push=self._on_push)
+        self._patience = store.patience
         self._signals: dict[str, set[asyncio.Event]] = {}
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         self._connection: Connection | None = None
@@ -55,8 +57,17 @@ class Watcher:
                 self._connection.post(("UNSUBSCRIBE", channel))
 
     async def _live(self) -> Connection:
-        if self._connection is None or self._connection.closed.done():
-            self._connection = await self._link.connection()
+        """The subscribed connection; raises StoreUnavailable once the patience is at its end."""
+        failures, give_up = 0, time.monotonic() + self._patience
+        while self._connection is None or self._connection.closed.done():
+            try:
+                self._connection = await self._link.connection()
+            except StoreUnavailable:
+                if time.monotonic() > give_up:
+                    raise
+                failures += 1
+                await asyncio.sleep(backoff(failures))
+                continue
             if self._keeper is None or self._keeper.done():
                 self._keeper = asyncio.create_task(self._keep())
         return self._connection

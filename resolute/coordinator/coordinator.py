@@ -62,10 +62,10 @@ class Coordinator:
 
     async def run(self) -> None:
         """Register and coordinate until cancelled; then let go of the lease."""
-        await self._register()
-        self.is_ready = True
-        log.info("coordinator %s is ready", self.name)
         try:
+            await self._register()
+            self.is_ready = True
+            log.info("coordinator %s is ready", self.name)
             async with asyncio.TaskGroup() as group:
                 for loop in (
                     self.dispatcher.run(),

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from resolute.errors import (
+    LONGEST_PAUSE,
     ErrorInfo,
     MissingOutput,
     NodeTimeout,
@@ -312,7 +313,7 @@ def retry_delay(plan: NodePlan, attempt: int, error: BaseException) -> int | Non
     ):
         return None
     if isinstance(error, RetryAfter):
-        return max(1, round(error.seconds * 1000))
+        return max(1, round(min(error.seconds, LONGEST_PAUSE) * 1000))
     return backoff_ms(policy, attempt)
 
 

@@ -93,12 +93,11 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, on_push: Callable[[list[Any]], None] | None = None) -> None:
         self._reader = hiredis.Reader(replyError=ServerReply)
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()  # with its deadline
         self._transport: asyncio.WriteTransport | None = None
         self._on_push = on_push
         self._loop = asyncio.get_running_loop()
-        self._deadline: asyncio.TimerHandle | None = None
-        self._answered = 0
+        self._watchdog: asyncio.TimerHandle | None = None
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     @classmethod
@@ -140,13 +139,20 @@ class Connection(asyncio.Protocol):
         if name:
             await self.request(("CLIENT", "SETNAME", name), CONNECT_TIMEOUT)
 
-    def send(self, command: Command) -> asyncio.Future[Any]:
-        """Send one command; the future has its reply."""
+    def send(self, command: Command, timeout: float = REPLY_TIMEOUT) -> asyncio.Future[Any]:
+        """Send one command; the future has its reply.
+
+        After `timeout` seconds without one the connection is dropped, whether or not somebody still
+        waits for this reply: a caller that gave up earlier must not hide that nothing comes.
+        """
         future = self._loop.create_future()
         if self._transport is None or self.closed.done():
             future.set_exception(StoreUnavailable("the connection to Redis is closed"))
             return future
-        self._waiting.append(future)
+        deadline = self._loop.time() + timeout
+        self._waiting.append((future, deadline))
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_at(deadline, self._look_at_the_oldest)
         self._transport.write(_pack(command))
         return future
 
@@ -160,7 +166,7 @@ class Connection(asyncio.Protocol):
 
         After `timeout` seconds without it the connection is dropped.
         """
-        reply = await self._within(self.send(command), timeout)
+        reply = await self.send(command, timeout)
         if isinstance(reply, ServerReply):
             raise reply
         return reply
@@ -169,19 +175,19 @@ class Connection(asyncio.Protocol):
         self, commands: Sequence[Command], timeout: float = REPLY_TIMEOUT
     ) -> list[Any]:
         """Send commands together; errors come back as ServerReply in their places."""
-        futures = [self.send(command) for command in commands]
-        return [await self._within(future, timeout) for future in futures]
+        futures = [self.send(command, timeout) for command in commands]
+        return [await future for future in futures]
 
-    async def _within(self, future: asyncio.Future[Any], timeout: float) -> Any:
-        timer = self._loop.call_later(timeout, self._give_up, future)
-        try:
-            return await future
-        finally:
-            timer.cancel()
-
-    def _give_up(self, future: asyncio.Future[Any]) -> None:
-        if not future.done():
+    def _look_at_the_oldest(self) -> None:
+        """Drop the connection if the reply that is due next is overdue."""
+        self._watchdog = None
+        if not self._waiting:
+            return
+        deadline = self._waiting[0][1]
+        if deadline <= self._loop.time():
             self._fail(StoreUnavailable("Redis did not answer in time"))
+        else:
+            self._watchdog = self._loop.call_at(deadline, self._look_at_the_oldest)
 
     def close(self) -> None:
         """Close it; whoever still waits gets StoreUnavailable."""
@@ -190,8 +196,10 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if self._transport is not None:
             self._transport.abort()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         while self._waiting:
-            future = self._waiting.popleft()
+            future, _ = self._waiting.popleft()
             if not future.done():
                 future.set_exception(error)
                 # A caller that has gone must not be told about it by the loop's logger.
@@ -213,7 +221,7 @@ class Connection(asyncio.Protocol):
                 if self._on_push is not None and isinstance(reply, list):
                     self._on_push(cast("list[Any]", reply))
                     continue
-                future = self._waiting.popleft()
+                future, _ = self._waiting.popleft()
                 if not future.done():
                     future.set_result(reply)
         except Exception as error:

@@ -73,6 +73,20 @@ async def test_a_timer_whose_node_has_gone_on_is_dropped(stage: Stage):
     assert len(await stage.entries()) == 1
 
 
+async def test_a_timer_of_an_earlier_wait_does_not_end_a_later_one(stage: Stage):
+    held = await waiting(stage, 0)
+    await stage.release(held.partition)
+    again = await stage.claim_one("worker")
+    await stage.fail("worker", again, 60_000)
+    earlier = timer_of(held, again.entry.token)
+    await stage.store.execute("ZADD", held.partition.timers, 1, earlier.member)
+    before = await stage.hash()
+    assert await stage.release(held.partition) == ["STALE"]
+    assert await stage.hash() == before
+    assert await stage.entries() == []
+    assert await stage.store.execute("ZCARD", held.partition.timers) == 1
+
+
 async def test_a_timer_of_an_ended_run_is_dropped_and_one_of_no_run_too(stage: Stage):
     held = await waiting(stage)
     await stage.stop("run", terminate=True)

@@ -17,7 +17,6 @@ from tests.support.tour import tour
 OTHERWISE = {
     ("start_flow", "OK"): "EXISTS",  # the caller takes it for a success
     ("ensure_group", "OK"): "EXISTS",
-    ("retry_flow", "OK"): "EXISTS",
     ("reclaim_nodes", "OK"): "STALE",  # no holder's call: whoever comes second finds it done
     ("release_due", "OK"): "STALE",
 }

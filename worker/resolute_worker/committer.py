@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from resolute.status import Code
 from resolute.store import nodes
-from resolute.store.connection import ServerReply
 from resolute.store.store import Store
 from resolute_worker.jobs import Job
 
@@ -74,7 +73,8 @@ class Committer:
     async def _send_part(self, send: Any, part: Sequence[tuple[Job, Result]]) -> None:
         try:
             codes = await send(self._store, self._process, [result for _, result in part])
-        except ServerReply as error:
+        except Exception as error:
+            # Whatever is wrong with one outcome, the others are sent.
             if len(part) > 1:
                 for pair in part:
                     await self._send_part(send, [pair])

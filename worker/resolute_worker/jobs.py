@@ -36,6 +36,10 @@ class Job:
     is_running: bool = False  # its task has taken its first step
 
     @property
+    def is_stopped(self) -> bool:
+        return self.stop is not None
+
+    @property
     def queue(self) -> str:
         """The plain queue that serves it, for when it is handed out again."""
         return self.bound.plan.queue or self.held.queue.partition("@")[0]

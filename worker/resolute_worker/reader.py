@@ -16,7 +16,7 @@ from resolute.engine.attempt import Bound
 from resolute.errors import ResoluteError, StoreUnavailable
 from resolute.model.messages import Entry
 from resolute.store import nodes, streams
-from resolute.store.connection import ServerReply, backoff
+from resolute.store.connection import Connection, ServerReply, backoff
 from resolute.store.keys import Partition
 from resolute.store.nodes import Held, Return
 from resolute.store.script import GROUP_WORKERS
@@ -28,6 +28,7 @@ from resolute_worker.slots import Slots
 log = logging.getLogger(__name__)
 
 BLOCK_MS = 5_000
+FENCED_PAUSE = 0.1  # s
 LONER_CRASHES = 2  # a node with so many crashes behind it runs alone
 
 _decode = msgspec.msgpack.Decoder(Entry).decode
@@ -67,6 +68,7 @@ class Reader:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loners: deque[Held] = deque()
         self._generation = 0
+        self._turn = 0
 
     async def ensure_groups(self) -> None:
         for stream, (partition, _) in self._streams.items():
@@ -95,18 +97,42 @@ class Reader:
     async def _read_once(self) -> None:
         while self._loners:
             await self._run_alone(self._loners.popleft())
+        while self._runner.is_fenced:  # noqa: ASYNC110
+            # What is read now could only be handed back. The page is the supervisor's: no event.
+            await asyncio.sleep(FENCED_PAUSE)
         free = await self._slots.wait()
         connection = await self._link.connection()
         if self._link.generation != self._generation:
             # What was delivered into a connection that broke is pending here and comes no more.
             self._generation = self._link.generation
             await self.read_pending()
-        count = math.ceil(free / len(self._store.keys.partitions))
-        found = await streams.read_on(
-            connection, GROUP_WORKERS, self._process, list(self._streams), count, BLOCK_MS
-        )
-        for stream, messages in found.items():
+        for stream, messages in (await self._read(connection, free)).items():
             self._deliver(stream, messages)
+
+    async def _read(self, connection: Connection, free: int) -> dict[str, list[streams.Message]]:
+        """New entries for the free slots. COUNT is per stream, so it is shared out."""
+        everything = list(self._streams)
+        groups = len(self._store.keys.partitions)
+        if free < groups:
+            # Fewer slots than partitions: they take turns, and only if all are empty we block.
+            for _ in range(math.ceil(groups / free)):
+                found = await self._read_some(connection, self._next_turn(free), 1, None)
+                if found:
+                    return found
+        return await self._read_some(connection, everything, max(1, free // groups), BLOCK_MS)
+
+    async def _read_some(
+        self, connection: Connection, names: list[str], count: int, block_ms: int | None
+    ) -> dict[str, list[streams.Message]]:
+        return await streams.read_on(
+            connection, GROUP_WORKERS, self._process, names, count, block_ms
+        )
+
+    def _next_turn(self, size: int) -> list[str]:
+        """The streams of the next `size` partitions, round and round."""
+        numbers = {(self._turn + i) % len(self._store.keys.partitions) for i in range(size)}
+        self._turn += size
+        return [s for s, (partition, _) in self._streams.items() if partition.number in numbers]
 
     async def read_pending(self) -> None:
         """Take up what this consumer has pending and does not run."""

@@ -67,6 +67,11 @@ class Runner:
             lambda job: self._spawn(self._admit([job])),
         )
 
+    @property
+    def is_fenced(self) -> bool:
+        """Whether nothing may be begun: the lease may be over before we can commit."""
+        return self._page.is_fenced
+
     def bound_for(self, held: Held) -> Bound | None:
         """The node that an entry is for; None where its plan is not offered here.
 
@@ -101,7 +106,7 @@ class Runner:
     async def begin(self, jobs: Sequence[Job]) -> None:
         """Claim jobs of one stream and start those that may start."""
         for batch in nodes.chunks(jobs):
-            if self._page.is_fenced:
+            if self.is_fenced:
                 for job in batch:
                     self.report(job, Return(job.held, job.queue))
                 continue
@@ -170,7 +175,7 @@ class Runner:
     async def _execute(self, job: Job) -> None:
         bound = job.bound
         job.is_running = True
-        if job.stop is not None:
+        if job.is_stopped:
             self._finish_stopped(job)
             return
         try:

@@ -100,7 +100,8 @@ class Supervisor:
         finally:
             self._stopping = True
             await self._drain(keepers)
-            for task in [*helpers, *self._aftermaths]:
+            # What still waits for a Redis that is away is left to the leases.
+            for task in [*helpers, *self._aftermaths, *keepers]:
                 task.cancel()
             await asyncio.gather(*helpers, *keepers, return_exceptions=True)
 

@@ -4,12 +4,15 @@
 -- ARGV common: source_id id nonce drop fields
 -- `drop` are the hash fields that the new run must not have, `fields` those (flat, with values)
 -- that say where it goes on.
--- RETURNS {OK | EXISTS | GONE | CONFLICT}; CONFLICT: the source has not ended.
+-- RETURNS {OK | EXISTS | GONE | CONFLICT}; a resend answers as the first time; CONFLICT: the source
+-- has not ended.
 -- @include common
 
 local source_id, id, nonce, drop, fields = unpack(cmsgpack.unpack(ARGV[1]))
 local now = now_ms()
-if redis.call('EXISTS', KEYS[4]) == 1 then return {EXISTS} end
+local there = redis.call('HGET', KEYS[4], 'made_by')
+if there == nonce then return {OK} end
+if there or redis.call('EXISTS', KEYS[4]) == 1 then return {EXISTS} end
 local h = redis.call('HMGET', KEYS[3], 'status', 'queue', 'plan', 'flow')
 local status = h[1]
 if not status then return {GONE} end
@@ -20,7 +23,7 @@ for at = 1, #drop, 1000 do
   redis.call('HDEL', KEYS[4], unpack(drop, at, math.min(#drop, at + 999)))
 end
 local rev = '0-' .. nonce
-redis.call('HSET', KEYS[4], 'status', RUNNING, 'rev', rev, 'retry_of', source_id, 'started', now,
+redis.call('HSET', KEYS[4], 'status', RUNNING, 'rev', rev, 'retry_of', source_id, 'made_by', nonce, 'started', now,
   'moved', now, 'pending', 0, unpack(fields))
 redis.call('ZADD', KEYS[2], now, id)
 redis.call('ZADD', KEYS[5], now, id)
