@@ -58,7 +58,8 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
 def _first_to_repeat(header: Header, steps: list[StepEntry], fields: Mapping[str, bytes]) -> int:
     last = steps[-1].seq if steps else 1
     if header.undoing and header.undos:
-        return min(last, _undo_seq(fields, 1))
+        # Undone were those from the last down to the one that was being undone at the end.
+        return min(last, _undo_seq(fields, header.undoing))
     return last
 
 

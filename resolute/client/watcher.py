@@ -13,6 +13,8 @@ from resolute.store.store import Store
 
 log = logging.getLogger(__name__)
 
+CONFIRM_TIMEOUT = 5.0  # s for the server to confirm a subscription
+
 
 class Watcher:
     """Tells, by channel, that a run may have ended. It never says that one has not.
@@ -32,6 +34,16 @@ class Watcher:
         """An event that is set when the run may have ended. Subscribed when this returns."""
         event = asyncio.Event()
         self._signals.setdefault(channel, set()).add(event)
+        try:
+            if not await self._subscribe(channel):
+                event.set()  # read again, subscribe again
+        except BaseException:
+            self.forget(channel, event)
+            raise
+        return event
+
+    async def _subscribe(self, channel: str) -> bool:
+        """Whether the subscription is there; a connection that does not confirm it is dropped."""
         connection = await self._live()
         confirmed = self._confirmed.get(channel)
         if confirmed is None or (confirmed.done() and confirmed.exception() is not None):
@@ -39,10 +51,14 @@ class Watcher:
             self._confirmed[channel] = confirmed
             connection.post(("SUBSCRIBE", channel))
         try:
-            await asyncio.shield(confirmed)
+            async with asyncio.timeout(CONFIRM_TIMEOUT):
+                await asyncio.shield(confirmed)
         except StoreUnavailable:
-            event.set()  # read again, subscribe again
-        return event
+            return False
+        except TimeoutError:
+            connection.close()
+            return False
+        return True
 
     def forget(self, channel: str, event: asyncio.Event) -> None:
         """This waiter needs it no more."""

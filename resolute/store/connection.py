@@ -245,6 +245,8 @@ class Link:
         self._opening: asyncio.Task[Connection] | None = None
         self._closed = False
         self._down_since: float | None = None
+        self._failures = 0
+        self._next_try = 0.0
         self.generation = 0  # how many connections there have been
 
     @property
@@ -269,6 +271,8 @@ class Link:
             raise
 
     async def _open(self) -> Connection:
+        # However many callers try again: after a failure they share one dial, a little later.
+        await asyncio.sleep(max(0.0, self._next_try - time.monotonic()))
         try:
             connection = await Connection.open(self.address, name=self._name, on_push=self._on_push)
         except ServerReply as error:
@@ -286,11 +290,14 @@ class Link:
 
     def _note_failure(self, error: StoreUnavailable) -> None:
         """An outage is said once, not at every try; a first connection's is its caller's to say."""
+        self._failures += 1
+        self._next_try = time.monotonic() + backoff(self._failures) / 2
         if self.generation and self._down_since is None:
             log.warning("%s; trying again until it is back", error)
             self._down_since = time.monotonic()
 
     def _note_success(self) -> None:
+        self._failures = 0
         if self._down_since is not None:
             log.warning(
                 "%s is back after %.1f s", self.address, time.monotonic() - self._down_since

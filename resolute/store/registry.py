@@ -41,6 +41,7 @@ class FlowOffer(msgspec.Struct, frozen=True):
 class BeatItem(Item):
     process: str
     cancels_key: int
+    told: Sequence[str]
 
 
 _encode = msgspec.msgpack.encode
@@ -118,11 +119,17 @@ async def beats(store: Store) -> dict[str, int]:
     }
 
 
-async def beat(store: Store, names: Sequence[str]) -> list[list[str] | None]:
-    """Raise the beats; for each process the nodes to cancel, None where its lease is over."""
+async def beat(
+    store: Store, names: Sequence[str], told: Mapping[str, Sequence[str]] | None = None
+) -> list[list[str] | None]:
+    """Raise the beats; for each process the nodes to cancel, None where its lease is over.
+
+    `told` has for a process the nodes of the beat before, of which it knows by now.
+    """
     meta = store.keys.meta
     cancels = [meta.cancels(name) for name in names]
-    items = [pack_item(BeatItem(name, 3 + i)) for i, name in enumerate(names)]
+    known = told or {}
+    items = [pack_item(BeatItem(name, 3 + i, known.get(name, ()))) for i, name in enumerate(names)]
     reply = await store.call("beat", [meta.beats, meta.processes, *cancels], pack(), items)
     return [
         [str(node, "utf-8") for node in answer[1:]] if answer[0] == b"OK" else None

@@ -17,7 +17,14 @@ DEFAULT_URL = "redis://localhost:6379/0"
 DEFAULT_NAMESPACE = "resolute"
 
 # Errors that say "not now": the same call may succeed in a moment.
-_PASSING = frozenset({"LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "READONLY"})
+_PASSING = frozenset(
+    {
+        "LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "READONLY", "MISCONF",
+        "NOREPLICAS",
+    }
+)  # fmt: skip
+# Of these, the ones that another server behind the same address may not answer.
+_DEMOTED = frozenset({"READONLY", "MASTERDOWN"})
 
 
 class Store:
@@ -73,6 +80,9 @@ class Store:
                     return store
                 except StoreUnavailable:
                     if not wait:
+                        raise
+                except ServerReply as error:
+                    if not wait or error.code not in _PASSING:
                         raise
                 failures += 1
                 await asyncio.sleep(backoff(failures))
@@ -131,14 +141,18 @@ class Store:
         failures = 0
         give_up = time.monotonic() + self.patience
         while True:
+            connection: Connection | None = None
             try:
-                return await attempt(await self.link.connection())
+                connection = await self.link.connection()
+                return await attempt(connection)
             except StoreUnavailable:
                 if time.monotonic() > give_up:
                     raise
             except ServerReply as error:
                 if error.code not in _PASSING or time.monotonic() > give_up:
                     raise
+                if error.code in _DEMOTED and connection is not None:
+                    connection.close()
             failures += 1
             await asyncio.sleep(backoff(failures))
 

@@ -57,10 +57,11 @@ async def _settle_stream(
         failures: list[Failure] = []
         returns: list[Return] = []
         for entry_id, payload in payloads.items():
-            if payload is None:
-                continue
-            held = Held(partition, name, entry_id, _decode(payload))
-            node = _node_of(plans.get(held.entry.plan), held.entry)
+            try:
+                held = Held(partition, name, entry_id, _decode(payload or b""))
+                node = _node_of(plans.get(held.entry.plan), held.entry)
+            except (msgspec.DecodeError, LookupError):
+                continue  # deleted or damaged: a coordinator puts it away
             queue = (node.queue if node else "") or name.partition("@")[0]
             if node is not None and (partition.number, name, entry_id) in late:
                 failures.append(_timed_out(held, node, queue))

@@ -8,6 +8,9 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
+from resolute.errors import ErrorInfo
 from resolute.status import Code
 from resolute.store import nodes
 from resolute.store.store import Store
@@ -79,16 +82,24 @@ class Committer:
                 for pair in part:
                     await self._send_part(send, [pair])
                 return
-            codes = [f"{Code.ERROR}: {error}"]
+            codes = [await self._send_refusal(*part[0], error)]
         for (job, _), code in zip(part, codes, strict=True):
-            if code.startswith(Code.ERROR):
-                # It stays pending here: the look at our own pending list begins it again.
-                log.error("outcome of %s of run %s: %s", job.bound.plan.name,
-                          job.held.entry.flow, code)  # fmt: skip
-            elif code != Code.OK:
+            if code != Code.OK:
                 log.info("outcome of %s of run %s refused: %s", job.bound.plan.name,
                          job.held.entry.flow, code)  # fmt: skip
             self._on_settled(job, code == Code.OK)
+
+    async def _send_refusal(self, job: Job, result: Result, error: Exception) -> str:
+        """An outcome that cannot be sent fails its node for good, with what went wrong."""
+        log.error("outcome of %s of run %s: %s", job.bound.plan.name, job.held.entry.flow, error)
+        info = msgspec.msgpack.encode(ErrorInfo.of(error, job.bound.plan.name))
+        key, best_effort = job.bound.plan.key, job.bound.plan.best_effort
+        failure = nodes.Failure(job.held, key, job.queue, info, None, best_effort)
+        try:
+            return (await nodes.fail(self._store, self._process, [failure]))[0]
+        except Exception as again:
+            log.error("and its failure: %s; it stays pending and is begun again", again)
+            return Code.ERROR
 
 
 _SENDERS: tuple[tuple[type[Result], Any], ...] = (

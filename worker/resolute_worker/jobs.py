@@ -33,6 +33,7 @@ class Job:
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     stop: Stop | None = None
+    is_reported: bool = False  # its outcome is on its way
     is_running: bool = False  # its task has taken its first step
 
     @property
@@ -46,8 +47,9 @@ class Job:
 
     def request_stop(self, why: Stop) -> None:
         """Cancel it, if its function can be cancelled; the first reason given counts."""
-        if self.stop is None:
-            self.stop = why
+        if self.stop is not None:
+            return
+        self.stop = why
         # A task cancelled before its first step would end without a word; it looks at `stop` then.
         if self.task is not None and self.is_running and not self.bound.is_threaded:
             self.task.cancel()

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from resolute.daemon import EXIT_UNUSABLE, configure_logging
+from resolute.daemon import EXIT_FAILED, EXIT_UNUSABLE, configure_logging
 from resolute.errors import ConfigurationError, ResoluteError
 from resolute.model.flow import Flow
 from resolute.store import registry
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 FENCE_PERIOD = 0.1  # s between looks at the beat
 FENCE_PATIENCE = 1.0  # s for stopped nodes to end, before the process ends itself
 CHILD_VARIABLE = "RESOLUTE_CHILD"
+EXIT_STOOD_DOWN = 3  # it ended itself because a node did not stop when the lease was nearly over
 
 
 class ProcessConfig(msgspec.Struct, frozen=True):
@@ -82,18 +83,20 @@ class Process:
         self._page.is_registered = True
         reading = asyncio.create_task(self._reader.run())
         listening = asyncio.create_task(self._listen(orders))
-        watching = asyncio.create_task(self._watch())
+        guarding = asyncio.create_task(self._guard())
+        looking = asyncio.create_task(self._look_around())
         draining = asyncio.create_task(self._draining.wait())
-        tasks = {reading, listening, watching, draining}
+        tasks = {reading, listening, guarding, looking, draining}
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {draining}:
             task.result()
         listening.cancel()
+        looking.cancel()
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         await self._drain()
         self._page.is_drained = True
-        watching.cancel()
+        guarding.cancel()
         self._runner.close()
 
     async def _register(self) -> None:
@@ -123,20 +126,31 @@ class Process:
         log.error("the supervisor is gone")
         os._exit(1)
 
-    async def _watch(self) -> None:
-        """Look at the lease, and after a reconnect and once a lease at what is pending."""
-        generation, looked = self._store.link.generation, asyncio.get_running_loop().time()
+    async def _guard(self) -> None:
+        """Stop everything while the lease may be over. It never waits for Redis."""
+        was_fenced = False
         while True:
             await asyncio.sleep(FENCE_PERIOD)
-            if self._page.is_fenced:
+            is_fenced = self._page.is_fenced
+            if is_fenced and not was_fenced and self._runner.jobs:
+                log.warning("no beat was acknowledged for %.1f s: stopping %d nodes",
+                            self._page.beat_age(), len(self._runner.jobs))  # fmt: skip
+            was_fenced = is_fenced
+            if is_fenced:
                 await self._stand_down()
-            now = asyncio.get_running_loop().time()
+
+    async def _look_around(self) -> None:
+        """After a reconnect and once a lease, look at what is claimed and pending here."""
+        loop = asyncio.get_running_loop()
+        generation, looked = self._store.link.generation, loop.time()
+        while True:
+            await asyncio.sleep(FENCE_PERIOD)
             try:
                 if self._store.link.generation != generation:
                     generation = self._store.link.generation
                     await self._runner.reaffirm()
-                if now - looked > self._config.lease and not self._draining.is_set():
-                    looked = now
+                if loop.time() - looked > self._config.lease and not self._draining.is_set():
+                    looked = loop.time()
                     await self._reader.read_pending()
             except ResoluteError as error:
                 log.warning("looking at what is pending: %s", error)
@@ -146,17 +160,13 @@ class Process:
 
         A node that does not stop is stopped with its process.
         """
-        if not self._runner.jobs:
-            return
-        log.warning("no beat was acknowledged for %.1f s: stopping %d nodes",
-                    self._page.beat_age(), len(self._runner.jobs))  # fmt: skip
         self._runner.stop_all(Stop.HAND_BACK)
         loop = asyncio.get_running_loop()
         give_up = loop.time() + min(FENCE_PATIENCE, self._config.lease / 12)
         while any(job.task and not job.task.done() for job in self._runner.jobs.values()):
             if loop.time() > give_up and self._page.is_fenced:
                 log.error("a node does not stop: ending the process")
-                os._exit(1)
+                os._exit(EXIT_STOOD_DOWN)
             await asyncio.sleep(FENCE_PERIOD / 4)
 
     async def _drain(self) -> None:
@@ -222,6 +232,11 @@ def main() -> None:
         sys.stderr.write(f"error: {error}\n")
         sys.stderr.flush()
         os._exit(EXIT_UNUSABLE)
+    except Exception:
+        # Without waiting for threads: the supervisor would keep a process alive that does nothing.
+        log.exception("the process failed")
+        sys.stderr.flush()
+        os._exit(EXIT_FAILED)
     sys.stderr.flush()
     # Threads whose nodes did not end must not hold the process.
     os._exit(0)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from resolute.engine.attempt import Bound
-from resolute.errors import ResoluteError, StoreUnavailable
+from resolute.errors import ResoluteError
 from resolute.model.messages import Entry
 from resolute.store import nodes, streams
 from resolute.store.connection import Connection, ServerReply, backoff
@@ -80,19 +80,23 @@ class Reader:
         try:
             while True:
                 try:
-                    await self._read_once()
+                    await self._read_or_repair()
                     failures = 0
-                except ServerReply as error:
-                    log.warning("queue: %s; making its group anew", error)
-                    await self.ensure_groups()
-                    await asyncio.sleep(backoff(failures))
-                    failures += 1
-                except StoreUnavailable as error:
+                except ResoluteError as error:
                     log.debug("queue: %s", error)
                     await asyncio.sleep(backoff(failures))
                     failures += 1
         finally:
             await self._link.close()
+
+    async def _read_or_repair(self) -> None:
+        try:
+            await self._read_once()
+        except ServerReply as error:
+            # The stream was deleted under the blocked read, or lost its group.
+            log.warning("queue: %s; making its group anew", error)
+            await self.ensure_groups()
+            raise
 
     async def _read_once(self) -> None:
         while self._loners:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import defaultdict
@@ -18,8 +19,9 @@ from resolute.engine.attempt import Bound
 from resolute.errors import ErrorInfo, ResoluteError, RetryAfter, StoreUnavailable
 from resolute.model.flow import Flow, Predicate
 from resolute.status import Code
-from resolute.store import nodes
+from resolute.store import nodes, streams
 from resolute.store.nodes import Begun, Completion, Failure, Held, Return
+from resolute.store.script import GROUP_WORKERS
 from resolute.store.store import Store
 from resolute.store.sync import SyncReader
 from resolute_worker.committer import Committer, Result
@@ -114,8 +116,9 @@ class Runner:
                 answers = await nodes.begin(
                     self._store, self._process, [(job.held, job.loaded) for job in batch]
                 )
-            except ResoluteError as error:
-                log.error("beginning %d nodes: %s", len(batch), error)
+            except Exception:
+                # They stay pending here, and are begun when that is looked at next.
+                log.exception("beginning %d nodes", len(batch))
                 for job in batch:
                     self._settled(job, ok=False)
                 continue
@@ -125,6 +128,8 @@ class Runner:
         limited: list[Job] = []
         for job, begun in zip(jobs, answers, strict=True):
             if begun.code != Code.OK:
+                if begun.code == Code.ERROR:
+                    self._spawn(self._bury(job.held))
                 self._settled(job, ok=False)
                 continue
             job.begun = begun
@@ -148,13 +153,22 @@ class Runner:
         if limited:
             self._spawn(self._admit(limited))
 
+    async def _bury(self, held: Held) -> None:
+        """An entry that cannot be begun, since the node's record is damaged, is a dead letter."""
+        log.error("node %s.%s of run %s cannot be begun: its record is damaged",
+                  held.entry.seq, held.entry.index, held.entry.flow)  # fmt: skip
+        with contextlib.suppress(ResoluteError):
+            raw = _encode(held.entry)
+            await streams.bury(self._store, held.partition, held.stream, raw, "damaged record")
+            await streams.acknowledge(self._store, held.stream, GROUP_WORKERS, [held.id])
+
     async def _admit(self, jobs: Sequence[Job]) -> None:
         try:
             await self._limiter.admit(jobs)
-        except ResoluteError as error:
-            log.error("limits of %d nodes: %s", len(jobs), error)
+        except Exception:
+            log.exception("limits of %d nodes", len(jobs))
             for job in jobs:
-                if job.task is None:
+                if job.task is None and not job.is_reported:
                     self.report(job, Return(job.held, job.queue, delay=1000))
 
     def _remote(self, job: Job) -> RemoteOutputs:
@@ -162,6 +176,8 @@ class Runner:
 
     def _start(self, job: Job) -> None:
         """Run the function of an admitted job in its slot."""
+        if job.is_reported:
+            return
         if job.stop is not None:
             self._finish_stopped(job)
             return
@@ -201,10 +217,15 @@ class Runner:
             self.report(job, Completion(job.held, bound.plan.key, output, undo, arg))
 
     def _ended_badly(self, job: Job, error: BaseException) -> None:
-        if isinstance(error, asyncio.CancelledError) and job.stop is not None:
-            self._finish_stopped(job)
-        else:
+        if job.stop is not None and not job.bound.is_threaded:
+            self._finish_stopped(job)  # whatever it answered its cancellation with
+            return
+        try:
             self._fail(job, error)
+        except Exception as broken:
+            # An exception that cannot even be looked at: a subclass of ours, half made.
+            info = ErrorInfo.of(broken, job.bound.plan.name)
+            self._report_failure(job, info, None)
 
     def _finish_stopped(self, job: Job) -> None:
         match job.stop:
@@ -236,6 +257,7 @@ class Runner:
     def report(self, job: Job, result: Result) -> None:
         """Hand the outcome of a job to the committer; its slot is free once that is answered."""
         self._leave_slot(job)
+        job.is_reported = True
         self.committer.add(job, result)
 
     def _leave_slot(self, job: Job) -> None:
@@ -246,7 +268,9 @@ class Runner:
 
     def _settled(self, job: Job, ok: bool) -> None:
         entry = job.held.entry
-        if self.jobs.pop((entry.flow, entry.seq, entry.index), None) is not None:
+        key = (entry.flow, entry.seq, entry.index)
+        if self.jobs.get(key) is job:
+            del self.jobs[key]
             self._leave_slot(job)
             self._slots.release(job.slot)
 

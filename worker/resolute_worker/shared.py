@@ -16,6 +16,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -47,10 +48,10 @@ class SharedPage:
 
     @classmethod
     def create(cls, slots: int, lease: float) -> SharedPage:
-        """A new page, in a file that has no name any more."""
-        with tempfile.TemporaryFile() as file:
-            file.truncate(HEADER + slots * SLOT)
-            page = cls(os.dup(file.fileno()), slots)
+        """A new page, in memory that has no name."""
+        descriptor = _anonymous_file()
+        os.ftruncate(descriptor, HEADER + slots * SLOT)
+        page = cls(descriptor, slots)
         _DOUBLE.pack_into(page._memory, 8, lease)
         page.record_beat(time.monotonic())
         return page
@@ -119,3 +120,11 @@ class SharedPage:
                 queue, _, entry = text.rpartition(" ")
                 found.append(Overdue(partition, queue, entry))
         return found
+
+
+def _anonymous_file() -> int:
+    """A descriptor of memory where the system has that, else of a file without a name."""
+    if sys.platform == "linux":
+        return os.memfd_create("resolute-worker")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -21,7 +21,7 @@ from resolute.store import registry
 from resolute.store.connection import backoff
 from resolute.store.store import Store
 from resolute_worker.aftermath import settle_killed
-from resolute_worker.process import Order, ProcessConfig
+from resolute_worker.process import EXIT_STOOD_DOWN, Order, ProcessConfig
 from resolute_worker.shared import SharedPage
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Child:
     page: SharedPage
     born: float = field(default_factory=time.monotonic)
     is_killed: bool = False
+    told_to_cancel: tuple[str, ...] = ()  # taken out of Redis by the next beat
 
     def tell(self, message: ProcessConfig | Order) -> None:
         """A line on its stdin."""
@@ -112,10 +113,12 @@ class Supervisor:
             child = await self._spawn()
             code = await child.process.wait()
             self._children.discard(child)
+            was_registered = child.page.is_registered
             await self._bury(child, code)
+            child.page.close()
             if self._stopping:
                 return
-            if code == EXIT_UNUSABLE and not child.page.is_registered:
+            if code == EXIT_UNUSABLE and not was_registered:
                 raise ConfigurationError(f"the app {self._config.app!r} cannot be served")
             lived = time.monotonic() - child.born
             failures = 0 if lived > STABLE or child.is_killed else failures + 1
@@ -148,16 +151,21 @@ class Supervisor:
         )
         child.tell(told)
         self._children.add(child)
+        if self._stopping:
+            child.tell(Order(drain=True))
         return child
 
     async def _bury(self, child: Child, code: int) -> None:
-        """End the lease of a process that ended, so that its nodes run elsewhere at once."""
-        if not child.page.is_registered:
-            return
-        if not (self._stopping and code == 0) and not child.is_killed:
-            log.error("process %s ended with code %s", child.name, code)
-        if child.is_killed:
+        """End the lease of a process that ended, so that its nodes run elsewhere at once.
+
+        What it had when it ended as it was told to is handed back, and counts no crash.
+        """
+        if child.is_killed or not child.page.is_registered:
             return  # its aftermath ends the lease, once its nodes are handed back
+        if child.page.is_drained or code == EXIT_STOOD_DOWN:
+            await self._settle(child, [])
+            return
+        log.error("process %s ended with code %s", child.name, code)
         try:
             await registry.end_lease(self._store, child.name)
         except ResoluteError as error:
@@ -174,7 +182,8 @@ class Supervisor:
             if children:
                 try:
                     async with asyncio.timeout(self._config.lease / 3):
-                        answers = await registry.beat(self._store, [c.name for c in children])
+                        told = {c.name: c.told_to_cancel for c in children}
+                        answers = await registry.beat(self._store, list(told), told)
                 except (ResoluteError, TimeoutError) as error:
                     log.debug("beat: %s", str(error) or "Redis does not answer")
                     await asyncio.sleep(min(0.2, self._config.lease / 30))
@@ -191,8 +200,9 @@ class Supervisor:
             self._after(child, [])
             return
         child.page.record_beat(sent)
+        child.told_to_cancel = tuple(cancelled)
         if cancelled:
-            child.tell(Order(cancel=tuple(cancelled)))
+            child.tell(Order(cancel=child.told_to_cancel))
 
     async def _watch(self) -> None:
         """Kill a process whose node overran timeout and grace, or that is fenced and runs on."""
@@ -227,8 +237,8 @@ class Supervisor:
         try:
             await settle_killed(self._store, child.name, self._config.queue, overdue)
             await registry.end_lease(self._store, child.name)
-        except ResoluteError as error:
-            log.error("after the end of %s: %s; its lease runs out by itself", child.name, error)
+        except Exception:
+            log.exception("after the end of %s; its lease runs out by itself", child.name)
 
     async def _drain(self, keepers: list[asyncio.Task[None]]) -> None:
         """Let every process finish within the grace; the leases go on meanwhile."""

@@ -2,7 +2,7 @@
 -- Raises the beats of a supervisor's processes and tells which of their nodes to cancel.
 -- KEYS beats processes +item: cancels of the process
 -- ARGV common: (none)
--- ITEM process cancels_key
+-- ITEM process cancels_key told   (told: those of the beat before, which are done with)
 -- RETURNS for each {OK, node, ...} | {GONE}: GONE where its lease is over
 -- @include common
 
@@ -12,6 +12,7 @@ return for_each(2, 1, function(packed)
   if redis.call('HEXISTS', KEYS[2], process) == 0 then return {GONE} end
   if redis.call('HGET', KEYS[1], process) == '-1' then return {GONE} end
   redis.call('HINCRBY', KEYS[1], process, 1)
+  for _, node in ipairs(item[3]) do redis.call('SREM', cancels, node) end
   local nodes = redis.call('SMEMBERS', cancels)
   table.insert(nodes, 1, OK)
   return nodes

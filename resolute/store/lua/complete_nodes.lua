@@ -27,9 +27,9 @@ local replies = for_each(2, 3, function(packed, at)
   local h = redis.call('HMGET', run, 'status', 'pending', field, 'rev', 'queue')
   local status, record = h[1], h[3]
   local held = NODE_RUNNING .. '|' .. token .. '|' .. process .. '|'
-  dropped[#dropped + 1] = entry
   if not record or string.sub(record, 1, #held) ~= held
       or (status ~= RUNNING and status ~= FAILING and status ~= COMPENSATING) then
+    dropped[#dropped + 1] = entry
     return refuse(status, record, held)
   end
   local pending = tonumber(h[2]) - 1
@@ -47,6 +47,7 @@ local replies = for_each(2, 3, function(packed, at)
   if pending == 0 then
     push_event(KEYS[1], status == RUNNING and SETTLED or LOOK, flow, plan, pc, seq, h[4], h[5], arg)
   end
+  dropped[#dropped + 1] = entry
   done = done + 1
   return {OK}
 end)

@@ -68,10 +68,12 @@ local function settle(node, inbox, state, now, fields, arg)
 end
 
 -- Hands the node out again at once: a new token, a new entry in `stream`, which serves `queue`.
+-- A limiter's reservation stays with a node that nobody claimed.
 local function hand_out(node, stream, queue)
   local r = node.record
   r.token = next_token(r.token)
-  r.state, r.process, r.queue, r.begun, r.hold = READY, '', queue, '', ''
+  if r.state ~= READY then r.hold = '' end
+  r.state, r.process, r.queue, r.begun = READY, '', queue, ''
   r.entry = redis.call('XADD', stream, '*', 'e', cmsgpack.pack({node.flow, node.plan, node.pc,
     node.seq, node.index, r.token, tonumber(r.attempt), tonumber(r.crashes), node.undoing}))
   redis.call('HSET', node.key, node.field, format_record(r))

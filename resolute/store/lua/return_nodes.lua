@@ -17,9 +17,12 @@ local dropped, stale = {}, 0
 local replies = for_each(2, 1, function(packed)
   local flow_key, target, flow, entry, seq, index, token, queue, delay, hold = unpack(cmsgpack.unpack(packed))
   local node = load_node(KEYS[flow_key], flow, seq, index)
-  dropped[#dropped + 1] = entry
-  if not node then return {GONE} end
+  if not node then
+    dropped[#dropped + 1] = entry
+    return {GONE}
+  end
   if not is_held(node, token, process) and not is_unclaimed(node, token) then
+    dropped[#dropped + 1] = entry
     local r = node.record
     local skipped = r.state == SKIPPED and r.token == token
     if skipped or r.token == next_token(token) then return {OK} end
@@ -33,6 +36,7 @@ local replies = for_each(2, 1, function(packed)
   else
     hand_out(node, KEYS[target], queue)
   end
+  dropped[#dropped + 1] = entry
   return {OK}
 end)
 
