@@ -18,7 +18,7 @@ from resolute.errors import DamagedRun
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import Plan
 from resolute.status import Code, EventKind, NodeStatus, RunStatus
-from resolute.store import nodes, registry, runs
+from resolute.store import nodes, registry, runs, transitions
 from resolute.store.keys import Partition
 from resolute.store.store import Store
 
@@ -102,22 +102,16 @@ class Reconciler:
             if isinstance(header, DamagedRun):
                 log.error("%s", header)
             elif header is None or header.status.is_terminal:
-                # The index outlived the run: a lost second, or a hash deleted by hand.
-                await self._drop_index(partition, flow_id, header)
-                repairs += 1
+                # It ended since the index was read, or the index outlived it: a lost second, or
+                # a hash deleted by hand.
+                flows = [header.flow] if header else list(self._catalog.offers)
+                if await transitions.unlist(self._store, partition, flow_id, flows):
+                    log.warning("run %s was in the index of open runs, but is not open", flow_id)
+                    repairs += 1
             elif now - header.moved >= self._lease:
                 with surviving(log, f"reconciling run {flow_id}"):
                     repairs += await self._check(partition, header)
         return repairs
-
-    async def _drop_index(
-        self, partition: Partition, flow_id: str, header: runs.Header | None
-    ) -> None:
-        log.warning("run %s is in the open index but not open", flow_id)
-        await self._store.execute("ZREM", partition.open, flow_id)
-        flows = {header.flow} if header else set(self._catalog.offers)
-        for flow in flows:
-            await self._store.execute("ZREM", partition.open_of(flow), flow_id)
 
     async def _check(self, partition: Partition, header: runs.Header) -> int:
         if not header.plan:

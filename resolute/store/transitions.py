@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resolute.model.messages import Event
-from resolute.status import RunStatus
+from resolute.status import Code, RunStatus
 from resolute.store.keys import Partition
 from resolute.store.nodes import code_of
 from resolute.store.script import Item, KeyList, pack, pack_item
@@ -43,6 +43,12 @@ class ReleaseItem(Item):
 
 
 class DropItem(Item):
+    flow_key: int
+    index_key: int
+    id: str
+
+
+class UnlistItem(Item):
     flow_key: int
     index_key: int
     id: str
@@ -210,3 +216,18 @@ async def drop_ended(
     ]  # fmt: skip
     await store.call("drop_flows", keys.keys, pack(before), items)
     return len(names)
+
+
+async def unlist(store: Store, partition: Partition, flow_id: str, flows: Sequence[str]) -> bool:
+    """Take a run that is not open out of the indexes of open ones; whether it was in any.
+
+    `flows` are those whose index it may be in: of a hash that is gone nobody knows the flow.
+    """
+    keys = KeyList(partition.open)
+    indexes = [partition.open_of(flow) for flow in flows] or [partition.open]
+    items = [
+        pack_item(UnlistItem(keys.index(partition.flow(flow_id)), keys.index(index), flow_id))
+        for index in indexes
+    ]
+    reply = await store.call("unlist_flows", keys.keys, pack(), items)
+    return any(code_of(answer) == Code.OK for answer in reply)

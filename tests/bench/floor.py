@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.context import SpawnProcess
-from typing import Any, cast
+from typing import Any, Self, cast
 from urllib.parse import urlparse
 
 import hiredis
@@ -161,7 +161,10 @@ class Floor:
             self._call("UNLINK", *(f"floor:f:{name}" for name in names[at : at + 1000]))
         return took
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for reader in self._readers:
             reader.kill()
             reader.join()

@@ -14,7 +14,7 @@ from resolute.coordinator.reconciler import Reconciler
 from resolute.engine.run import PAGE
 from resolute.model.flow import Flow
 from resolute.status import NodeStatus
-from resolute.store import registry, runs
+from resolute.store import registry, runs, transitions
 from tests.support.flows import chain, chain_of, either, fan, step, undoable
 from tests.support.keyspace import snapshot
 from tests.support.stage import NIL, NO_UNDO_INPUT, RETENTION_MS, Stage
@@ -391,3 +391,12 @@ async def test_an_unregistered_worker_s_flows_can_still_be_repaired(stage: Stage
     await registry.unregister(stage.store, "stage:0:offers")
     await lose(stage, "q")
     assert await reconciler(stage).run_once() == 1
+
+
+async def test_a_run_that_began_anew_after_it_was_looked_at_stays_in_the_index(stage: Stage):
+    """The coordinator read an ended run; by the time it writes, the id is a new run's."""
+    await stage.begin_run(FLOW, "run")
+    partition = stage.of("run")
+    assert not await transitions.unlist(stage.store, partition, "run", ["chain"])
+    for index in (partition.open, partition.open_of("chain")):
+        assert await stage.store.execute("ZSCORE", index, "run") is not None

@@ -34,6 +34,7 @@ ITEMS: dict[str, type[Item]] = {
     "commit_transition": transitions.CommitItem,
     "release_due": transitions.ReleaseItem,
     "drop_flows": transitions.DropItem,
+    "unlist_flows": transitions.UnlistItem,
     "take_tokens": limits.TokenItem,
     "beat": registry.BeatItem,
 }

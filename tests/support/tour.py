@@ -10,7 +10,7 @@ from resolute.store.limits import Ask
 from resolute.store.nodes import Held
 from resolute.store.script import GROUP_WORKERS, pack
 from resolute.store.store import Store
-from resolute.store.transitions import drop_ended
+from resolute.store.transitions import drop_ended, unlist
 from tests.support.flows import builder, step, undoable
 from tests.support.stage import NO_UNDO_INPUT, QUEUE, Stage
 
@@ -86,3 +86,5 @@ async def _beside(stage: Stage, run_id: str) -> None:
     common = pack(GROUP_WORKERS, "stage:9:nobody")
     await store.call("drop_consumer", [partition.queue(QUEUE)], common)
     assert await drop_ended(store, partition, RunStatus.FAILED, PAST_MS) == 1
+    await store.execute("ZADD", partition.open, 1, run_id)
+    assert await unlist(store, partition, run_id, [FLOW.name])
