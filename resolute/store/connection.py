@@ -262,6 +262,7 @@ class Link:
             raise StoreUnavailable("this link is closed")
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(_look_at)  # those who asked may all have given up
         opening = self._opening
         try:
             return await asyncio.shield(opening)
@@ -320,6 +321,12 @@ class Link:
                 await self._opening
         if self._connection is not None:
             self._connection.close()
+
+
+def _look_at(task: asyncio.Task[Connection]) -> None:
+    """Fetch a task's error, so that asyncio does not log it as nobody's."""
+    if not task.cancelled():
+        task.exception()
 
 
 def backoff(failures: int) -> float:

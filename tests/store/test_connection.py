@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,22 @@ async def test_who_waits_for_a_connection_that_is_given_up_is_told_so_and_not_ca
         await link.close()
         with pytest.raises(StoreUnavailable):
             await waiting
+
+
+async def test_a_dial_that_fails_after_all_who_asked_have_gone_is_no_stray_error():
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    async with linked("redis://127.0.0.1:1") as link:
+        asking = asyncio.create_task(link.connection())
+        await asyncio.sleep(0)
+        dialling = asyncio.all_tasks() - {asking, asyncio.current_task()}
+        asking.cancel()
+        await asyncio.wait(dialling)
+        with pytest.raises(StoreUnavailable):
+            await link.connection()
+        del asking, dialling
+        gc.collect()
+    assert reported == []
 
 
 async def test_a_closed_link_makes_no_connection(server: EmbeddedServer):
