@@ -35,9 +35,9 @@ class Daemon(msgspec.Struct, frozen=True):
     redis: str
     namespace: str
     lease: float
-    health: tuple[str, int] | None
-    log_level: str
-    allow_eviction: bool
+    health: tuple[str, int] | None = None
+    log_level: str = "info"
+    allow_eviction: bool = False
 
     async def serve(self, work: Coroutine[Any, Any, None], is_ready: Callable[[], bool]) -> None:
         """Run `work` until it ends or a signal cancels it, with health and systemd told."""

@@ -11,8 +11,8 @@ from resolute.store import registry
 from resolute.store.registry import ProcessInfo
 from resolute.store.store import Store
 
-LEASE_OVER = -1  # the beat of a process whose supervisor ended its lease
 SLOW_EVENT = 5.0  # s; an inbox event this old means that no coordinator handles it
+OVERDUE = 5.0  # s; a timer this late means that no coordinator fires it
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ async def read_situation(store: Store) -> Situation:
     live = [
         process
         for process in (await registry.processes(store)).values()
-        if beats.get(process.name, LEASE_OVER) != LEASE_OVER
+        if beats.get(process.name, registry.LEASE_OVER) != registry.LEASE_OVER
     ]
     live.sort(key=lambda process: (process.queue, process.started, process.name))
     oldest = await store.execute_all(

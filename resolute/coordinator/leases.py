@@ -21,14 +21,12 @@ from resolute.coordinator.surviving import surviving
 from resolute.errors import ResoluteError
 from resolute.model.messages import Entry
 from resolute.store import nodes, registry, streams
-from resolute.store.connection import ServerReply
 from resolute.store.keys import Partition
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS, pack
 from resolute.store.store import Store
 
 log = logging.getLogger(__name__)
 
-DEAD = -1
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
@@ -78,7 +76,7 @@ class Leases:
         if seen is None:
             self._seen[process] = Seen(None, self._clock.monotonic())
             return False
-        if seen.beat == DEAD:
+        if seen.beat == registry.LEASE_OVER:
             return True
         # Judged at the last answered look: without one, silence may be ours.
         return self._last_read - seen.since >= self._lease * self._lease_of(process)
@@ -107,7 +105,7 @@ class Leases:
         for process in {*beats, *self._catalog.processes, *consumers}:
             beat = beats.get(process)
             seen = self._seen.get(process)
-            if seen is None or seen.beat != beat or (blind and beat != DEAD):
+            if seen is None or seen.beat != beat or (blind and beat != registry.LEASE_OVER):
                 self._seen[process] = Seen(beat, now)
         for process in [p for p in self._seen if p not in beats and p not in consumers]:
             if blind:
@@ -125,17 +123,13 @@ class Leases:
 
     async def _consumers(self) -> set[str]:
         """Every consumer of every queue stream and inbox, registered or not."""
-        commands: list[tuple[str, str, str, str]] = []
+        readers: list[tuple[str, str]] = []
         for partition in self._store.keys.partitions:
-            commands.append(("XINFO", "CONSUMERS", partition.inbox, GROUP_COORDINATORS))
+            readers.append((partition.inbox, GROUP_COORDINATORS))
             for queue in self._catalog.queue_names():
-                commands.append(("XINFO", "CONSUMERS", partition.queue(queue), GROUP_WORKERS))
-        replies = await self._store.link.execute_all(commands)
-        names: set[str] = set()
-        for reply in replies:
-            if not isinstance(reply, ServerReply):
-                names |= {_consumer_name(row) for row in reply}
-        return names
+                readers.append((partition.queue(queue), GROUP_WORKERS))
+        found = await streams.consumers(self._store, readers)
+        return {name for counts in found for name in counts}
 
     async def _clear(self, process: str) -> int:
         """Reclaim what a dead process had, then forget it; 1 when nothing was left."""
@@ -192,9 +186,3 @@ class Leases:
         for batch in nodes.chunks(lost):
             await nodes.reclaim(self._store, partition, batch)
         await streams.acknowledge(self._store, partition.queue(queue), GROUP_WORKERS, useless)
-
-
-def _consumer_name(row: list[bytes | int]) -> str:
-    fields = dict(zip(row[::2], row[1::2], strict=False))
-    name = fields.get(b"name", b"")
-    return str(name, "utf-8") if isinstance(name, bytes) else ""

@@ -11,6 +11,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.reclaiming import as_reclaim
 from resolute.coordinator.surviving import surviving
@@ -18,7 +20,7 @@ from resolute.errors import DamagedRun
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import Plan
 from resolute.status import Code, EventKind, NodeStatus, RunStatus
-from resolute.store import nodes, registry, runs, transitions
+from resolute.store import nodes, registry, runs, streams, transitions
 from resolute.store.keys import Partition
 from resolute.store.store import Store
 
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 CHUNK = 100  # runs looked at together
 PAUSE = 1.0  # s between chunks, unless sweeping
 WIDE = 1000  # records read together
+
+_decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
 class Reconciler:
@@ -210,11 +214,25 @@ class Reconciler:
         replies = await self._store.execute_all(
             [("XRANGE", held.stream, i or "0-0", i or "0-0") for i, held in unclaimed]
         )
-        return [
-            as_reclaim(plan, held, "", queue)
-            for (_, held), reply in zip(unclaimed, replies, strict=True)
-            if not reply
-        ]
+        lost: list[nodes.Reclaim] = []
+        for (_, held), reply in zip(unclaimed, replies, strict=True):
+            there = streams.parse_entries(reply)
+            if not there:
+                lost.append(as_reclaim(plan, held, "", queue))
+            elif not _is_for(there[0], held.entry):
+                # The stream was deleted, and its ids were given out again: that entry stays.
+                lost.append(as_reclaim(plan, msgspec.structs.replace(held, id=""), "", queue))
+        return lost
+
+
+def _is_for(message: streams.Message, entry: Entry) -> bool:
+    """Whether a message is this hand-out of a node."""
+    try:
+        found = _decode_entry(message.payload or b"")
+    except msgspec.DecodeError:
+        return False
+    wanted = (entry.flow, entry.seq, entry.index, entry.token)
+    return (found.flow, found.seq, found.index, found.token) == wanted
 
 
 def implied_entries(

@@ -38,6 +38,9 @@ class FlowOffer(msgspec.Struct, frozen=True):
     offered: int
 
 
+LEASE_OVER = -1  # the beat of a process whose supervisor ended its lease
+
+
 class BeatItem(Item):
     process: str
     cancels_key: int
@@ -100,7 +103,7 @@ async def unregister(store: Store, process: str) -> None:
 
 async def end_lease(store: Store, process: str) -> None:
     """End the lease of a process that is known to be dead, at once."""
-    await store.write_all([("HSET", store.keys.meta.beats, process, "-1")])
+    await store.write_all([("HSET", store.keys.meta.beats, process, LEASE_OVER)])
     await wake(store)
 
 

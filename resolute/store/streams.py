@@ -99,6 +99,22 @@ async def pending_of(
     return [str(entry[0], "ascii") for entry in reply]
 
 
+async def consumers(store: Store, readers: Sequence[tuple[str, str]]) -> list[dict[str, int]]:
+    """For each (stream, group) its consumers and how many entries they have pending.
+
+    None where there is no such stream or group.
+    """
+    replies = await store.link.execute_all(
+        [("XINFO", "CONSUMERS", stream, group) for stream, group in readers]
+    )
+    return [{} if isinstance(reply, ServerReply) else _pending_counts(reply) for reply in replies]
+
+
+def _pending_counts(rows: Any) -> dict[str, int]:
+    found = [dict(zip(row[::2], row[1::2], strict=True)) for row in rows]
+    return {str(fields[b"name"], "utf-8"): int(fields[b"pending"]) for fields in found}
+
+
 async def read_entries(store: Store, stream: str, ids: Sequence[str]) -> dict[str, bytes | None]:
     """The payloads of entries by id; None for one that is gone."""
     replies = await store.execute_all([("XRANGE", stream, i, i) for i in ids])
@@ -123,6 +139,9 @@ async def take_over(
 
 
 async def bury(store: Store, partition: Partition, origin: str, payload: bytes, why: str) -> None:
-    """Keep an entry that nobody can use as a dead letter, with its raw bytes."""
+    """Keep an entry that nobody can use as a dead letter, with its raw bytes.
+
+    `origin` is the queue it came from, as its stream is named, or "inbox".
+    """
     letter = ("origin", origin, "raw", payload, "why", why)
     await store.write_all([("XADD", partition.dead, "MAXLEN", "~", MAX_DEAD, "*", *letter)])

@@ -42,13 +42,9 @@ class ReleaseItem(Item):
     queue: str
 
 
-class DropItem(Item):
-    flow_key: int
-    index_key: int
-    id: str
+class IndexedItem(Item):
+    """A run, and an index of its flow in which it may be."""
 
-
-class UnlistItem(Item):
     flow_key: int
     index_key: int
     id: str
@@ -206,7 +202,7 @@ async def drop_ended(
     # Of a run whose hash went by its TTL the flow is not known: it may be in any index.
     items = [
         pack_item(
-            DropItem(
+            IndexedItem(
                 keys.index(partition.flow(name)), keys.index(partition.ended(status, candidate)),
                 name,
             )
@@ -226,7 +222,7 @@ async def unlist(store: Store, partition: Partition, flow_id: str, flows: Sequen
     keys = KeyList(partition.open)
     indexes = [partition.open_of(flow) for flow in flows] or [partition.open]
     items = [
-        pack_item(UnlistItem(keys.index(partition.flow(flow_id)), keys.index(index), flow_id))
+        pack_item(IndexedItem(keys.index(partition.flow(flow_id)), keys.index(index), flow_id))
         for index in indexes
     ]
     reply = await store.call("unlist_flows", keys.keys, pack(), items)

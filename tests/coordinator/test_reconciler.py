@@ -56,6 +56,19 @@ async def test_a_deleted_queue_stream_is_filled_again(stage: Stage, width: int):
     assert await stage.status() == "completed"
 
 
+async def test_an_entry_of_another_run_under_the_same_id_is_no_entry_of_this_one(stage: Stage):
+    """A stream that is deleted gives its ids out again, if the clock stands still."""
+    await stage.begin_run(FLOW, "run")
+    partition = stage.of("run")
+    stream = partition.queue("q")
+    ((entry_id, entry),) = await stage.entries("run")
+    another = msgspec.msgpack.encode(msgspec.structs.replace(entry, flow="another"))
+    await lose(stage, "q")
+    await stage.store.execute("XADD", stream, entry_id, "e", another)
+    assert await reconciler(stage).run_once() == 1
+    assert {found.flow for _, found in await stage.entries("run")} == {"another", "run"}
+
+
 async def test_only_what_is_lost_is_written_anew(stage: Stage):
     await stage.begin_run(fan(6))
     entries = await stage.entries()

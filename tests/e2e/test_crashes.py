@@ -12,6 +12,7 @@ import pytest
 
 from resolute import Client, FlowFailed, FlowRun
 from resolute.status import NodeStatus, RunStatus
+from resolute.store import registry
 from resolute.testing.server import ServerBinary
 from tests.e2e import app
 from tests.e2e.app import Word
@@ -231,6 +232,47 @@ def test_a_node_that_overruns_fails_by_timeout_and_its_slot_comes_back(
                 assert await neighbour.result() == f"n{number}!"
                 held = (await neighbour.history())[1]
                 assert (held.attempts, held.crashes) == (1, 0)
+
+    asyncio.run(run())
+
+
+def test_a_process_that_is_killed_while_a_beat_is_under_way_takes_no_other_with_it(
+    make_system: Callable[..., System], one_binary: ServerBinary
+) -> None:
+    """The beat is answered after its process has gone."""
+    system = make_system(one_binary)
+    system.coordinator()
+    lease = 6.0  # s; a beat each 2 s, and a node that is killed 2.5 s after it began
+    worker = system.worker("--lease", str(lease), "--kill-grace", "2.2")
+
+    async def run() -> None:
+        async with system.client() as client:
+            await system.offered(client, "hold")
+            (blocked,) = children_of(worker.pid)
+
+            async def beat_of(pid: int) -> int:
+                known = (await registry.processes(client.store)).values()
+                (name,) = [process.name for process in known if process.pid == pid] or [""]
+                return (await registry.beats(client.store)).get(name, 0)
+
+            before = await beat_of(blocked)
+
+            async def has_beaten() -> bool:
+                return await beat_of(blocked) > before
+
+            await until(has_beaten, "its next beat is a third of a lease away")
+            one = await client.start(app.blocked, Word("b"))
+            await until(lambda: bool(system.lines("blocking", "b")), "the node runs")
+            system.server.pause()
+            await until(lambda: blocked not in children_of(worker.pid), "its process is killed")
+            system.server.resume()
+
+            async def another_beats() -> bool:
+                return any([await beat_of(pid) > 1 for pid in children_of(worker.pid)])
+
+            await until(another_beats, "its supervisor goes on")
+            with pytest.raises(FlowFailed, match="NodeTimeout"):
+                await one.result()
 
     asyncio.run(run())
 

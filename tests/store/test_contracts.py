@@ -33,8 +33,8 @@ ITEMS: dict[str, type[Item]] = {
     "reclaim_nodes": nodes.ReclaimItem,
     "commit_transition": transitions.CommitItem,
     "release_due": transitions.ReleaseItem,
-    "drop_flows": transitions.DropItem,
-    "unlist_flows": transitions.UnlistItem,
+    "drop_flows": transitions.IndexedItem,
+    "unlist_flows": transitions.IndexedItem,
     "take_tokens": limits.TokenItem,
     "beat": registry.BeatItem,
 }

@@ -8,7 +8,7 @@ from resolute.coordinator.retention import Retention
 from resolute.status import RunStatus
 from resolute.store import transitions
 from resolute.store.script import KeyList, pack, pack_item
-from resolute.store.transitions import DropItem
+from resolute.store.transitions import IndexedItem
 from tests.support.flows import chain
 from tests.support.keyspace import all_keys
 from tests.support.stage import NIL, Stage
@@ -28,7 +28,7 @@ async def drop(stage: Stage, run_id: str, before: int) -> None:
     """What a coordinator sends that read the index some time ago."""
     partition = stage.of(run_id)
     keys = KeyList(partition.ended(RunStatus.COMPLETED))
-    item = DropItem(
+    item = IndexedItem(
         keys.index(partition.flow(run_id)),
         keys.index(partition.ended(RunStatus.COMPLETED, "chain")),
         run_id,

@@ -47,7 +47,7 @@ class Job:
 
     def request_stop(self, why: Stop) -> None:
         """Cancel it, if its function can be cancelled; the first reason given counts."""
-        if self.stop is not None:
+        if self.is_stopped:
             return
         self.stop = why
         # A task cancelled before its first step would end without a word; it looks at `stop` then.

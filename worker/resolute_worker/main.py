@@ -9,9 +9,8 @@ from resolute.daemon import Daemon, daemon_options, run_daemon
 from resolute.errors import ConfigurationError
 from resolute.ids import check_queue
 from resolute.options import DURATION
-from resolute.store import server
-from resolute.store.store import Store
-from resolute_worker.supervisor import Supervisor, WorkerConfig
+from resolute_worker.supervisor import WorkerConfig
+from resolute_worker.worker import serve
 
 
 @click.command(context_settings={"auto_envvar_prefix": "RESOLUTE", "show_default": True})
@@ -43,7 +42,7 @@ def main(
 ) -> None:
     """Run the nodes of the flows in APP. Start any number, anywhere."""
 
-    async def serve() -> None:
+    async def run() -> None:
         try:
             check_queue(queue)
         except ValueError as error:
@@ -60,14 +59,6 @@ def main(
             kill_grace=kill_grace,
             log_level=daemon.log_level,
         )
-        store = await Store.open(
-            daemon.redis, daemon.namespace, name="resolute-worker", patience=float("inf")
-        )
-        try:
-            await server.check(store.link, allow_eviction=daemon.allow_eviction)
-            supervisor = Supervisor(store, config)
-            await daemon.serve(supervisor.run(), lambda: supervisor.is_ready and store.is_connected)
-        finally:
-            await store.close()
+        await serve(daemon, config)
 
-    run_daemon(serve, uvloop.run)
+    run_daemon(run, uvloop.run)

@@ -166,7 +166,7 @@ class Reader:
         if batch.jobs:
             self._spawn(self._runner.begin(batch.jobs))
         if batch.useless or batch.dead or batch.returns:
-            self._spawn(self._put_away(partition, stream, batch))
+            self._spawn(self._put_away(partition, queue, batch))
 
     def _place(self, held: Held, bound: Bound | None, batch: Batch) -> None:
         entry, queue = held.entry, held.queue.partition("@")[0]
@@ -202,11 +202,12 @@ class Reader:
         await self._runner.begin([job])
         await self._slots.wait(self._slots.size)
 
-    async def _put_away(self, partition: Partition, stream: str, batch: Batch) -> None:
+    async def _put_away(self, partition: Partition, queue: str, batch: Batch) -> None:
+        stream = partition.queue(queue)
         try:
             for _, payload, why in batch.dead:
                 log.error("dead letter from %s: %s", stream, why)
-                await streams.bury(self._store, partition, stream, payload, why)
+                await streams.bury(self._store, partition, queue, payload, why)
             ids = [*batch.useless, *(entry_id for entry_id, _, _ in batch.dead)]
             await streams.acknowledge(self._store, stream, GROUP_WORKERS, ids)
             for returns in nodes.chunks(batch.returns):

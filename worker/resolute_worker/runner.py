@@ -159,7 +159,7 @@ class Runner:
                   held.entry.seq, held.entry.index, held.entry.flow)  # fmt: skip
         with contextlib.suppress(ResoluteError):
             raw = _encode(held.entry)
-            await streams.bury(self._store, held.partition, held.stream, raw, "damaged record")
+            await streams.bury(self._store, held.partition, held.queue, raw, "damaged record")
             await streams.acknowledge(self._store, held.stream, GROUP_WORKERS, [held.id])
 
     async def _admit(self, jobs: Sequence[Job]) -> None:
@@ -178,7 +178,7 @@ class Runner:
         """Run the function of an admitted job in its slot."""
         if job.is_reported:
             return
-        if job.stop is not None:
+        if job.is_stopped:
             self._finish_stopped(job)
             return
         timeout = job.bound.plan.timeout_ms / 1000
@@ -217,7 +217,7 @@ class Runner:
             self.report(job, Completion(job.held, bound.plan.key, output, undo, arg))
 
     def _ended_badly(self, job: Job, error: BaseException) -> None:
-        if job.stop is not None and not job.bound.is_threaded:
+        if job.is_stopped and not job.bound.is_threaded:
             self._finish_stopped(job)  # whatever it answered its cancellation with
             return
         try:
@@ -305,14 +305,10 @@ class Runner:
                     self._store, self._process, [(job.held, ()) for job in batch]
                 )
                 for job, begun in zip(batch, answers, strict=True):
-                    if begun.code != Code.OK and not self._has_reported(job):
+                    if begun.code != Code.OK and not job.is_reported:
                         log.warning("lost the claim of %s of run %s: %s", job.bound.plan.name,
                                     job.held.entry.flow, begun.code)  # fmt: skip
                         job.request_stop(Stop.LOST)
-
-    @staticmethod
-    def _has_reported(job: Job) -> bool:
-        return job.task is not None and job.task.done()
 
     async def wait_idle(self) -> None:
         """Wait until no job is left and every outcome was answered."""

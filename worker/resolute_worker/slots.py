@@ -17,10 +17,6 @@ class Slots:
     def free(self) -> int:
         return len(self._free)
 
-    @property
-    def all_free(self) -> bool:
-        return len(self._free) == self.size
-
     def take(self) -> int | None:
         """A free slot, or None."""
         return self._free.pop() if self._free else None

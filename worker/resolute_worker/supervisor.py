@@ -194,6 +194,8 @@ class Supervisor:
             await asyncio.sleep(max(0.0, pause - (time.monotonic() - started)))
 
     def _heard(self, child: Child, cancelled: list[str] | None, sent: float) -> None:
+        if child.is_killed or child not in self._children:
+            return  # it ended while the beat was under way, and its page is closed
         if cancelled is None:
             log.warning("process %s lost its lease: replacing it", child.name)
             child.kill()

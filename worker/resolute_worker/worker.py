@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import uvloop
 
-from resolute.daemon import configure_logging
+from resolute.daemon import Daemon, configure_logging
 from resolute.durations import Duration, seconds
 from resolute.errors import ConfigurationError
 from resolute.ids import check_queue
@@ -50,8 +50,10 @@ class Worker:
                 "Worker.run() was called while the app was loaded: put it under `if __name__ =="
                 ' "__main__":`'
             )
-        configure_logging("info")
-        uvloop.run(serve(self.config()))
+        config = self.config()
+        daemon = Daemon(config.redis, config.namespace, config.lease)
+        configure_logging(daemon.log_level)
+        uvloop.run(serve(daemon, config))
 
     def config(self) -> WorkerConfig:
         """The options, checked."""
@@ -75,22 +77,14 @@ def _main_script() -> str:
     return str(path)
 
 
-async def serve(config: WorkerConfig) -> None:
+async def serve(daemon: Daemon, config: WorkerConfig) -> None:
     """Supervise until SIGTERM or SIGINT."""
-    import asyncio
-    import signal
-
     store = await Store.open(
         config.redis, config.namespace, name="resolute-worker", patience=float("inf")
     )
     try:
-        await server.check(store.link)
-        task = asyncio.create_task(Supervisor(store, config).run())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        try:
-            await task
-        except asyncio.CancelledError:
-            return
+        await server.check(store.link, allow_eviction=daemon.allow_eviction)
+        supervisor = Supervisor(store, config)
+        await daemon.serve(supervisor.run(), lambda: supervisor.is_ready and store.is_connected)
     finally:
         await store.close()

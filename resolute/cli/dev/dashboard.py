@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, cast
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -18,8 +17,8 @@ from resolute.client import Client
 from resolute.durations import humanize
 from resolute.model.plan import Plan, Run
 from resolute.status import TERMINAL, RunStatus
-from resolute.store import runs
-from resolute.store.connection import Command, ServerReply
+from resolute.store import runs, streams
+from resolute.store.connection import Command
 from resolute.store.registry import ProcessInfo
 from resolute.store.runs import Header
 from resolute.store.script import GROUP_WORKERS
@@ -92,21 +91,15 @@ async def _counts(store: Store) -> dict[str, int]:
 
 async def _busy(store: Store, workers: Sequence[ProcessInfo]) -> dict[str, int]:
     """How many nodes each process has taken, counted over its queue's streams."""
-    streams = {
+    names = {
         partition.queue(worker.queue, plan)
         for partition in store.keys.partitions
         for worker in workers
         for plan in ("", *worker.flows.values())
     }
     found: Counter[str] = Counter()
-    for reply in await store.link.execute_all(
-        [("XINFO", "CONSUMERS", stream, GROUP_WORKERS) for stream in sorted(streams)]
-    ):
-        if isinstance(reply, ServerReply):
-            continue  # no such stream yet
-        for row in cast("list[list[Any]]", reply):
-            fields = dict(zip(row[::2], row[1::2], strict=True))
-            found[str(fields[b"name"], "utf-8")] += int(fields[b"pending"])
+    for counts in await streams.consumers(store, [(name, GROUP_WORKERS) for name in sorted(names)]):
+        found.update(counts)
     return dict(found)
 
 

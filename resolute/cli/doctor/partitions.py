@@ -7,12 +7,10 @@ from collections.abc import Iterator
 import msgspec
 
 from resolute.cli.doctor.findings import Finding, Severity
-from resolute.cli.live import SLOW_EVENT, Situation
+from resolute.cli.live import OVERDUE, SLOW_EVENT, Situation
 from resolute.cli.output import counted
 from resolute.durations import humanize
 from resolute.store.store import Store
-
-OVERDUE = 5.0  # s that a timer may be late
 
 
 class Backlog(msgspec.Struct, frozen=True):

@@ -7,15 +7,13 @@ from enum import StrEnum
 
 import msgspec
 
-from resolute.cli.live import Situation
+from resolute.cli.live import OVERDUE, Situation
 from resolute.durations import humanize
 from resolute.errors import ErrorInfo
 from resolute.model.messages import NodeRecord
 from resolute.model.plan import NodePlan, Plan
-from resolute.status import NodeStatus
+from resolute.status import SETTLED, NodeStatus
 from resolute.store.runs import Header
-
-OVERDUE = 5.0  # s; a timer this late means that no coordinator fires it
 
 
 class WaitKind(StrEnum):
@@ -53,7 +51,7 @@ def find_waits(
     waits = [
         _of_node(node, header, _planned(plan, header, node), held, situation)
         for node in current
-        if plan is not None and not _is_settled(node)
+        if plan is not None and node.status not in SETTLED
     ]
     if not situation.coordinators:
         text = "no coordinator lives: start resolute-coord"
@@ -66,10 +64,6 @@ def find_waits(
         what = "go on to the next step" if header.seq else "begin it"
         waits.append(Wait(WaitKind.COORDINATOR, f"a coordinator is to {what}", since=header.moved))
     return waits
-
-
-def _is_settled(node: NodeRecord) -> bool:
-    return node.status in (NodeStatus.COMPLETED, NodeStatus.FAILED, NodeStatus.SKIPPED)
 
 
 def _planned(plan: Plan | None, header: Header, node: NodeRecord) -> NodePlan | None:

@@ -14,7 +14,8 @@ local now = now_ms()
 local dropped, stale, failed, retried = {}, 0, 0, 0
 
 local replies = for_each(2, 2, function(packed, at)
-  local flow_key, flow, entry, seq, index, token, key, queue, final, best_effort, delay = unpack(cmsgpack.unpack(packed))
+  local flow_key, flow, entry, seq, index, token, key, queue, final, best_effort, delay =
+    unpack(cmsgpack.unpack(packed))
   local blob = ARGV[at + 1]
   local node = load_node(KEYS[flow_key], flow, seq, index)
   if not node or not is_held(node, token, process) then

@@ -60,7 +60,8 @@ local function settle(node, inbox, state, now, fields, arg)
   r.state, r.ended, r.hold = state, text(now), ''
   node.pending = node.pending - 1
   if node.pending < 0 then error('pending of ' .. node.flow .. ' would fall below 0') end
-  redis.call('HSET', node.key, node.field, format_record(r), 'pending', node.pending, unpack(fields))
+  redis.call('HSET', node.key, node.field, format_record(r), 'pending', node.pending,
+    unpack(fields))
   if node.pending == 0 then
     local kind = node.status == RUNNING and SETTLED or LOOK
     push_event(inbox, kind, node.flow, node.plan, node.pc, node.seq, node.rev, node.queue, arg)

@@ -23,8 +23,8 @@ for at = 1, #drop, 1000 do
   redis.call('HDEL', KEYS[4], unpack(drop, at, math.min(#drop, at + 999)))
 end
 local rev = '0-' .. nonce
-redis.call('HSET', KEYS[4], 'status', RUNNING, 'rev', rev, 'retry_of', source_id, 'made_by', nonce, 'started', now,
-  'moved', now, 'pending', 0, unpack(fields))
+redis.call('HSET', KEYS[4], 'status', RUNNING, 'rev', rev, 'retry_of', source_id, 'made_by', nonce,
+  'started', now, 'moved', now, 'pending', 0, unpack(fields))
 redis.call('ZADD', KEYS[2], now, id)
 redis.call('ZADD', KEYS[5], now, id)
 push_event(KEYS[1], LOOK, id, h[3], 0, 0, rev, h[2], '')

@@ -15,7 +15,8 @@ local now = now_ms()
 local dropped, stale = {}, 0
 
 local replies = for_each(2, 1, function(packed)
-  local flow_key, target, flow, entry, seq, index, token, queue, delay, hold = unpack(cmsgpack.unpack(packed))
+  local flow_key, target, flow, entry, seq, index, token, queue, delay, hold =
+    unpack(cmsgpack.unpack(packed))
   local node = load_node(KEYS[flow_key], flow, seq, index)
   if not node then
     dropped[#dropped + 1] = entry

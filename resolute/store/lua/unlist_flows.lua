@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Takes runs that are not open out of the indexes of open runs. The hash decides at this moment: the
--- run may have ended, or begun anew, since the caller looked.
+-- Takes runs that are not open out of the indexes of open runs. The hash decides, at this moment:
+-- the run may have ended, or begun anew, since the caller looked.
 -- KEYS open +item: flow, index of its flow
 -- ARGV common: (none)
 -- ITEM flow_key index_key id
