@@ -15,7 +15,7 @@ import msgspec
 from resolute.client import Client
 from resolute.errors import ConfigurationError, StoreError, StoreUnavailable
 from resolute.store.connection import Address, Link, ServerReply
-from resolute.store.keys import Keys, MetaKeys
+from resolute.store.keys import Keys
 from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
 
 T = TypeVar("T")
@@ -74,10 +74,20 @@ class Target(msgspec.Struct, frozen=True):
         """A client for as long as the `async with` lasts.
 
         Raises StoreUnavailable, StoreError, and ConfigurationError for a namespace that nobody has
-        used: opening one would fix its number of partitions, and a look must change nothing.
+        used.
         """
         async with self.link() as link:
-            client = Client(Store(link, await self._keys(link), PATIENCE))
+            store = Store(link, Keys(self.namespace, 1), PATIENCE)
+            try:
+                is_used = await store.find_partitions()
+            except ServerReply as error:
+                raise StoreError(f"{link.address}: {error}") from error
+            if not is_used:
+                raise ConfigurationError(
+                    f"{link.address}: no worker or coordinator has ever used namespace"
+                    f" {self.namespace!r}"
+                )
+            client = Client(store)
             try:
                 yield client
             finally:
@@ -97,19 +107,6 @@ class Target(msgspec.Struct, frozen=True):
             raise
         finally:
             await link.close()
-
-    async def _keys(self, link: Link) -> Keys:
-        meta = MetaKeys(self.namespace)
-        try:
-            stored = await link.execute("GET", meta.partitions)
-        except ServerReply as error:
-            raise StoreError(f"{link.address}: {error}") from error
-        if stored is None:
-            raise ConfigurationError(
-                f"{link.address}: no worker or coordinator has ever used namespace"
-                f" {self.namespace!r}"
-            )
-        return Keys(self.namespace, int(stored))
 
 
 def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
