@@ -54,10 +54,13 @@ def root_of(flow_id: str) -> str:
     return flow_id.partition("/")[0]
 
 
-def process_name() -> str:
-    """A name for this incarnation of a process, never used twice: host, pid and a random part."""
+def process_name(pid: int | None = None) -> str:
+    """A name for one incarnation of a process, never used twice: host, pid and a random part.
+
+    Of this process, or of the one with that `pid`.
+    """
     host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:60] or "host"
-    return f"{host}:{os.getpid()}:{random_text(8)}"
+    return f"{host}:{pid or os.getpid()}:{random_text(8)}"
 
 
 def nonces() -> Iterator[str]:

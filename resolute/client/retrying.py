@@ -51,7 +51,6 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
     previous = [step.pc for step in kept if isinstance(plan.instructions[step.pc], Run)]
     if previous:
         setting += ["prev", previous[-1]]
-        drop.remove("prev")
     return Resumption(drop, setting)
 
 

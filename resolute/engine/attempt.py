@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from resolute.errors import (
-    LONGEST_PAUSE,
     ErrorInfo,
     MissingOutput,
     NodeTimeout,
@@ -285,7 +284,7 @@ def encode_output(bound: Bound, value: Any) -> tuple[bytes, str]:
 def undo_input(bound: Bound, output: bytes, remote: Outputs) -> bytes | None:
     """The stored input of the node's compensation: the snapshot at completion."""
     compensation = bound.compensation
-    if compensation is None or bound.undo:
+    if compensation is None:
         return None
     if compensation.input is PREVIOUS:
         return _pack_undo(0, output)
@@ -313,7 +312,7 @@ def retry_delay(plan: NodePlan, attempt: int, error: BaseException) -> int | Non
     ):
         return None
     if isinstance(error, RetryAfter):
-        return max(1, round(min(error.seconds, LONGEST_PAUSE) * 1000))
+        return max(1, round(error.seconds * 1000))
     return backoff_ms(policy, attempt)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from resolute.durations import milliseconds, seconds
 from resolute.errors import FlowDefinitionError, ResoluteError
 from resolute.ids import check_name, check_queue
@@ -239,11 +241,13 @@ class _Compiler:
         return tuple(found)
 
     def _scheduled_input(self, trigger: Schedule) -> bytes:
-        value = trigger.input
-        if value is None and self.input_type not in (Any, None):
-            value = self.input_type()
-        data = codec.encode(value)
-        codec.decode(data, self.input_type)
+        data = codec.encode(trigger.input)
+        try:
+            codec.decode(data, self.input_type)
+        except msgspec.ValidationError:
+            if trigger.input is not None:
+                raise
+            data = codec.encode(self.input_type())
         return data
 
     def finish(
@@ -284,7 +288,7 @@ def node_plan(flow: str, node: Node[Any, Any]) -> NodePlan:
         queue=node.queue or "",
         timeout_ms=milliseconds(node.timeout),
         retry=retry_plan(node.retry),
-        limits=tuple(limit_plan(flow, node.name, limit) for limit in node.limits),
+        limits=tuple(limit_plan(flow, node.name, limit, n) for n, limit in enumerate(node.limits)),
         compensation=node_plan(flow, node.compensation) if node.compensation else None,
         best_effort=node.is_best_effort,
     )
@@ -302,8 +306,8 @@ def retry_plan(policy: RetryPolicy) -> RetryPlan:
     )
 
 
-def limit_plan(flow: str, node: str, limit: Limit) -> LimitPlan:
-    """The limit as a bucket: of one node it has the node's name, a shared one its own."""
+def limit_plan(flow: str, node: str, limit: Limit, number: int = 0) -> LimitPlan:
+    """The limit as a bucket: of one node it has its name (and number), a shared one its own."""
     shared = isinstance(limit, SharedRateLimit)
     rate = limit.rate() if isinstance(limit, SharedRateLimit) else limit
     period = seconds(rate.per)
@@ -313,8 +317,9 @@ def limit_plan(flow: str, node: str, limit: Limit) -> LimitPlan:
     else:
         burst = rate.burst or rate.n
         interval = period / rate.n
+    own = f"node:{flow}/{node}" + (f"/{number}" if number else "")
     return LimitPlan(
-        bucket=f"shared:{limit.name}" if shared else f"node:{flow}/{node}",
+        bucket=f"shared:{limit.name}" if shared else own,
         interval_us=max(1, round(interval * 1_000_000)),
         burst=burst,
         keyed=rate.key is not None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from resolute.cli.exits import Exit
+from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer
-from tests.cli.helpers import Cli, until
+from tests.cli.helpers import Cli, Examine, until
 
 LEASE = "3s"
 NAMESPACE = "cli"
@@ -61,3 +64,10 @@ def gate(cli: Cli, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "gate"
     yield path
     path.touch()
+
+
+@pytest.fixture
+def examine(store: Store, server: EmbeddedServer, runner: asyncio.Runner) -> Examine:
+    """Runs doctor on the test's own namespace, which must have problems; what it says."""
+    cli = Cli(server.url, store.keys.meta.namespace)
+    return lambda: cli.json("doctor", code=Exit.FAILED)

@@ -63,6 +63,8 @@ class Cli:
         }
         result = CliRunner().invoke(main, arguments, input=stdin, env=environment)
         outcome = Outcome(result.exit_code, result.stdout, result.stderr)
+        # What is raised and not expected would look like code 1.
+        assert isinstance(result.exception, SystemExit | None), outcome
         assert code in (None, outcome.code), f"{arguments}: {outcome}\n{result.exc_info}"
         assert "Traceback" not in outcome.stderr.partition("error: ")[2], outcome
         return outcome
@@ -78,3 +80,12 @@ class Cli:
     def ended(self, flow: str, *arguments: str, code: int = 0) -> str:
         """The id of a new run that has ended."""
         return self("start", flow, *arguments, "--wait", "--json", code=code).data["id"]
+
+
+Examine = Callable[[], dict[str, Any]]
+"""`resolute doctor --json` on a test's own namespace; what it says."""
+
+
+def findings(data: dict[str, Any], check: str) -> list[dict[str, Any]]:
+    """What doctor found under one name."""
+    return [finding for finding in data["findings"] if finding["check"] == check]

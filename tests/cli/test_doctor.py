@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,13 @@ from resolute.store.registry import ProcessInfo
 from resolute.store.server import ServerInfo
 from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer
-from tests.cli.helpers import Cli, until
+from tests.cli.helpers import Cli, Examine, findings, until
 
 LEASE = 0.3  # s; doctor watches beats for a third of it
 
 GOOD = ServerInfo(
     "valkey", "9.1.0", "id", "master", True, "everysec", "noeviction", 2**20, 2**30, 3
 )
-
-
-def findings(data: dict[str, Any], check: str) -> list[dict[str, Any]]:
-    return [finding for finding in data["findings"] if finding["check"] == check]
 
 
 def healthy_or_none(cli: Cli) -> dict[str, Any] | None:
@@ -99,15 +94,6 @@ async def work(value: int) -> int:
 
 
 FLOW = FlowBuilder("lonely").triggered_by(manual()).then(work).build()
-
-Examine = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def examine(store: Store, server: EmbeddedServer, runner: asyncio.Runner) -> Examine:
-    """Runs doctor on the test's own namespace, which must have problems; what it says."""
-    cli = Cli(server.url, store.keys.meta.namespace)
-    return lambda: cli.json("doctor", code=Exit.FAILED)
 
 
 async def offer(store: Store, name: str = "host:1:aaaa", queue: str = "default") -> None:

@@ -8,13 +8,16 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
+import pytest
 
+from resolute.coordinator import coordinator as coordinator_module
 from resolute.coordinator.coordinator import Coordinator
 from resolute.model.messages import Entry
 from resolute.store import registry, streams
 from resolute.store.connection import Link
 from resolute.store.nodes import Held
 from resolute.store.script import GROUP_WORKERS
+from tests.coordinator.test_dispatcher import make_idle
 from tests.support.flows import chain
 from tests.support.stage import QUEUE, Stage
 
@@ -112,3 +115,62 @@ async def test_a_coordinator_that_is_stopped_lets_go_of_its_lease_at_once(stage:
         await link.close()
     beats = await registry.beats(stage.store)
     assert beats == {coordinator.name: -1}
+
+
+async def test_a_coordinator_makes_the_group_of_a_deleted_inbox_anew(stage: Stage):
+    await stage.offer(FLOW)
+    hands = Hands(stage, "stage:0:offers")
+    async with running(stage):
+        await stage.start(FLOW)
+        held = await hands.take()
+        await stage.store.execute("DEL", stage.of("run").inbox)
+        assert await stage.complete(hands.name, held) == "OK"
+        assert (await hands.take()).entry.pc == 1
+    await hands.link.close()
+
+
+async def test_a_coordinator_whose_registration_was_lost_registers_again(stage: Stage):
+    coordinator = Coordinator(stage.store)
+    beating = asyncio.create_task(coordinator._beat())
+    link = Link(stage.store.link.address)
+    # Who registers wakes the inbox.
+    await link.execute("XREAD", "BLOCK", 5_000, "STREAMS", stage.of("run").inbox, "0")
+    await link.close()
+    beating.cancel()
+    await asyncio.gather(beating, return_exceptions=True)
+    assert set(await registry.processes(stage.store)) == {coordinator.name}
+
+
+async def test_a_coordinator_sweeps_when_the_server_is_another_than_before(stage: Stage):
+    coordinator = Coordinator(stage.store)
+    sweeps = coordinator.reconciler._sweeps
+    for _ in range(2):
+        await coordinator._notice_server()
+    assert coordinator.reconciler._sweeps == sweeps
+    coordinator._run_id = "another"
+    await coordinator._notice_server()
+    assert coordinator.reconciler._sweeps == sweeps + 1
+    await coordinator._notice_server()
+    assert coordinator.reconciler._sweeps == sweeps + 1
+
+
+async def test_a_wake_reaches_the_timers_and_the_leases(stage: Stage):
+    coordinator = Coordinator(stage.store)
+    coordinator._wake()
+    assert coordinator.timers._woken.is_set()
+    assert coordinator.leases._woken.is_set()
+
+
+async def test_a_coordinator_takes_over_what_another_one_read_and_did_not_finish(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    for period in ("TAKE_OVER_PERIOD", "IDLE_TAKE_OVER_PERIOD"):
+        monkeypatch.setattr(coordinator_module, period, 0.01)
+    await stage.offer(FLOW)
+    await stage.start(FLOW)
+    await Stage(stage.store, name="stage:1:dies").read_inbox(stage.of("run"))
+    await make_idle(stage)
+    hands = Hands(stage, "stage:0:offers")
+    async with running(stage), asyncio.timeout(10):  # a lease later the reconciler repairs it
+        assert (await hands.take()).entry.pc == 0
+    await hands.link.close()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
 
 from resolute.coordinator.dispatcher import MAX_DELIVERIES
+from resolute.errors import StoreUnavailable
 from resolute.model.messages import Event
 from resolute.status import EventKind
-from resolute.store import registry, streams
+from resolute.store import registry, streams, transitions
 from resolute.store.script import GROUP_COORDINATORS
+from tests.coordinator.test_reconciler import lose
 from tests.support.flows import chain, chain_of, fan, step
 from tests.support.keyspace import snapshot
 from tests.support.stage import Stage
@@ -308,3 +311,116 @@ async def test_a_batch_is_handled_as_a_whole(stage: Stage):
     assert await stage.coordinate() >= 120
     assert len(await stage.entries(ids[0])) == 360
     assert await stage.work() == 480
+
+
+async def test_a_run_that_keeps_changing_waits_for_another_try(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    await stage.begin_run(FLOW)
+    await stage.complete("worker", await stage.claim_one("worker"))
+    partition = stage.of("run")
+    messages = await stage.read_inbox(partition)
+
+    async def lose_race(_store: Any, _partition: Any, commits: Any, _retention: int) -> Any:
+        await asyncio.sleep(0)
+        return [("CONFLICT", "")] * len(commits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transitions, "commit", lose_race)
+        async with asyncio.timeout(10):
+            await stage.dispatcher.handle(partition, messages)
+    assert [event.kind for event in await stage.events()] == [EventKind.SETTLED]
+    await stage.dispatcher.handle(partition, messages)
+    assert (await stage.header()).seq == 2
+
+
+async def test_an_event_is_no_dead_letter_because_redis_is_away(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    await stage.begin_run(FLOW)
+    await stage.complete("worker", await stage.claim_one("worker"))
+    partition = stage.of("run")
+    messages = await stage.read_inbox(partition)
+
+    async def away(_: str) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.catalog, "plan", away)
+        with pytest.raises(StoreUnavailable):
+            await stage.dispatcher.handle(partition, messages)
+    assert await dead_letters(stage) == []
+    assert [event.kind for event in await stage.events()] == [EventKind.SETTLED]
+    await stage.dispatcher.handle(partition, messages)
+    assert (await stage.header()).seq == 2
+
+
+async def test_an_event_that_cannot_be_decided_is_a_dead_letter(stage: Stage):
+    await stage.begin_run(FLOW)
+    await put(stage, Event(EventKind.PAGE, "run", FLOW.plan_hash, 0, 1, "1-x", "q", "x"))
+    await stage.coordinate()
+    (letter,) = await dead_letters(stage)
+    assert letter[b"origin"] == b"inbox"
+    assert b"page" in letter[b"raw"]
+    assert letter[b"why"]
+    assert await inbox_length(stage) == 0
+
+
+async def test_the_last_delivery_of_an_event_is_handled_as_every_one_before(stage: Stage):
+    await stage.begin_run(FLOW)
+    await stage.complete("worker", await stage.claim_one("worker"))
+    await stage.read_inbox(stage.of("run"))
+    await make_idle(stage, deliveries=MAX_DELIVERIES - 1)
+    await stage.dispatcher.take_over()
+    assert await dead_letters(stage) == []
+    assert (await stage.header()).seq == 2
+
+
+async def test_an_event_with_a_plan_that_nobody_stored_still_moves_its_run(stage: Stage):
+    await stage.begin_run(FLOW)
+    await stage.complete("worker", await stage.claim_one("worker"))
+    await lose(stage, "inbox")
+    await put(stage, Event(EventKind.SETTLED, "run", "nowhere", 0, 1, "1-x", "q"))
+    await stage.coordinate()
+    assert (await stage.header()).seq == 2
+
+
+async def test_in_a_large_batch_it_is_the_run_that_lost_its_race_that_is_decided_again(
+    stage: Stage,
+):
+    """Commits go out in parts: an answer belongs to its own event in the later parts too."""
+    await stage.offer(FLOW)
+    ids = stage.ids(260)
+    for run_id in ids:
+        await stage.start(FLOW, run_id)
+    partition = stage.of(ids[0])
+    messages = await stage.read_inbox(partition)
+    await stage.stop(ids[-1])
+    await stage.dispatcher.handle(partition, messages)
+    assert await stage.status(ids[-1]) == "cancelled"
+
+
+async def test_of_living_workers_the_one_that_started_last_says_the_plan_whatever_its_name(
+    stage: Stage,
+):
+    old, new = chain("a"), chain("a", "b")
+    await stage.offer(old, process="2-old")
+    first = await registry.server_ms(stage.store)
+    while await registry.server_ms(stage.store) == first:
+        pass
+    await stage.offer(new, process="1-new")
+    await stage.start("chain")
+    await stage.coordinate()
+    assert (await stage.header()).plan == new.plan_hash
+
+
+async def test_a_run_is_pinned_to_a_living_worker_s_plan_rather_than_to_the_last_offer(
+    stage: Stage,
+):
+    old, new = chain("a"), chain("a", "b")
+    await stage.offer(old, process="1-old")
+    await stage.offer(new, process="2-new")
+    await registry.unregister(stage.store, "2-new")
+    await stage.start("chain")
+    await stage.coordinate()
+    assert (await stage.header()).plan == old.plan_hash

@@ -309,3 +309,97 @@ async def test_looking_changes_nothing_where_all_live(stage: Stage, watch: Watch
     before = await snapshot(stage.store)
     await watch.look(LEASE / 3)
     assert await snapshot(stage.store) == before
+
+
+async def test_a_gap_gives_who_is_not_registered_another_lease_too(watch: Watch):
+    await watch.look()
+    assert not watch.leases.is_over("gone")
+    await watch.look(2 * LEASE)
+    assert not watch.leases.is_over("gone")
+    for _ in range(3):
+        await watch.look(LEASE / 3)
+    assert watch.leases.is_over("gone")
+
+
+async def test_who_was_asked_for_and_is_nowhere_is_forgotten_in_the_end(watch: Watch):
+    await watch.look()
+    watch.leases.is_over("gone")
+    for _ in range(33):
+        await watch.look(LEASE / 3)
+    assert watch.leases._seen == {}
+
+
+async def test_a_consumer_that_comes_while_a_coordinator_watches_is_found(
+    stage: Stage, watch: Watch
+):
+    await stage.begin_run(FLOW)
+    await watch.look()
+    await stage.claim("unheard")
+    for _ in range(8):
+        await registry.beat(stage.store, ["stage:0:offers"])
+        await watch.look(LEASE / 3)
+    assert await consumers(stage) == set()
+
+
+async def test_a_process_that_registers_again_has_a_whole_lease(stage: Stage, watch: Watch):
+    """It was only slow: cleared away meanwhile, it comes again under its name, from beat 1."""
+    await register(stage, "slow")
+    assert await watch.look_until_over() == 1
+    await register(stage, "slow")
+    assert await watch.look() == 0
+
+
+async def test_a_process_is_kept_until_all_it_had_is_taken_back(stage: Stage, watch: Watch):
+    await stage.begin_run(fan(2))
+    await register(stage, "dead")
+    _, last = await stage.claim("dead")
+    key = last.partition.flow("run")
+    record = await stage.store.execute("HGET", key, "n:1.1")
+    await stage.store.execute("HSET", key, "n:1.1", "flipped")
+    await registry.end_lease(stage.store, "dead")
+    async with asyncio.timeout(10):
+        assert await watch.look() == 0
+    assert "dead" in await registry.processes(stage.store)
+    await stage.store.execute("HSET", key, "n:1.1", record)
+    assert await watch.look() == 1
+
+
+async def test_what_a_dead_process_had_of_its_plan_s_queue_goes_back_to_the_plain_one(
+    stage: Stage, watch: Watch
+):
+    await stage.begin_run(FLOW)
+    await stage.offer(FLOW, process="dead")
+    held = await stage.take_one("other")
+    queue = f"{QUEUE}@{held.entry.plan}"
+    await stage.give_back("other", held, queue=queue)
+    await stage.claim_one("dead", queue)
+    await registry.end_lease(stage.store, "dead")
+    assert await watch.look() == 1
+    assert await consumers(stage, queue) == set()
+    assert (await stage.claim_one("other")).entry.crashes == 1
+
+
+async def test_an_unregistered_consumer_is_found_where_nobody_serves_the_queue_any_more(
+    stage: Stage, watch: Watch
+):
+    await stage.begin_run(FLOW)
+    await stage.claim("unheard")
+    await registry.unregister(stage.store, "stage:0:offers")
+    await watch.look_until_over()
+    assert await consumers(stage) == set()
+
+
+async def test_an_unregistered_consumer_is_found_in_the_queue_of_an_older_plan(
+    stage: Stage, watch: Watch
+):
+    old, new = chain("a"), chain("a", "b")
+    await stage.begin_run(old)
+    queue = f"{QUEUE}@{old.plan_hash}"
+    await stage.give_back("other", await stage.take_one("other"), queue=queue)
+    await stage.claim_one("unheard", queue)
+    await stage.offer(new, process="the-newer")
+    for _ in range(5):
+        await registry.beat(stage.store, ["stage:0:offers", "the-newer"])
+        await watch.look(LEASE / 3)
+    assert await consumers(stage, queue) == set()
+    assert (await stage.claim_one("other")).entry.crashes == 1

@@ -15,7 +15,7 @@ from resolute.engine.run import PAGE
 from resolute.model.flow import Flow
 from resolute.status import NodeStatus
 from resolute.store import registry, runs, transitions
-from tests.support.flows import chain, chain_of, either, fan, step, undoable
+from tests.support.flows import builder, chain, chain_of, either, fan, step, undoable
 from tests.support.keyspace import snapshot
 from tests.support.stage import NIL, NO_UNDO_INPUT, RETENTION_MS, Stage
 
@@ -406,10 +406,85 @@ async def test_an_unregistered_worker_s_flows_can_still_be_repaired(stage: Stage
     assert await reconciler(stage).run_once() == 1
 
 
-async def test_a_run_that_began_anew_after_it_was_looked_at_stays_in_the_index(stage: Stage):
-    """The coordinator read an ended run; by the time it writes, the id is a new run's."""
-    await stage.begin_run(FLOW, "run")
+@pytest.mark.parametrize("status", ["running", "failing", "compensating"])
+async def test_a_run_that_is_open_stays_in_the_index(stage: Stage, status: str):
+    await stage.begin_run(chain("a"))
     partition = stage.of("run")
+    await stage.store.execute("HSET", partition.flow("run"), "status", status)
     assert not await transitions.unlist(stage.store, partition, "run", ["chain"])
     for index in (partition.open, partition.open_of("chain")):
         assert await stage.store.execute("ZSCORE", index, "run") is not None
+    await stage.store.execute("HSET", partition.flow("run"), "status", "running")
+
+
+async def compensating(stage: Stage) -> None:
+    """A run whose second node failed; of the first step the second node is undone, on "gpu"."""
+    undone = step("b").on_error(step("undo-b", queue="gpu"))
+    flow = builder("saga").then_parallel("both", step("a"), undone).then(step("c")).build()
+    await stage.begin_run(flow)
+    for held in await stage.claim("worker"):
+        undo = NO_UNDO_INPUT if stage.node(held).compensation else None
+        await stage.complete("worker", held, undo=undo)
+    await stage.coordinate()
+    await stage.fail("worker", await stage.claim_one("worker"))
+    await stage.coordinate()
+    assert await stage.status() == "compensating"
+
+
+async def test_a_compensation_is_looked_for_in_its_own_queue_and_comes_back_to_it(stage: Stage):
+    await compensating(stage)
+    assert await reconciler(stage).run_once() == 0
+    await lose(stage, "gpu")
+    assert await reconciler(stage).run_once() == 1
+    undo = await stage.claim_one("worker", "gpu")
+    assert (undo.entry.undo, undo.entry.index, stage.node(undo).name) == (1, 1, "undo-b")
+
+
+async def test_a_terminate_of_a_compensating_run_is_not_lost_with_its_event(stage: Stage):
+    await compensating(stage)
+    assert await stage.stop("run", terminate=True) == "OK"
+    await lose(stage, "inbox")
+    assert await reconciler(stage).run_once() == 1
+    await stage.coordinate()
+    assert await stage.status() == "terminated"
+
+
+async def test_a_failing_step_that_was_not_dispatched_whole_is_left_alone(stage: Stage):
+    width = PAGE + 3
+    await stage.offer(fan(width))
+    await stage.start("fan")
+    partition = stage.of("run")
+    await stage.dispatcher.handle(partition, await stage.read_inbox(partition))
+    one, two = await stage.take("stage:0:offers", count=2)
+    for held in (one, two):
+        await stage.begin("stage:0:offers", held)
+    await stage.fail("stage:0:offers", one)
+    await stage.coordinate()
+    header = await stage.header()
+    assert (header.status, header.page, header.skip) == ("failing", PAGE, width)
+    assert await reconciler(stage, is_over=everybody).run_once() == 0
+
+
+async def test_records_are_read_in_parts(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "WIDE", 10)
+    await stage.begin_run(fan(25))
+    await lose(stage, "q")
+    assert await reconciler(stage).run_once() == 25
+
+
+async def test_a_sweep_is_two_looks_without_pauses_also_when_a_coordinator_starts(stage: Stage):
+    one = reconciler(stage)
+    looks: asyncio.Queue[float] = asyncio.Queue(1)
+
+    async def look(pause: float = 0.0) -> int:
+        await looks.put(pause)
+        return 0
+
+    one.run_once = look
+    running = asyncio.create_task(one.run())
+    assert [await looks.get() for _ in range(4)] == [0.0, 0.0, module.PAUSE, module.PAUSE]
+    one.sweep()
+    found = [await looks.get() for _ in range(6)]
+    assert found.count(0.0) == 2
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

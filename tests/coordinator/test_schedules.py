@@ -195,3 +195,19 @@ async def test_the_wait_is_until_the_next_tick_but_never_long(stage: Stage, hour
 
 async def test_without_schedules_there_is_nothing_to_do(store: Store):
     assert await schedules(store).run_once() == (0, MAX_WAIT)
+
+
+async def test_the_wait_is_until_the_next_tick(stage: Stage):
+    await stage.offer(flow_of("* * * * * *"))
+    _, wait = await schedules(stage.store).run_once()
+    assert 0 < wait <= 1
+
+
+async def test_a_scheduled_run_of_a_flow_without_a_queue_has_that_of_its_worker(stage: Stage):
+    due = await now(stage.store) - timedelta(hours=2)
+    made = FlowBuilder("nightly").triggered_by(schedule(every_day_at(due))).then(step("a")).build()
+    await offered_long_ago(stage, made)
+    await stage.offer(made, queue="reports")
+    await schedules(stage.store).run_once()
+    (run_id,) = await open_runs(stage)
+    assert (await stage.header(run_id)).queue == "reports"

@@ -402,3 +402,23 @@ wide = (
     .then(gather)
     .build()
 )
+
+
+@node("asleep", timeout="1m")
+def asleep(word: Word) -> None:
+    """In a thread, which nothing can stop, until the test lets it go."""
+    note("stuck", word.text)
+    while not (folder() / word.text).exists():
+        time.sleep(0.01)  # in a node
+
+
+@node("numb", timeout="1m")
+async def numb(word: Word) -> None:
+    """Blocks the loop of its process until the test lets it go."""
+    note("stuck", word.text)
+    while not (folder() / word.text).exists():
+        time.sleep(0.01)  # noqa: ASYNC251 - in a node
+
+
+sleeping = _alone("sleeping", asleep)
+numbed = _alone("numbed", numb)

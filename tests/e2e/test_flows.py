@@ -226,8 +226,12 @@ def test_a_cancelled_run_stops_its_node_and_compensates_what_completed(system: S
                 await one.result()
             assert await one.status() is RunStatus.CANCELLED
             assert len(system.lines("undo-first", "c")) == 1
-            assert not system.lines("let-go", "c")
+            assert len(system.lines("stopped", "c")) == 1
             assert not system.lines("after", "c")
+            held = (await one.history())[1]
+            assert (held.status, held.attempts) == (NodeStatus.FAILED, 1)
+            assert held.error is not None
+            assert held.error.type == "Cancelled"
 
     asyncio.run(run())
 

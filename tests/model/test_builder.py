@@ -475,3 +475,74 @@ def test_a_client_without_the_code_finds_the_types_in_the_plan():
     assert "Order" in str(plan.input_schema)
     assert "number" in str(plan.result_schema)
     assert builder("f").then(step("a")).build().plan.input_schema == {}
+
+
+def test_the_name_of_a_parallel_step_is_checked():
+    assert "step: expected 1 to 100" in only_problem(builder("f").then_parallel("p q", step("a")))
+
+
+def test_a_predicate_must_be_a_function():
+    made = untyped(builder("f").then(step("a"))).when(True).then(step("b")).end_when()
+    assert "when.1: expected a function of FlowState, got True" in only_problem(made)
+
+
+def test_the_second_arm_of_a_branch_follows_on_the_step_before_it_and_not_on_the_first_arm():
+    start = builder("f").then(make_order).when(always).then(pay)
+    start.otherwise(pay.as_("again")).build()
+    assert "the step before gives Order" in only_problem(start.otherwise(takes(int)))
+
+
+@pytest.mark.parametrize("kind", [None, Any])
+def test_a_scheduled_flow_without_an_input_gets_none(kind: Any):
+    made = untyped(FlowBuilder("f", input=kind)).triggered_by(schedule("0 0 * * *"))
+    assert made.then(step("a")).build().plan.schedules[0].input == b"\xc0"
+
+
+def test_a_scalar_is_no_dataclass():
+    assert "takes" in only_problem(builder("f").then(gives(str)).then(takes(Plain)))
+
+
+class Price:
+    """An object that is called like a coroutine function."""
+
+    async def __call__(self, order: Order) -> int:
+        return len(order.id)
+
+
+class Shout:
+    def __call__(self, text: str) -> str:
+        return text.upper()
+
+
+def test_an_object_with_a_call_is_a_node_with_its_types():
+    price = AsyncNode[Any, Any]("price", Price())
+    shout = SyncNode[Any, Any]("shout", Shout())
+    assert (price.is_async, price.input_type, price.output_type) == (True, Order, int)
+    assert (shout.is_async, shout.input_type, shout.output_type) == (False, str, str)
+
+
+def test_what_only_a_type_checker_can_import_is_anything():
+    async def fetch(unknown: Any) -> Any:
+        return unknown
+
+    fetch.__annotations__.update({"unknown": "Unknown", "return": "Unknown"})
+
+    made = AsyncNode[Any, Any]("fetch", fetch)
+    assert (made.input_type, made.output_type) == (Any, Any)
+
+
+def test_parameters_with_defaults_are_not_asked_for():
+    async def fetch(number: int, *, retries: int = 3) -> int: ...
+    async def fetch_more(number: int, retries: int = 3) -> int: ...
+    async def fetch_all(number: int = 0, retries: int = 3) -> int: ...
+
+    for fn in (fetch, fetch_more, fetch_all):
+        made = AsyncNode[Any, Any]("fetch", fn)
+        assert made.takes_input
+        assert made.input_type is int
+
+
+def test_a_builtin_without_a_signature_takes_one_input():
+    made = SyncNode[Any, Any]("text", dict)
+    assert made.takes_input
+    assert made.input_type is Any

@@ -190,3 +190,34 @@ def test_a_type_has_a_schema_where_there_is_one_for_it(kind: Any, has_schema: bo
 
 def test_the_decoder_of_a_type_is_made_once():
     assert codec.decoder(Order) == codec.decoder(Order)
+
+
+def test_a_culprit_is_found_however_deep_it_is():
+    value: Any = object()
+    for _ in range(30):
+        value = [value]
+    with pytest.raises(NotEncodable) as caught:
+        codec.encode(value, what="output")
+    assert caught.value.path == "output" + "[0]" * 30
+
+
+def test_a_type_that_cannot_be_hashed_can_be_decoded():
+    kind = Annotated[int, ["metres"]]
+    assert codec.decode(codec.encode(3), kind) == 3
+    with pytest.raises(msgspec.ValidationError):
+        codec.decode(codec.encode("x"), kind)
+
+
+@dataclass
+class Half:
+    fine: int
+    missing: Any
+
+
+def test_an_object_whose_field_was_never_set_is_refused_and_not_looked_into():
+    half = Half(1, object())
+    half.fine = object()  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    del half.missing
+    with pytest.raises(NotEncodable) as caught:
+        codec.encode(half, what="output")
+    assert caught.value.path == "output.fine"

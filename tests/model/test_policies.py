@@ -114,3 +114,15 @@ def test_a_shared_limit_is_one_bucket_for_all_that_name_it():
     plans = {limit_plan(flow, node, shared) for flow in "ab" for node in "cd"}
     assert {plan.bucket for plan in plans} == {"shared:api"}
     assert len(plans) == 1
+
+
+def test_a_rate_above_a_million_a_second_has_an_interval_all_the_same():
+    assert limit_plan("f", "n", RateLimit(10_000_000, "1s")).interval_us == 1
+
+
+def test_a_shared_limit_keeps_all_that_a_limit_has():
+    shared = SharedRateLimit("api", 5, "2s", burst=2, strict=True, key=str)
+    rate = shared.rate()
+    assert rate == RateLimit(5, "2s", burst=2, strict=True)
+    assert rate.key is str
+    assert limit_plan("f", "n", shared).keyed

@@ -133,3 +133,38 @@ def test_a_time_zone_that_is_unknown_is_named(timezone: str):
 
 def test_a_manual_trigger_says_for_people_who_starts_it():
     assert manual("api") == Manual("api")
+
+
+@pytest.mark.parametrize("cron", ["@hourly", "0 */1 * * *", "30 */2 * * *"])
+def test_a_schedule_for_every_hour_or_every_few_ticks_in_both_that_are_the_same(cron: str):
+    found = ticks(cron, OSLO, "2026-10-24 23:59", 3)
+    assert (
+        found
+        == {
+            "@hourly": ["2026-10-25 00:00", "2026-10-25 01:00", "2026-10-25 02:00"],
+            "0 */1 * * *": ["2026-10-25 00:00", "2026-10-25 01:00", "2026-10-25 02:00"],
+            "30 */2 * * *": ["2026-10-25 00:30", "2026-10-25 01:30", "2026-10-25 03:30"],
+        }[cron]
+    )
+
+
+def test_a_schedule_with_seconds_ticks_by_them_and_once_at_fixed_hours():
+    assert shown(next_tick("0 0 * * * 30", "UTC", utc("2026-01-10 00:00"))) == (
+        "2026-01-10 00:00:30"
+    )
+    found = ticks("30 2 * * * 0", OSLO, "2026-10-24 12:00", 2)
+    assert found == ["2026-10-25 00:30", "2026-10-26 01:30"]
+
+
+@pytest.mark.parametrize(
+    ("cron", "why"),
+    [
+        ("0 0 31 2 *", "is never due"),
+        ("0 0 * * * * *", "expected 5 fields, or 6 with seconds"),
+        ("* * * *", "expected 5 fields, or 6 with seconds"),
+        ("60 * * * *", "cannot parse"),
+        ("@often", "cannot parse"),
+    ],
+)
+def test_a_schedule_that_cannot_tick_says_why(cron: str, why: str):
+    assert why in (schedule(cron).problem() or "")

@@ -60,3 +60,10 @@ async def test_every_partition_is_woken_when_a_process_comes_or_is_found_dead(st
     await registry.end_lease(stage.store, "one")
     await stage.coordinate()
     assert stage.wakes == 2 * partitions
+
+
+async def test_what_a_process_was_told_at_the_beat_before_it_is_not_told_again(stage: Stage):
+    await register(stage, "one")
+    await registry.request_cancel(stage.store, {"one": ["r|1.0|t", "r|1.1|t"]}, ttl=60)
+    assert await registry.beat(stage.store, ["one"], {"one": ["r|1.0|t"]}) == [["r|1.1|t"]]
+    assert await registry.beat(stage.store, ["one"]) == [["r|1.1|t"]]

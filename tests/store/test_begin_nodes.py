@@ -136,3 +136,44 @@ async def test_a_batch_of_nodes_of_many_runs_is_begun_at_once(stage: Stage):
     answers = await nodes.begin(stage.store, "worker", [(held, ["input"]) for held in taken])
     assert [answer.code for answer in answers] == ["OK"] * 20
     assert len({answer.rev for answer in answers}) == 20
+
+
+async def test_an_entry_of_an_earlier_run_of_the_same_id_is_stale(stage: Stage):
+    """The hash went, and the id was used again: the step has the same number, not the token."""
+    await stage.begin_run(FLOW)
+    old = await stage.take_one("worker")
+    await stage.store.execute("DEL", old.partition.flow("run"))
+    await stage.start(FLOW)
+    await stage.coordinate()
+    before = await stage.hash()
+    assert (await stage.begin("worker", old)).code == "STALE"
+    assert await stage.hash() == before
+    await stage.claim_one("worker")
+
+
+async def test_a_failing_run_wants_no_node_either_that_was_handed_back(stage: Stage):
+    await stage.begin_run(fan(2))
+    one, two = await stage.claim("worker")
+    await stage.give_back("worker", two)
+    again = await stage.take_one("worker")
+    await stage.fail("worker", one)
+    before = await stage.hash()
+    assert (await stage.begin("worker", again)).code == "SKIP"
+    assert await stage.hash() == before
+    assert await stage.entries() == []
+
+
+async def test_of_two_entries_of_a_node_the_one_that_was_begun_is_remembered(stage: Stage):
+    """Doubled delivery, into another stream, of a node that has a record already."""
+    await stage.begin_run(FLOW)
+    await stage.give_back("worker", await stage.claim_one("worker"))
+    first = await stage.take_one("worker")
+    stream = first.partition.queue("other")
+    await stage.store.execute("XADD", stream, "1-1", "e", msgspec.msgpack.encode(first.entry))
+    double = await stage.take_one("worker", "other")
+    assert (await stage.begin("worker", double)).code == "OK"
+    record = await stage.record(double)
+    assert record is not None
+    assert (record.entry, record.queue) == ("1-1", "other")
+    assert (await stage.begin("worker", double)).code == "OK"
+    assert (await stage.begin("worker", first)).code == "STALE"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from resolute.status import EventKind, RunStatus
+from tests.store.test_retry_flow import failed_at, retry
 from tests.support.flows import chain, chain_of, fan, step, undoable
 from tests.support.keyspace import snapshot
 from tests.support.stage import NO_UNDO_INPUT, Stage
@@ -157,3 +158,36 @@ async def test_a_cancel_between_two_pages_of_a_step_leaves_no_node_to_run(stage:
     assert await stage.status() == "cancelled"
     for held in await stage.take("worker"):
         assert (await stage.begin("worker", held)).code == "STALE"
+
+
+@pytest.mark.parametrize("terminate", [False, True])
+async def test_of_a_stopped_run_only_who_runs_a_node_is_told(stage: Stage, terminate: bool):
+    """Not who completed one, and nobody for one that was handed back."""
+    await stage.begin_run(fan(3))
+    one, two, three = await stage.claim("worker")
+    await stage.complete("worker", one)
+    await stage.give_back("worker", two)
+    await stage.stop("run", terminate=terminate)
+    await stage.coordinate()
+    meta = stage.store.keys.meta
+    told = await stage.store.execute("SMEMBERS", meta.cancels("worker"))
+    assert told == [f"run|1.2|{three.entry.token}".encode()]
+    assert await stage.store.execute("EXISTS", meta.cancels("")) == 0
+
+
+async def test_in_a_wide_step_of_a_terminated_run_every_process_is_told(stage: Stage):
+    await stage.begin_run(fan(1010))
+    last = (await stage.take("worker", count=2000))[-1]
+    await stage.begin("worker", last)
+    await stage.stop("run", terminate=True)
+    await stage.coordinate()
+    told = await stage.store.execute("SMEMBERS", stage.store.keys.meta.cancels("worker"))
+    assert told == [f"run|1.1009|{last.entry.token}".encode()]
+
+
+async def test_a_retried_run_can_be_terminated_before_its_first_step(stage: Stage):
+    await failed_at(stage, 2)
+    assert await retry(stage) == "OK"
+    await stage.stop("run/~1", terminate=True)
+    await stage.coordinate()
+    assert await stage.status("run/~1") == "terminated"

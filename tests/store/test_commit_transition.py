@@ -11,6 +11,7 @@ from resolute.model.messages import Event
 from resolute.status import EventKind, NodeStatus, RunStatus
 from resolute.store import runs, transitions
 from resolute.store.connection import Link
+from resolute.store.registry import server_ms
 from resolute.store.script import GROUP_COORDINATORS
 from resolute.store.transitions import BACKSTOP_MS, Commit
 from tests.support import tour
@@ -335,3 +336,12 @@ async def test_a_commit_that_fails_is_an_error_of_its_own_and_its_event_stays(st
     (event,) = await stage.events(one)
     assert event.kind is EventKind.START
     await stage.store.execute("DEL", partition.queue("broken"))
+
+
+async def test_a_commit_says_when_the_run_moved(stage: Stage):
+    await stage.begin_run(chain("a", "b"))
+    await stage.complete("worker", await stage.claim_one("worker"))
+    await stage.store.execute("HSET", stage.of("run").flow("run"), "moved", 1)
+    before = await server_ms(stage.store)
+    await stage.coordinate()
+    assert before <= round((await stage.header()).moved * 1000) <= await server_ms(stage.store)

@@ -183,3 +183,13 @@ def test_a_batch_is_bounded_by_count_and_by_bytes():
     assert max(len(batch) for batch in batches) <= nodes.MAX_ITEMS
     for batch in batches:
         assert len(batch) == 1 or sum(batch) <= nodes.MAX_BYTES
+
+
+async def test_who_completes_what_another_process_completed_is_refused(stage: Stage):
+    await stage.begin_run(fan(2))
+    held, _ = await stage.claim("worker")
+    await stage.complete("worker", held)
+    before = await stage.hash()
+    assert await stage.complete("other", held) == "STALE"
+    assert await stage.hash() == before
+    assert (await stage.stats())["stale_attempts"] == 1

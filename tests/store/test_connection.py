@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ssl
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ from typing import Any
 import pytest
 
 from resolute.errors import ConfigurationError, StoreUnavailable
+from resolute.store import connection as module
+from resolute.store import streams
 from resolute.store.connection import Address, Connection, Link, ServerReply
-from resolute.store.script import load_script, pack
+from resolute.store.keys import Keys
+from resolute.store.script import GROUP_WORKERS, load_script, pack
 from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer, ServerBinary
 from tests.support.flows import chain
@@ -453,3 +458,205 @@ async def test_a_connection_that_is_refused_leaves_no_socket_behind(guarded: Emb
             await Connection.open(address)
     async with linked(guarded.url) as link:
         assert len((await link.execute("CLIENT", "LIST")).splitlines()) == 1
+
+
+async def test_a_reply_in_time_does_not_end_the_watch_over_those_behind_it(server: EmbeddedServer):
+    async with linked(server.url) as link:
+        connection = await link.connection()
+        first = connection.send(("ECHO", "x"), 0.01)
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreUnavailable, match="in time"):
+                await connection.request(("BLPOP", "the-list", 0), 0.03)
+        assert await first == b"x"
+
+
+async def test_a_look_that_finds_nobody_waiting_does_not_end_the_watch(server: EmbeddedServer):
+    async with linked(server.url) as link:
+        connection = await link.connection()
+        await connection.request(("ECHO", "x"))
+        connection._look_at_the_oldest()
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreUnavailable, match="in time"):
+                await connection.request(("BLPOP", "the-list", 0), 0.01)
+
+
+async def test_a_reply_that_nobody_waits_for_any_more_is_no_stray_error(server: EmbeddedServer):
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    async with linked(server.url) as link:
+        connection = await link.connection()
+        connection.send(("BLPOP", "the-list", 0))
+        connection.close()
+        gc.collect()
+    assert reported == []
+
+
+async def test_a_link_for_published_messages_has_replies_too(server: EmbeddedServer):
+    heard: list[Any] = []
+    async with linked(server.url, on_push=heard.append, name="listener") as link:
+        assert await link.execute("CLIENT", "GETNAME") == b"listener"
+    assert heard == []
+
+
+@pytest.mark.parametrize(
+    ("login", "path", "name"), [(":password@", "", ""), ("", "/3", ""), ("", "", "somebody")]
+)
+async def test_a_server_that_does_not_answer_a_login_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, login: str, path: str, name: str
+):
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT", 0.02)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+
+    async with (
+        strange_server(silent) as url,
+        linked(url.replace("//", f"//{login}") + path, name=name) as link,
+        asyncio.timeout(5),
+    ):
+        with pytest.raises(StoreUnavailable, match="in time"):
+            await link.connection()
+
+
+async def test_a_host_that_does_not_answer_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    async def never(*_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT", 0.01)
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
+    async with linked("redis://127.0.0.1") as link:
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreUnavailable, match="TimeoutError"):
+                await link.connection()
+
+
+async def test_who_asked_for_a_connection_and_left_takes_it_from_nobody(server: EmbeddedServer):
+    async with linked(server.url) as link:
+        leaving, staying = (asyncio.create_task(link.connection()) for _ in range(2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        assert not (await staying).closed.done()
+        assert link.generation == 1
+
+
+async def test_after_a_dial_that_failed_the_next_one_waits(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.05)
+    async with linked("redis://127.0.0.1:1") as link:
+        with pytest.raises(StoreUnavailable, match="cannot reach"):
+            await link.connection()
+        allowed = link._next_try
+        with pytest.raises(StoreUnavailable, match="cannot reach"):
+            await link.connection()
+        assert time.monotonic() >= allowed
+
+
+async def test_an_outage_is_said_once_and_so_is_its_end(
+    own_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+):
+    async with linked(own_server.url) as link:
+        await link.execute("ECHO", "x")
+        for _ in range(2):
+            caplog.clear()
+            own_server.kill()
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable):
+                    await link.execute("ECHO", "x")
+            own_server.start()
+            await link.execute("ECHO", "x")
+            assert ["is back after" in record.message for record in caplog.records] == [False, True]
+
+
+async def test_a_first_connection_that_fails_is_its_caller_s_to_say(
+    caplog: pytest.LogCaptureFixture,
+):
+    async with linked("redis://127.0.0.1:1") as link:
+        with pytest.raises(StoreUnavailable):
+            await link.connection()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("query", "mode", "checks_name"),
+    [
+        ("", ssl.CERT_REQUIRED, True),
+        ("?ssl_check_hostname=false", ssl.CERT_REQUIRED, False),
+        ("?ssl_cert_reqs=none", ssl.CERT_NONE, False),
+    ],
+)
+def test_a_certificate_is_checked_unless_the_url_says_not(
+    query: str, mode: ssl.VerifyMode, checks_name: bool
+):
+    context = Address(f"rediss://host{query}").ssl
+    assert context is not None
+    assert (context.verify_mode, context.check_hostname) == (mode, checks_name)
+    assert Address("redis://host").ssl is None
+
+
+@pytest.mark.parametrize("partitions", [1], indirect=True)
+async def test_a_script_that_fails_is_not_sent_again(store: Store):
+    partition = store.keys.partitions[0]
+    stream = partition.queue("q")
+    await store.execute("SET", stream, "a text")
+    load = ("SCRIPT", "LOAD", load_script("ensure_group").source)
+    await store.execute(*load)
+    before = await store.execute("INFO", "commandstats")
+    with pytest.raises(ServerReply, match="WRONGTYPE"):
+        await store.call("ensure_group", [partition.inbox, stream], pack(GROUP_WORKERS))
+    after = await store.execute("INFO", "commandstats")
+    line = b"cmdstat_evalsha:calls="
+    assert int(count(after, line)) == int(count(before, line) or 0) + 1
+    await store.execute("DEL", stream)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "READONLY", "MISCONF",
+     "NOREPLICAS"],
+)  # fmt: skip
+async def test_what_is_refused_for_the_moment_is_asked_again_whatever_the_reason(code: str):
+    answers = iter([f"-{code} not now\r\n".encode(), b"+OK\r\n"])
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(100):
+            writer.write(next(answers))
+
+    async with strange_server(talk) as url, linked(url) as link:
+        assert await Store(link, Keys("n", 1), 30.0).execute("SET", "key", "value") == b"OK"
+        # Another server may answer behind the same address.
+        assert link.generation == (2 if code in ("READONLY", "MASTERDOWN") else 1)
+
+
+async def test_without_patience_what_is_refused_for_the_moment_is_said_at_once():
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(100):
+            writer.write(b"-BUSY not now\r\n")
+
+    async with strange_server(talk) as url, linked(url) as link, asyncio.timeout(5):
+        with pytest.raises(ServerReply, match="BUSY"):
+            await Store(link, Keys("n", 1), 0.0).execute("SET", "key", "value")
+
+
+async def test_who_waits_for_a_server_does_not_wait_for_what_will_not_pass():
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(100):
+            writer.write(b"-NOPERM no\r\n")
+
+    async with strange_server(talk) as url, asyncio.timeout(5):
+        with pytest.raises(ServerReply, match="NOPERM"):
+            await Store.open(url, "n", name="", wait=True)
+
+
+@pytest.mark.parametrize("partitions", [1], indirect=True)
+async def test_of_commands_sent_together_the_first_error_is_raised(store: Store):
+    with pytest.raises(ServerReply, match="NOSUCH"):
+        await store.execute_all([("ECHO", "a"), ("NOSUCH",), ("GET",)])
+
+
+@pytest.mark.parametrize("partitions", [1], indirect=True)
+async def test_what_is_no_stream_has_nothing_pending_only_by_mistake(store: Store):
+    stream = store.keys.partitions[0].queue("q")
+    assert await streams.pending_of(store, stream, GROUP_WORKERS, "worker") == []
+    await store.execute("SET", stream, "a text")
+    with pytest.raises(ServerReply, match="WRONGTYPE"):
+        await streams.pending_of(store, stream, GROUP_WORKERS, "worker")
+    await store.execute("DEL", stream)

@@ -163,3 +163,27 @@ async def test_after_its_timer_the_node_comes_as_the_next_attempt_and_can_comple
     await stage.complete("other", again)
     await stage.coordinate()
     assert await stage.status() == "completed"
+
+
+@pytest.mark.parametrize("delay", [None, 60_000])
+async def test_a_failure_sent_again_after_the_next_attempt_failed_is_stale(
+    stage: Stage, delay: int | None
+):
+    await stage.begin_run(fan(2))
+    held, _ = await stage.claim("worker")
+    await stage.fail("worker", held, 0)
+    await stage.release(held.partition)
+    await stage.fail("worker", await stage.claim_one("worker"), delay)
+    before = await stage.hash()
+    assert await stage.fail("worker", held, 0) == "STALE"
+    assert await stage.hash() == before
+
+
+async def test_a_damaged_counter_is_not_made_worse_by_a_failure(stage: Stage):
+    await stage.begin_run(fan(2))
+    one, _ = await stage.claim("worker")
+    await stage.store.execute("HSET", one.partition.flow("run"), "pending", 0)
+    before = await stage.hash()
+    assert await stage.fail("worker", one, best_effort=True) == "ERROR"
+    assert await stage.hash() == before
+    await stage.store.execute("HSET", one.partition.flow("run"), "pending", 2)

@@ -159,3 +159,18 @@ async def test_of_many_completions_of_a_node_one_counts(stage: Stage):
         await stage.complete(process, held, process.encode())
     assert (await stage.hash())["o:n0"] == b"worker"
     assert (await stage.header()).pending == 2
+
+
+async def test_what_nobody_had_claimed_of_an_ended_run_is_never_handed_out_again(stage: Stage):
+    await stage.begin_run(fan(3))
+    for held in await stage.claim("worker"):
+        await stage.give_back("worker", held)
+    one, two, three = await stage.take("worker")
+    await stage.stop("run", terminate=True)
+    await stage.coordinate()
+    before = await stage.hash()
+    assert await stage.give_back("worker", one) == "STALE"
+    assert await stage.give_back("worker", two, 60_000) == "STALE"
+    assert await stage.reclaim(three, "worker") == "STALE"
+    assert await stage.hash() == before
+    assert await stage.entries() == []

@@ -187,3 +187,25 @@ async def test_a_node_that_had_to_move_to_its_plan_s_queue_goes_back_to_the_plai
     held = await stage.claim_one("dead", queue)
     assert await stage.reclaim(held, "dead") == "OK"
     await stage.claim_one("worker", "q")
+
+
+async def test_the_new_entry_may_have_the_id_of_the_one_that_was_lost(stage: Stage):
+    """The stream was deleted, and made anew in the same millisecond."""
+    await stage.begin_run(chain("a"))
+    ((_, entry),) = await stage.entries()
+    partition = stage.of("run")
+    stream, far = partition.queue("q"), 1 << 50
+    await stage.store.execute("DEL", stream)
+    await stage.store.execute("XADD", stream, f"{far}-4", "e", "x")
+    await stage.store.execute("XDEL", stream, f"{far}-4")
+    assert await stage.reclaim(Held(partition, "q", f"{far}-5", entry)) == "OK"
+    assert [entry_id for entry_id, _ in await stage.entries()] == [f"{far}-5"]
+
+
+async def test_an_entry_from_before_a_wait_says_nothing_of_the_wait(stage: Stage):
+    await stage.begin_run(chain("a"))
+    held = await stage.claim_one("dead")
+    await stage.fail("dead", held, 60_000)
+    await stage.store.execute("DEL", held.partition.timers)
+    assert await stage.reclaim(held, "dead") == "STALE"
+    assert await stage.store.execute("EXISTS", held.partition.timers) == 0

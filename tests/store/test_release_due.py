@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from resolute.coordinator.timers import Timers
+from resolute.coordinator.timers import MAX_WAIT, Timers
 from resolute.status import NodeStatus
 from resolute.store import transitions
 from resolute.store.nodes import Held
@@ -149,3 +149,27 @@ async def test_more_timers_than_fit_in_one_look_are_looked_at_again_at_once(stag
 
 async def test_without_timers_there_is_nothing_to_wait_for(stage: Stage):
     assert await due_timers(stage.store, stage.of("run")) == ([], [], None)
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+async def test_a_timer_that_comes_a_second_time_releases_nothing(stage: Stage, is_begun: bool):
+    held = await waiting(stage, 0)
+    await stage.release(held.partition)
+    record = await stage.record(held)
+    assert record is not None
+    if is_begun:
+        await stage.claim_one("worker")
+    timers = held.partition.timers
+    await stage.store.execute("ZADD", timers, 1, timer_of(held, record.token).member)
+    before = await stage.hash()
+    assert await stage.release(held.partition) == ["STALE"]
+    assert await stage.hash() == before
+    assert len(await stage.entries()) == 1
+    assert await stage.store.execute("EXISTS", timers) == 0
+
+
+async def test_a_look_at_the_timers_says_how_long_to_sleep(stage: Stage):
+    held = await waiting(stage, 2_000)
+    assert 0 < (await Timers(stage.store).run_once())[1] <= 2
+    await stage.make_due(held.partition)
+    assert await Timers(stage.store).run_once() == (1, MAX_WAIT)

@@ -155,3 +155,14 @@ async def test_a_wide_run_is_retried_without_thousands_of_its_outputs(stage: Sta
     assert await retry(stage, flow=flow) == "OK"
     kept = await stage.hash("run/~1")
     assert not {name for name in kept if name[:2] in ("o:", "n:", "x:", "s:")}
+
+
+async def test_a_run_that_is_there_is_not_written_over(stage: Stage):
+    """However it came there: only a retry gives out such an id, but it may be of another time."""
+    await failed_at(stage, 1)
+    target = stage.of("run").flow("run/~1")
+    await stage.store.execute("HSET", target, "status", "running")
+    before = await snapshot(stage.store)
+    assert await retry(stage) == "EXISTS"
+    assert await snapshot(stage.store) == before
+    await stage.store.execute("DEL", target)

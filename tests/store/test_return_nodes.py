@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from resolute.status import EventKind, NodeStatus
+from resolute.store.nodes import Held
 from tests.support.flows import chain, fan
 from tests.support.keyspace import snapshot
 from tests.support.stage import Stage
@@ -98,3 +99,41 @@ async def test_a_node_handed_back_many_times_keeps_its_attempt_and_every_old_tok
     for held in seen[:-1]:
         assert (await stage.begin("worker", held)).code == "STALE"
     assert await stage.complete("worker", seen[-1]) == "OK"
+
+
+async def held_back(stage: Stage) -> Held:
+    """A node that has a limiter's reservation and was read again."""
+    await stage.begin_run(chain("a"))
+    held = await stage.claim_one("worker")
+    await stage.give_back("worker", held, 60_000, hold="77:2")
+    await stage.make_due(held.partition)
+    await stage.release(held.partition)
+    return await stage.take_one("worker")
+
+
+async def test_a_reservation_stays_with_a_node_that_was_not_begun(stage: Stage):
+    await stage.give_back("worker", await held_back(stage))
+    again = await stage.take_one("other")
+    assert (await stage.begin("other", again)).hold == "77:2"
+
+
+async def test_a_node_that_was_begun_has_used_its_reservation_up(stage: Stage):
+    held = await held_back(stage)
+    await stage.begin("worker", held)
+    await stage.give_back("worker", held)
+    record = await stage.record(held)
+    assert record is not None
+    assert (record.hold, record.begun) == ("", None)
+
+
+async def test_a_hand_back_sent_again_after_a_later_one_was_skipped_is_stale(stage: Stage):
+    await stage.begin_run(fan(2))
+    one, two = await stage.claim("worker")
+    await stage.give_back("worker", two)
+    await stage.give_back("worker", await stage.claim_one("worker"))
+    third = await stage.claim_one("worker")
+    await stage.fail("worker", one)
+    assert await stage.give_back("worker", third) == "OK"
+    before = await stage.hash()
+    assert await stage.give_back("worker", two) == "STALE"
+    assert await stage.hash() == before

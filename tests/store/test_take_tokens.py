@@ -406,3 +406,53 @@ async def test_who_waits_keeps_the_place_over_a_long_push_back(store: Store):
     assert len(crowd.starts) == 160
     order = [number for _, number in crowd.starts[started:]]
     assert order == sorted(order)
+
+
+async def test_a_clock_that_goes_back_does_not_keep_a_pushed_back_bucket_closed(store: Store):
+    await limits.push_back(store, LIMIT, "", 2.0)
+    await shift(store, 3600 * SECOND)
+    await limits.push_back(store, LIMIT, "", 5.0)
+    (grant,) = await limits.take(store, LIMIT, "", [(Ask.RETURNING, 0, 1)])
+    assert waits([grant]) == [5]
+
+
+async def test_who_comes_back_after_the_clock_went_back_does_not_wait_for_it(store: Store):
+    told = (await take(store, 20))[-1]
+    await shift(store, 3600 * SECOND)
+    ask = (Ask.RETURNING, told.time + 3600 * SECOND, told.shift)
+    (grant,) = await limits.take(store, LIMIT, "", [ask])
+    assert grant.time - grant.now < 60 * SECOND
+
+
+async def test_a_short_push_back_between_two_long_ones_does_not_count(store: Store):
+    grant = (await take(store, 5))[-1]
+    for pause in (8.0, 1.0, 8.0):
+        await limits.push_back(store, LIMIT, "", pause)
+    (again,) = await limits.take(store, LIMIT, "", [(Ask.CONFIRM, grant.time, grant.shift)])
+    assert again.time - grant.time < 8.5 * SECOND
+
+
+async def test_the_start_that_emptied_the_bucket_cannot_be_given_back_either(store: Store):
+    *_, grant = await take(store, 3)
+    before = await tat(store)
+    await limits.take(store, LIMIT, "", [(Ask.GIVE_BACK, grant.time, grant.shift)])
+    assert await tat(store) == before
+
+
+async def test_a_reservation_holds_for_a_moment_after_its_time(store: Store):
+    *_, grant = await take(store, 3)
+    await shift(store, -20_000)
+    before = await tat(store)
+    ask = (Ask.CONFIRM, grant.time - 20_000, grant.shift)
+    (again,) = await limits.take(store, LIMIT, "", [ask])
+    assert (again.granted, again.time) == (True, grant.time - 20_000)
+    assert await tat(store) == before
+
+
+async def test_a_start_that_is_a_little_late_waits_for_the_end_of_a_push_back(store: Store):
+    *_, grant = await take(store, 3)
+    await limits.push_back(store, LIMIT, "", 3.0)
+    ask = (Ask.CONFIRM, grant.time - 20_000, grant.shift)
+    (again,) = await limits.take(store, LIMIT, "", [ask])
+    opens = await store.execute("HGET", store.keys.meta.bucket(LIMIT.bucket), "opens")
+    assert again.time == int(opens)

@@ -128,13 +128,13 @@ class Supervisor:
     async def _spawn(self) -> Child:
         config = self._config
         page = SharedPage.create(config.concurrency, config.lease)
-        name = process_name()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "resolute_worker", str(page.descriptor),
             stdin=asyncio.subprocess.PIPE,
             pass_fds=(page.descriptor,),
             start_new_session=True,
         )  # fmt: skip
+        name = process_name(process.pid)
         child = Child(name, process, page)
         told = ProcessConfig(
             name=name,

@@ -1,0 +1,96 @@
+"""The parts of a worker process inside a test: no supervisor, so the test plays that too."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resolute.model.flow import Flow
+from resolute.model.nodes import AsyncNode, Node
+from resolute.model.policies import RetryPolicy
+from resolute_worker.reader import Reader
+from resolute_worker.runner import Runner
+from resolute_worker.shared import SharedPage
+from resolute_worker.slots import Slots
+from tests.support.stage import QUEUE, Stage
+
+NAME = "host:1:worker"
+PATIENCE = 20.0  # s; what takes longer is a failure
+
+
+class Parts:
+    """Page, slots, runner and reader of one process, on the test's own loop."""
+
+    def __init__(self, stage: Stage, flows: tuple[Flow[Any, Any], ...], slots: int) -> None:
+        self.page = SharedPage.create(slots, lease=60.0)
+        self.slots = Slots(slots)
+        self.runner = Runner(
+            stage.store, NAME, {flow.name: flow for flow in flows}, self.slots, self.page
+        )
+        plans = [flow.plan_hash for flow in flows]
+        self.reader = Reader(stage.store, NAME, QUEUE, plans, self.runner, self.slots)
+
+    async def read(self) -> None:
+        """Read once and start what came. There must be something."""
+        await self.reader.ensure_groups()
+        async with asyncio.timeout(PATIENCE):
+            await self.reader._read_once()
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Let everything that the reader began come to its end."""
+        while self.reader._tasks:
+            await asyncio.wait(self.reader._tasks)
+
+    async def idle(self) -> None:
+        """Every job is over and answered."""
+        async with asyncio.timeout(PATIENCE):
+            await self.settle()
+            await self.runner.wait_idle()
+
+    def fence(self) -> None:
+        """No beat was acknowledged for longer than the lease."""
+        self.page.record_beat(time.monotonic() - 100.0)
+
+    async def close(self) -> None:
+        self.runner.close()
+        await self.reader._link.close()
+        self.page.close()
+
+
+Make = Callable[..., Parts]
+ONCE = RetryPolicy(max_attempts=1)
+OTHER = "host:2:worker"
+ONE = pytest.mark.parametrize("partitions", [1], indirect=True)
+
+
+class Gate:
+    """A node that is running until it is let go; counts how often it began."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.begun = asyncio.Event()
+        self.began = 0
+        self.stopped = 0
+
+    async def __call__(self, value: Any) -> Any:
+        self.began += 1
+        self.begun.set()
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.stopped += 1
+            raise
+        return value
+
+    async def wait(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self.begun.wait()
+
+
+def held_by(gate: Gate) -> Node[Any, Any]:
+    return AsyncNode("held", gate.__call__)

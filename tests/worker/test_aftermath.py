@@ -1,0 +1,77 @@
+"""After a process was killed on purpose: what it had pending is settled in its name."""
+
+from __future__ import annotations
+
+from resolute.model.policies import RetryPolicy
+from resolute.status import NodeStatus
+from resolute.store.nodes import Held
+from resolute_worker.aftermath import settle_killed
+from tests.support.flows import chain_of, step
+from tests.support.stage import NO_UNDO_INPUT, QUEUE, Stage
+
+DEAD, OTHER = "host:1:dead", "host:2:other"
+SLOW = step("slow", timeout="5s", retry=RetryPolicy(max_attempts=2))
+
+
+def place(held: Held) -> tuple[int, str, str]:
+    """How the shared page names a node that is overdue."""
+    return held.partition.number, held.queue, held.id
+
+
+async def test_what_was_not_overdue_is_handed_back_without_attempt_or_crash(stage: Stage):
+    flow = chain_of(SLOW)
+    await stage.offer(flow, process=DEAD)
+    await stage.start(flow)
+    await stage.coordinate()
+    await stage.claim_one(DEAD)
+    await settle_killed(stage.store, DEAD, QUEUE, [])
+    back = await stage.take_one(OTHER)
+    assert (back.entry.attempt, back.entry.crashes) == (1, 0)
+
+
+async def test_also_what_came_from_the_stream_of_its_own_plan(stage: Stage):
+    flow = chain_of(SLOW)
+    await stage.offer(flow, process=DEAD)
+    await stage.start(flow)
+    await stage.coordinate()
+    own = f"{QUEUE}@{flow.plan_hash}"
+    assert await stage.give_back(OTHER, await stage.take_one(OTHER), queue=own) == "OK"
+    await stage.claim_one(DEAD, own)
+    await settle_killed(stage.store, DEAD, QUEUE, [])
+    back = await stage.take_one(OTHER)
+    assert (back.entry.attempt, back.entry.crashes) == (1, 0)
+
+
+async def test_what_was_overdue_has_timed_out_and_is_retried_as_its_policy_says(stage: Stage):
+    flow = chain_of(SLOW)
+    await stage.offer(flow, process=DEAD)
+    await stage.start(flow)
+    await stage.coordinate()
+    for status in (NodeStatus.WAITING, NodeStatus.FAILED):
+        held = await stage.claim_one(DEAD)
+        await settle_killed(stage.store, DEAD, QUEUE, [place(held)])
+        record = await stage.record(held)
+        assert record is not None
+        assert (record.status, record.crashes) == (status, 0)
+        assert b"NodeTimeout" in (await stage.hash())["x:slow"]
+        await stage.make_due(stage.of("run"))
+        await stage.release(stage.of("run"))
+
+
+async def test_an_overdue_compensation_has_the_timeout_and_the_retries_of_its_own(stage: Stage):
+    undo = step("undo", timeout="7s", retry=RetryPolicy(max_attempts=9))
+    flow = chain_of(step("book", retry=RetryPolicy(max_attempts=1)).on_error(undo), step("fails"))
+    await stage.offer(flow, process=DEAD)
+    await stage.start(flow)
+    await stage.coordinate()
+    await stage.complete(OTHER, await stage.claim_one(OTHER), undo=NO_UNDO_INPUT)
+    await stage.coordinate()
+    await stage.fail(OTHER, await stage.claim_one(OTHER))
+    await stage.coordinate()
+    held = await stage.claim_one(DEAD)
+    assert held.entry.undo == 1
+    await settle_killed(stage.store, DEAD, QUEUE, [place(held)])
+    record = await stage.record(held)
+    assert record is not None
+    assert record.status is NodeStatus.WAITING
+    assert b"timeout of 7 s" in (await stage.hash())["ux:1"]

@@ -1,0 +1,173 @@
+"""Limits in a worker process: buckets, keys, push-backs, late starts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from resolute.errors import RetryAfter
+from resolute.model.nodes import AsyncNode, Node
+from resolute.model.policies import RateLimit, SharedRateLimit
+from resolute.status import NodeStatus
+from resolute.store import limits, nodes
+from resolute.store.limits import Ask, Grant
+from resolute_worker.limiter import Admission, Bucket, Limiter, _ask, _buckets
+from tests.support.flows import chain_of, step
+from tests.support.stage import Stage
+from tests.worker.parts import NAME, ONCE, ONE, Gate, Make, Parts, held_by
+
+
+async def begin_two(stage: Stage, make_parts: Make, limited: Node[Any, Any]) -> Parts:
+    """Two runs of a flow of one limited node, with the inputs 1 and 2, read by one process."""
+    flow = chain_of(limited)
+    await stage.offer(flow)
+    for number in (1, 2):
+        await stage.start(flow, f"run-{number}", msgspec.msgpack.encode(number))
+    await stage.coordinate()
+    parts = make_parts(flow)
+    await parts.read()
+    await parts.idle()
+    return parts
+
+
+async def outcomes(stage: Stage) -> list[bool]:
+    """Which of the two nodes have an output."""
+    return sorted(["o:a" in await stage.hash(f"run-{number}") for number in (1, 2)])
+
+
+@ONE
+async def test_a_limit_without_a_key_is_one_bucket(stage: Stage, make_parts: Make):
+    await begin_two(stage, make_parts, step("a", rate_limit=RateLimit(1, "1h", burst=1)))
+    assert await outcomes(stage) == [False, True]
+
+
+@ONE
+async def test_a_key_splits_the_bucket_by_the_input(stage: Stage, make_parts: Make):
+    limit = RateLimit(1, "1h", burst=1, key=str)
+    await begin_two(stage, make_parts, step("a", rate_limit=limit))
+    assert await outcomes(stage) == [True, True]
+
+
+@ONE
+async def test_a_key_function_that_raises_fails_its_node(stage: Stage, make_parts: Make):
+    def broken(value: int) -> str:
+        raise ZeroDivisionError(f"no key for {value}")
+
+    limit = RateLimit(1, "1h", key=broken)
+    await begin_two(stage, make_parts, step("a", rate_limit=limit, retry=ONCE))
+    for number in (1, 2):
+        assert b"no key for" in (await stage.hash(f"run-{number}"))["x:a"]
+
+
+@ONE
+async def test_of_two_limits_the_one_that_granted_alone_gets_its_token_back(
+    stage: Stage, make_parts: Make
+):
+    wide = SharedRateLimit("wide", 1, "8s", burst=1)
+    both = step("a", rate_limit=(wide, RateLimit(1, "1h", burst=1)))
+    parts = await begin_two(stage, make_parts, both)
+    assert await outcomes(stage) == [False, True]
+    (flow,) = parts.runner._flows.values()
+    plan = flow.plan.step(0).nodes[0].limits[0]
+    (grant,) = await limits.take(stage.store, plan, "", [(Ask.NEW, 0, 0)])
+    assert grant.time - grant.now <= 8_000_000  # the turn that the second run was granted
+
+
+@ONE
+async def test_retry_after_keeps_everybody_under_the_same_limit_waiting(
+    stage: Stage, make_parts: Make
+):
+    called: list[int] = []
+
+    async def refused(value: int) -> None:
+        called.append(value)
+        raise RetryAfter(600)
+
+    limited: Node[Any, Any] = AsyncNode("a", refused, rate_limit=RateLimit(100, "1s", burst=1))
+    flow = chain_of(limited)
+    await stage.begin_run(flow, "run-1", msgspec.msgpack.encode(1))
+    parts = make_parts(flow)
+    await parts.read()
+    await parts.idle()
+    await stage.start(flow, "run-2", msgspec.msgpack.encode(2))
+    await stage.coordinate()
+    await parts.read()
+    await parts.idle()
+    assert called == [1]
+    record = await stage.record_of("run-2", 1, 0)
+    assert record is not None
+    assert record.status is NodeStatus.WAITING
+
+
+@ONE
+async def test_a_start_that_a_stall_made_late_asks_anew(stage: Stage, make_parts: Make):
+    gate = Gate()
+    flow = chain_of(held_by(gate).with_rate_limit("1/s"))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    held = await stage.take_one(NAME)
+    bound = parts.runner.bound_for(held)
+    assert bound is not None
+    job = parts.runner.adopt(held, bound)
+    assert job is not None
+    (begun,) = await nodes.begin(stage.store, NAME, [(held, ())])
+    job.begun = begun
+    started: list[Any] = []
+    again: list[Any] = []
+    limiter = Limiter(stage.store, started.append, unexpected, unexpected, again.append)
+    loop = asyncio.get_running_loop()
+    bucket: Bucket = (job.bound.plan.limits[0], "")
+    grant: dict[Bucket, Grant] = {bucket: Grant(True, 1_000, 7, 1_000)}
+    await limiter._decide(Admission(job, [bucket], loop.time() - 0.05, loop.time(), grant))
+    assert (started, again) == ([job], [])
+    await limiter._decide(Admission(job, [bucket], loop.time() - 0.5, loop.time(), grant))
+    assert (started, again) == ([job], [job])
+    assert job.begun.hold == "line:1000:7"
+    parts.runner.jobs.clear()
+
+
+def unexpected(*_: Any) -> None:
+    raise AssertionError("neither handed back nor failed")
+
+
+@ONE
+@pytest.mark.parametrize(
+    ("hold", "asked"),
+    [
+        ("", (Ask.NEW, 0, 0)),
+        ("reserved:1000:7", (Ask.CONFIRM, 1000, 7)),
+        ("line:1000:7", (Ask.RETURNING, 1000, 7)),
+    ],
+)
+async def test_who_comes_back_asks_for_what_it_was_promised(
+    stage: Stage, make_parts: Make, hold: str, asked: tuple[Ask, int, int]
+):
+    flow = chain_of(step("a", rate_limit=(RateLimit(1), SharedRateLimit("other", 1))))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    held = await stage.take_one(NAME)
+    bound = parts.runner.bound_for(held)
+    assert bound is not None
+    job = parts.runner.adopt(held, bound)
+    assert job is not None
+    job.begun = nodes.Begun("OK", hold=hold)
+    buckets = _buckets(job)
+    assert _ask(Admission(job, buckets[:1], 0.0)) == asked
+    assert _ask(Admission(job, buckets, 0.0)) == (Ask.NEW, 0, 0)
+    parts.runner.jobs.clear()
+
+
+@ONE
+async def test_two_limits_of_one_node_do_not_use_up_each_other(stage: Stage, make_parts: Make):
+    flow = chain_of(step("a", rate_limit=(RateLimit(5, "1s"), RateLimit(100, "1h"))))
+    await stage.offer(flow)
+    parts = make_parts(flow)
+    for name in ("one", "two", "three"):
+        await stage.start(flow, name)
+        await stage.coordinate()
+        await parts.read()
+        await parts.idle()
+        assert "o:a" in await stage.hash(name), name

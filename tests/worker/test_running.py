@@ -1,0 +1,200 @@
+"""How a node that runs is stopped, and what comes of its attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import msgspec
+import pytest
+
+from resolute.errors import RetryAfter, StoreUnavailable
+from resolute.model.nodes import AsyncNode, SyncNode
+from resolute.model.state import FlowState
+from resolute.status import RunStatus
+from resolute.store import nodes
+from resolute.store.store import Store
+from resolute_worker import committer
+from resolute_worker.jobs import Stop
+from tests.support.flows import chain_of, echo, step
+from tests.support.stage import Stage
+from tests.worker.parts import NAME, ONCE, ONE, OTHER, PATIENCE, Gate, Make, held_by
+
+# Stopping.
+
+
+@ONE
+async def test_only_the_hand_out_that_is_named_is_cancelled(stage: Stage, make_parts: Make):
+    gate = Gate()
+    flow = chain_of(held_by(gate))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.read()
+    await gate.wait()
+    ((_, entry),) = await stage.entries()
+    parts.runner.cancel_nodes(["run|1.0|of-another-hand-out", "gone|1.0|x"])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert gate.stopped == 0
+    parts.runner.cancel_nodes([f"run|1.0|{entry.token}"])
+    await parts.idle()
+    assert gate.stopped == 1
+
+
+@ONE
+async def test_a_job_that_is_stopped_before_its_first_step_is_reported(
+    stage: Stage, make_parts: Make
+):
+    gate = Gate()
+    flow = chain_of(held_by(gate))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    held = await stage.take_one(NAME)
+    bound = parts.runner.bound_for(held)
+    assert bound is not None
+    job = parts.runner.adopt(held, bound)
+    assert job is not None
+    (job.begun,) = await nodes.begin(stage.store, NAME, [(held, ())])
+    parts.runner._start(job)
+    job.request_stop(Stop.HAND_BACK)
+    await parts.idle()
+    assert gate.began == 0
+    assert (await stage.take_one(OTHER)).entry.attempt == 1
+
+
+@ONE
+async def test_a_claim_that_is_gone_ends_its_job_without_a_word(stage: Stage, make_parts: Make):
+    gate = Gate()
+    flow = chain_of(held_by(gate))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.read()
+    await gate.wait()
+    (held,) = [job.held for job in parts.runner.jobs.values()]
+    await stage.reclaim(held, NAME)
+    elsewhere = await stage.claim_one(OTHER)
+    await parts.runner.reaffirm()
+    await parts.idle()
+    assert gate.stopped == 1
+    assert (await stage.stats()).get("stale_attempts", 0) == 0
+    assert await stage.complete(OTHER, elsewhere) == "OK"
+
+
+@ONE
+async def test_a_node_that_is_handed_out_to_us_again_runs_once_more(stage: Stage, make_parts: Make):
+    gate = Gate()
+    flow = chain_of(held_by(gate))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.read()
+    await gate.wait()
+    (held,) = [job.held for job in parts.runner.jobs.values()]
+    await stage.reclaim(held, NAME)
+    await parts.read()  # the new hand-out comes to the very process that runs the old one
+    await parts.idle()
+    assert gate.stopped == 1
+    gate.open.set()
+    await parts.read()
+    await parts.idle()
+    await stage.coordinate()
+    assert await stage.status() is RunStatus.COMPLETED
+
+
+@ONE
+async def test_a_thread_that_ends_after_its_timeout_has_failed_all_the_same(
+    stage: Stage, make_parts: Make
+):
+    let_go = threading.Event()
+
+    def late(value: Any) -> Any:
+        let_go.wait(PATIENCE)
+        return value
+
+    flow = chain_of(SyncNode("late", late, retry=ONCE))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.read()
+    (job,) = parts.runner.jobs.values()
+    job.request_stop(Stop.TIMEOUT)
+    let_go.set()
+    await parts.idle()
+    error = (await stage.hash())["x:late"]
+    assert b"NodeTimeout" in error
+
+
+# What comes of an attempt.
+
+
+class HalfMade(RetryAfter):
+    """Forgets to call its base."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "half made")
+
+
+@ONE
+async def test_an_exception_that_cannot_be_looked_at_fails_its_node(stage: Stage, make_parts: Make):
+    async def fails(_: Any) -> None:
+        raise HalfMade
+
+    flow = chain_of(AsyncNode("fails", fails))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.read()
+    await parts.idle()
+    await stage.coordinate()
+    assert await stage.status() is RunStatus.FAILED
+    assert b"AttributeError" in (await stage.hash())["x:fails"]
+
+
+@ONE
+async def test_an_input_that_cannot_be_read_now_costs_no_attempt(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    def reads(state: FlowState) -> Any:
+        return state.get("first", Any)  # type: ignore[type-var]
+
+    flow = chain_of(step("first"), step("second").with_input(reads))
+    await stage.begin_run(flow)
+    await stage.complete(OTHER, await stage.claim_one(OTHER))
+    await stage.coordinate()
+    parts = make_parts(flow)
+
+    def away(*_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(parts.runner._reader, "hmget", away)
+    await parts.read()
+    await parts.idle()
+    back = await stage.take_one(OTHER)
+    assert (back.entry.seq, back.entry.attempt, back.entry.crashes) == (2, 1, 0)
+    assert "x:second" not in await stage.hash()
+
+
+@ONE
+async def test_one_outcome_that_cannot_be_sent_does_not_keep_back_the_others(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    async def picky(store: Store, process: str, results: Any) -> list[str]:
+        if any(result.output == b"\xa3bad" for result in results):
+            raise ValueError("cannot be sent")
+        return await nodes.complete(store, process, results)
+
+    senders = ((nodes.Completion, picky), *committer._SENDERS[1:])
+    monkeypatch.setattr(committer, "_SENDERS", senders)
+    flow = chain_of(AsyncNode("echo", echo))
+    values = {"one": "fine", "two": "bad", "three": "fine"}
+    await stage.offer(flow)
+    for run_id, value in values.items():
+        await stage.start(flow, run_id, msgspec.msgpack.encode(value))
+    await stage.coordinate()
+    parts = make_parts(flow)
+    await parts.read()
+    await parts.idle()
+    await stage.coordinate()
+    found = {run_id: await stage.status(run_id) for run_id in values}
+    assert found == {
+        "one": RunStatus.COMPLETED, "two": RunStatus.FAILED, "three": RunStatus.COMPLETED,
+    }  # fmt: skip
+    assert b"cannot be sent" in (await stage.hash("two"))["x:echo"]
