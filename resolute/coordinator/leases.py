@@ -2,7 +2,12 @@
 
 A lease is over when this coordinator saw the same beat for a whole lease on its own monotonic
 clock, with its own reads answered meanwhile. So neither a stalled or restarted Redis nor a clock
-that jumps ends one. A beat of -1 is a supervisor's word that its child is dead.
+that jumps ends one: after a gap in its own reads, or on a new connection, it watches everybody from
+anew, since nobody could beat meanwhile. A beat of -1 is a supervisor's word that its child is dead.
+
+A beat that is new at a look was raised between the look before and this one. Redis says when, and
+that is believed as long as Redis's clock and ours went on alike between the two looks; so a dead
+process is found a lease after its last beat, and not up to a third of a lease later.
 """
 
 from __future__ import annotations
@@ -30,6 +35,11 @@ log = logging.getLogger(__name__)
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
+MARGIN = 0.05  # s after the end of a lease at which it is looked at
+SHORTEST = 0.1  # s between looks
+CLOCKS_ALIKE = 0.5  # s by which two clocks may differ over a third of a lease, and be believed
+
+
 @dataclass(slots=True)
 class Seen:
     """A beat, and since when (monotonic s) it has been this one."""
@@ -51,6 +61,8 @@ class Leases:
         self._lease = lease
         self._seen: dict[str, Seen] = {}
         self._last_read = float("-inf")
+        self._last_server_time = 0.0
+        self._generation = 0
         self._consumers_read = float("-inf")
         self._known_consumers: set[str] = set()
         self._woken = asyncio.Event()
@@ -59,16 +71,28 @@ class Leases:
         self._woken.set()
 
     async def run(self) -> None:
-        """Watch until cancelled; three looks a lease, and one whenever woken."""
+        """Watch until cancelled: three looks a lease, one when a lease ends, one whenever woken."""
         while True:
             self._woken.clear()
             with surviving(log, "watching leases"):
                 await self.run_once()
             try:
-                async with asyncio.timeout(self._lease / 3):
+                async with asyncio.timeout(self.pause()):
                     await self._woken.wait()
             except TimeoutError:
                 pass
+
+    def pause(self) -> float:
+        """Seconds until the next look: a third of a lease, or until the next one may be over."""
+        ends = [
+            seen.since + self._span(process)
+            for process, seen in self._seen.items()
+            if seen.beat is not None and process != self._name
+        ]
+        # One that is over and still there could not be cleared away: it is looked at in its turn.
+        following = min((end for end in ends if end > self._last_read), default=float("inf"))
+        left = following + MARGIN - self._clock.monotonic()
+        return max(SHORTEST, min(self._lease / 3, left))
 
     def is_over(self, process: str) -> bool:
         """Whether a process was without a beat, or unregistered, for a whole lease."""
@@ -79,36 +103,42 @@ class Leases:
         if seen.beat == registry.LEASE_OVER:
             return True
         # Judged at the last answered look: without one, silence may be ours.
-        return self._last_read - seen.since >= self._lease * self._lease_of(process)
+        return self._last_read - seen.since >= self._span(process)
 
-    def _lease_of(self, process: str) -> float:
-        """A process's own lease as a multiple of ours: it may have been started with another."""
+    def _span(self, process: str) -> float:
+        """A process's lease in seconds: ours, or its own where it was started with a longer one."""
         info = self._catalog.processes.get(process)
-        return max(1.0, info.lease / self._lease) if info else 1.0
+        return max(self._lease, info.lease) if info else self._lease
 
     async def run_once(self) -> int:
         """One look; how many processes were found dead and cleared away."""
-        beats = await registry.beats(self._store)
+        beats = await registry.read_beats(self._store)
         await self._catalog.refresh()
         consumers = await self._recent_consumers()
         self._observe(beats, consumers)
         cleared = 0
-        for process in sorted({*beats, *self._catalog.processes, *consumers}):
+        for process in sorted({*beats.counts, *self._catalog.processes, *consumers}):
             if process != self._name and self.is_over(process):
                 cleared += await self._clear(process)
         return cleared
 
-    def _observe(self, beats: dict[str, int], consumers: Iterable[str]) -> None:
+    def _observe(self, beats: registry.Beats, consumers: Iterable[str]) -> None:
         now = self._clock.monotonic()
-        blind = now - self._last_read > self._lease
-        self._last_read = now
-        for process in {*beats, *self._catalog.processes, *consumers}:
-            beat = beats.get(process)
+        span = now - self._last_read
+        is_blind = span > self._lease / 2 or self._store.link.generation != self._generation
+        credible = abs(beats.now - self._last_server_time - span) < CLOCKS_ALIKE
+        self._last_read, self._last_server_time = now, beats.now
+        self._generation = self._store.link.generation
+        for process in {*beats.counts, *self._catalog.processes, *consumers}:
+            beat = beats.counts.get(process)
             seen = self._seen.get(process)
-            if seen is None or seen.beat != beat or (blind and beat != registry.LEASE_OVER):
+            if seen is None or (is_blind and beat != registry.LEASE_OVER):
                 self._seen[process] = Seen(beat, now)
-        for process in [p for p in self._seen if p not in beats and p not in consumers]:
-            if blind:
+            elif seen.beat != beat:
+                age = min(beats.ages.get(process, 0.0), span) if credible else 0.0
+                self._seen[process] = Seen(beat, now - age)
+        for process in [p for p in self._seen if p not in beats.counts and p not in consumers]:
+            if is_blind:
                 self._seen[process].since = now
             elif now - self._seen[process].since > 10 * self._lease:
                 del self._seen[process]

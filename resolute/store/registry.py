@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -41,6 +42,14 @@ class FlowOffer(msgspec.Struct, frozen=True):
 LEASE_OVER = -1  # the beat of a process whose supervisor ended its lease
 
 
+class Beats(NamedTuple):
+    """The count of each process's beats, and the seconds since the last one, by Redis's clock."""
+
+    counts: dict[str, int]
+    ages: dict[str, float]
+    now: float
+
+
 class BeatItem(Item):
     process: str
     cancels_key: int
@@ -70,7 +79,7 @@ async def register(store: Store, process: ProcessInfo, plans: Mapping[str, Plan]
             commands.append(("HSETNX", meta.ticks, tick_field(name, index, plans[plan_hash]),
                              process.started))  # fmt: skip
     commands.append(("HSET", meta.processes, process.name, _encode(process)))
-    commands.append(("HINCRBY", meta.beats, process.name, 1))
+    commands.append(("HSET", meta.beats, process.name, f"1 {process.started}"))
     commands.append(("INCRBY", meta.version, 1))
     await store.write_all(commands)
     await wake(store)
@@ -114,12 +123,23 @@ async def processes(store: Store) -> dict[str, ProcessInfo]:
     return {process.name: process for process in found}
 
 
+async def read_beats(store: Store) -> Beats:
+    """The beats of all processes; a count of -1 where its supervisor ended its lease."""
+    reply, time = await store.execute_all([("HGETALL", store.keys.meta.beats), ("TIME",)])
+    now = int(time[0]) + int(time[1]) / 1_000_000
+    counts: dict[str, int] = {}
+    ages: dict[str, float] = {}
+    for raw, value in zip(reply[::2], reply[1::2], strict=True):
+        name = str(raw, "utf-8")
+        count, _, at = value.partition(b" ")
+        counts[name] = int(count)
+        ages[name] = max(0.0, now - int(at) / 1000) if at else 0.0
+    return Beats(counts, ages, now)
+
+
 async def beats(store: Store) -> dict[str, int]:
-    """The beat of each process; -1 where its supervisor ended its lease."""
-    reply = await store.execute("HGETALL", store.keys.meta.beats)
-    return {
-        str(name, "utf-8"): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)
-    }
+    """The count of each process's beats; -1 where its supervisor ended its lease."""
+    return (await read_beats(store)).counts
 
 
 async def beat(

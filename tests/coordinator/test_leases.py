@@ -100,6 +100,63 @@ async def test_a_gap_in_its_own_reads_makes_a_coordinator_watch_from_anew(
     assert await watch.look(1) == 1
 
 
+async def test_a_gap_of_half_a_lease_is_one_too(stage: Stage, watch: Watch):
+    """Who was about to beat when Redis went away has to find it again first."""
+    await register(stage, "alive")
+    assert [await watch.look(span) for span in (0, 7, 7.6)] == [0, 0, 0]
+    assert [await watch.look(span) for span in (7, 7)] == [0, 0]
+    assert await watch.look(1.1) == 1
+
+
+async def test_on_a_new_connection_a_coordinator_watches_from_anew(stage: Stage, watch: Watch):
+    await register(stage, "alive")
+    assert [await watch.look(span) for span in (0, 7)] == [0, 0]
+    (await stage.store.link.connection()).close()
+    assert [await watch.look(span) for span in (7, 7, 7)] == [0, 0, 0]
+    assert await watch.look(1) == 1
+
+
+async def beaten(stage: Stage, name: str, count: int, age: float) -> None:
+    """The process has beaten so many seconds ago, by Redis's clock."""
+    at = await registry.server_ms(stage.store) - round(age * 1000)
+    await stage.store.execute("HSET", stage.store.keys.meta.beats, name, f"{count} {at}")
+
+
+async def test_a_lease_counts_from_the_beat_and_not_from_when_it_was_seen(
+    stage: Stage, watch: Watch
+):
+    await register(stage, "silent")
+    await watch.look()
+    await beaten(stage, "silent", 2, age=4.0)
+    watch.leases._last_server_time -= 5.0  # the clock of Redis went on as ours does
+    await watch.look(5)
+    assert watch.leases.pause() == pytest.approx(5.0)
+    assert [await watch.look(span) for span in (5, 5)] == [0, 0]
+    assert watch.leases.pause() == pytest.approx(1.05, abs=0.1)
+    assert await watch.look(1.05) == 1
+
+
+async def test_a_clock_of_redis_that_jumped_is_not_believed(stage: Stage, watch: Watch):
+    """An hour forward: every beat looks as old as that."""
+    await register(stage, "alive")
+    await watch.look()
+    await beaten(stage, "alive", 2, age=3600.0)
+    watch.leases._last_server_time -= 3605.0
+    await watch.look(5)
+    assert [await watch.look(span) for span in (5, 5, 4.9)] == [0, 0, 0]
+    assert await watch.look(0.1) == 1
+
+
+async def test_a_beat_is_never_older_than_the_look_before_it(stage: Stage, watch: Watch):
+    await register(stage, "alive")
+    await watch.look()
+    await beaten(stage, "alive", 2, age=60.0)
+    watch.leases._last_server_time -= 5.0
+    await watch.look(5)
+    assert [await watch.look(span) for span in (4, 5.9)] == [0, 0]
+    assert await watch.look(0.1) == 1
+
+
 async def test_between_its_reads_a_coordinator_calls_nobody_dead(stage: Stage, watch: Watch):
     """The reconciler asks, too; it may be the first to whom Redis answers after an outage."""
     await register(stage, "alive")

@@ -1,17 +1,21 @@
 #!lua flags=allow-oom
--- Raises the beats of a supervisor's processes and tells which of their nodes to cancel.
+-- Raises the beats of a supervisor's processes and tells which of their nodes to cancel. A beat is
+-- kept with its time (ms of Redis's clock): `count time`.
 -- KEYS beats processes +item: cancels of the process
 -- ARGV common: (none)
 -- ITEM process cancels_key told   (told: those of the beat before, which are done with)
 -- RETURNS for each {OK, node, ...} | {GONE}: GONE where its lease is over
 -- @include common
 
+local now = text(now_ms())
+
 return for_each(2, 1, function(packed)
   local item = cmsgpack.unpack(packed)
   local process, cancels = item[1], KEYS[item[2]]
   if redis.call('HEXISTS', KEYS[2], process) == 0 then return {GONE} end
-  if redis.call('HGET', KEYS[1], process) == '-1' then return {GONE} end
-  redis.call('HINCRBY', KEYS[1], process, 1)
+  local beat = redis.call('HGET', KEYS[1], process) or '0'
+  if beat == '-1' then return {GONE} end
+  redis.call('HSET', KEYS[1], process, tonumber(string.match(beat, '^%d+')) + 1 .. ' ' .. now)
   for _, node in ipairs(item[3]) do redis.call('SREM', cancels, node) end
   local nodes = redis.call('SMEMBERS', cancels)
   table.insert(nodes, 1, OK)
