@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resolute.client import Client, FlowRun
+from resolute.engine.context import NodeContext, current
 from resolute.errors import (
     ConfigurationError,
     ErrorInfo,
@@ -57,6 +58,7 @@ __all__ = [
     "InvalidInput",
     "MissingOutput",
     "Node",
+    "NodeContext",
     "NodeStatus",
     "NodeTimeout",
     "NotEncodable",
@@ -75,6 +77,7 @@ __all__ = [
     "UnknownFlow",
     "UnknownRun",
     "Worker",
+    "current",
     "manual",
     "node",
     "schedule",

@@ -16,7 +16,7 @@ from resolute.store import registry
 from resolute.testing.server import ServerBinary
 from tests.e2e import app
 from tests.e2e.app import Word
-from tests.e2e.conftest import System, children_of, until
+from tests.support.system import System, children_of, until
 
 
 async def stale_attempts(client: Client) -> int:

@@ -16,7 +16,7 @@ import pytest
 
 from resolute import Client
 from resolute.testing.server import ServerBinary
-from tests.e2e.conftest import ROOT, System, until
+from tests.support.system import ROOT, System, until
 
 
 def ended(program: str, *flags: str) -> subprocess.CompletedProcess[str]:

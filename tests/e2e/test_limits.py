@@ -11,7 +11,7 @@ from resolute.testing.server import ServerBinary
 from tests.bench.limiter import judge
 from tests.e2e import app
 from tests.e2e.app import Word
-from tests.e2e.conftest import System, until
+from tests.support.system import System, until
 
 RATE, BURST = 100, 20  # of the limiter in the app
 

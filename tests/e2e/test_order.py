@@ -11,7 +11,7 @@ from examples.fulfil_order.flows import Order, fulfil_order
 from resolute import FlowFailed
 from resolute.status import NodeStatus
 from resolute.testing.server import ServerBinary
-from tests.e2e.conftest import System
+from tests.support.system import System
 
 
 def test_an_order_is_created_whole_or_undone_in_reverse(

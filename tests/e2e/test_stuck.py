@@ -15,8 +15,8 @@ from resolute.store import registry
 from resolute.testing.server import ServerBinary
 from tests.e2e import app
 from tests.e2e.app import Word
-from tests.e2e.conftest import System, children_of, until
 from tests.e2e.test_crashes import holder, start_held
+from tests.support.system import System, children_of, until
 
 STUCK = pytest.mark.parametrize(
     "flow", [app.sleeping, app.numbed], ids=["thread", "blocks-the-loop"]

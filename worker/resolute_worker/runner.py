@@ -9,12 +9,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextvars import copy_context
 from typing import Any
 
 import msgspec
 
-from resolute.engine import attempt
+from resolute.engine import attempt, context
 from resolute.engine.attempt import Bound
 from resolute.errors import ErrorInfo, ResoluteError, RetryAfter, StoreUnavailable
 from resolute.model.flow import Flow, Predicate
@@ -194,10 +194,13 @@ class Runner:
         if job.is_stopped:
             self._finish_stopped(job)
             return
+        context.enter(job.held.entry, bound)
         try:
             if bound.is_threaded:
-                call = partial(_call, bound.call, job.value)
-                value, error = await self._loop.run_in_executor(self._threads, call)
+                here = copy_context()
+                value, error = await self._loop.run_in_executor(
+                    self._threads, lambda: here.run(_call, bound.call, job.value)
+                )
                 if error is not None:
                     raise error
             elif isinstance(bound.binding, Predicate):
