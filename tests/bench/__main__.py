@@ -24,7 +24,8 @@ from tests.bench.app import LIMITER_NODES, LIMITER_RATE
 from tests.bench.floor import Floor
 from tests.bench.limiter import judge, read_starts
 from tests.bench.monitor import count_commands
-from tests.bench.product import Product, children_of, resident_mb
+from tests.bench.product import Product
+from tests.support.processes import children_of, resident_bytes
 
 ENRICHMENT = (1, 3, 1, 1)
 CHAIN = (1,) * 10
@@ -116,7 +117,7 @@ class Bench:
         workers = [c for pid in product.pids() for c in children_of(pid)]
         processes = len(workers) + len(product.pids())
         self.record("idle, commands of a process", sent / span / processes, "/s")
-        sizes = [resident_mb(pid) for pid in workers]
+        sizes = [resident_bytes(pid) / 2**20 for pid in workers]
         if sizes:
             self.record("memory of a worker process", max(sizes), "MB")
 

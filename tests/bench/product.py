@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from resolute import Client
@@ -87,17 +86,3 @@ class Product:
             process.terminate()
             process.wait(60)
         self._processes.clear()
-
-
-def children_of(pid: int) -> Sequence[int]:
-    """The processes that a process started (Linux)."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()] if path.exists() else []
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory in MB (Linux)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0

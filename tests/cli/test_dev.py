@@ -19,6 +19,7 @@ import pytest
 from resolute.cli.dev.hints import example_of
 from resolute.cli.exits import Exit
 from tests.cli.helpers import until
+from tests.support.processes import is_alive
 
 APP = Path(__file__).parent / "app.py"
 RESOLUTE = Path(sys.executable).parent / "resolute"
@@ -78,13 +79,6 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
     made = Dev(tmp_path)
     yield made
     made.close()
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for does not."""
-    answer = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, check=False)
-    state = answer.stdout.decode().strip()
-    return bool(state) and not state.startswith("Z")
 
 
 def test_a_flow_runs_from_another_terminal_and_ctrl_c_ends_cleanly(dev: Dev):

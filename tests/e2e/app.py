@@ -36,7 +36,7 @@ class Word(msgspec.Struct):
 
 
 def folder() -> Path:
-    return Path(os.environ["RESOLUTE_E2E_FOLDER"])
+    return Path(os.environ["RESOLUTE_TEST_FOLDER"])
 
 
 def note(what: str, *details: object) -> None:

@@ -16,7 +16,8 @@ from resolute.store import registry
 from resolute.testing.server import ServerBinary
 from tests.e2e import app
 from tests.e2e.app import Word
-from tests.support.system import System, children_of, until
+from tests.support.processes import children_of
+from tests.support.system import System, until
 
 
 async def stale_attempts(client: Client) -> int:

@@ -24,7 +24,8 @@ from examples.enrich_issues.report import compare_rows
 from examples.enrich_issues.store import IssueStore
 from resolute.status import RunStatus
 from resolute.testing.server import ServerBinary
-from tests.support.system import ROOT, System, children_of, until
+from tests.support.processes import children_of
+from tests.support.system import ROOT, System, until
 
 SAMPLE = ROOT / "examples" / "enrich_issues" / "sample.json"
 ARCHIVE = Path(os.environ.get("RESOLUTE_ARCHIVE", SAMPLE))

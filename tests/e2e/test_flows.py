@@ -24,7 +24,8 @@ from resolute.status import NodeStatus, RunStatus
 from resolute.testing.server import ServerBinary
 from tests.e2e import app
 from tests.e2e.app import Word
-from tests.support.system import System, children_of, until
+from tests.support.processes import children_of
+from tests.support.system import System, until
 
 
 @pytest.mark.parametrize("partitions", [1, 3])

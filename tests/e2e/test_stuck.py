@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,8 @@ from resolute.testing.server import ServerBinary
 from tests.e2e import app
 from tests.e2e.app import Word
 from tests.e2e.test_crashes import holder, start_held
-from tests.support.system import System, children_of, until
+from tests.support.processes import children_of, is_alive
+from tests.support.system import System, until
 
 STUCK = pytest.mark.parametrize(
     "flow", [app.sleeping, app.numbed], ids=["thread", "blocks-the-loop"]
@@ -37,13 +37,6 @@ async def ends_elsewhere(system: System, run: FlowRun[Any]) -> None:
     await run.result()
     (record,) = await run.history()
     assert (record.attempts, record.crashes) == (1, 0)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for does not."""
-    answer = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, check=False)
-    state = answer.stdout.decode().strip()
-    return bool(state) and not state.startswith("Z")
 
 
 @STUCK

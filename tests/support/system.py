@@ -44,8 +44,8 @@ class System:
         self.folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def coordinator(self, *flags: str) -> subprocess.Popen[bytes]:
-        return self._spawn("resolute-coord", "--lease", str(LEASE), *flags)
+    def coordinator(self, *flags: str, **variables: str) -> subprocess.Popen[bytes]:
+        return self._spawn("resolute-coord", "--lease", str(LEASE), *flags, **variables)
 
     def worker(
         self, *flags: str, app: str = "tests.e2e.app", queue: str = "e2e", **variables: str
@@ -59,7 +59,7 @@ class System:
         environment = {
             **os.environ,
             "RESOLUTE_REDIS": self.server.url,
-            "RESOLUTE_E2E_FOLDER": str(self.folder),
+            "RESOLUTE_TEST_FOLDER": str(self.folder),
             **variables,
         }
         path = Path(sys.executable).parent / program
@@ -122,8 +122,3 @@ async def first_use(url: str, partitions: int) -> None:
     """The first to use a namespace decides how many partitions it has."""
     store = await Store.open(url, partitions=partitions)
     await store.close()
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that a supervisor started (Linux)."""
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

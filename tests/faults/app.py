@@ -1,0 +1,317 @@
+"""The flows that faults are injected into. Every execution of a node writes to the oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from resolute import (
+    Flow,
+    FlowBuilder,
+    FlowState,
+    RetryPolicy,
+    SharedRateLimit,
+    TerminalError,
+    manual,
+    node,
+    schedule,
+)
+from resolute.model.nodes import Node
+from tests.faults.oracle import FOLDER, execution
+
+QUEUE = "faults"
+QUICK = RetryPolicy(initial_interval="100ms", maximum_interval="300ms", max_attempts=5)
+ONCE = RetryPolicy(max_attempts=1)
+RATE, BURST = 40, 10  # starts a second under the limit, and at once
+WIDTH = 600  # nodes of the wide flow: more than one page
+
+
+class Work(msgspec.Struct):
+    """The input of every flow: a number that decides what happens, and how long nodes take."""
+
+    number: int = 0
+    ms: int = 5
+
+
+class Made(msgspec.Struct):
+    """The output of every node: a value, and the mark of the execution that made it."""
+
+    value: int
+    mark: str
+
+
+def outputs(found: Any) -> list[Made]:
+    """What an input consists of: one output, or those of a parallel step by their keys."""
+    match found:
+        case Made():
+            return [found]
+        case {"number": int(number)}:
+            return [Made(number, "")]
+        case {"value": int(value), "mark": str(mark)}:
+            return [Made(value, mark)]
+        case dict():
+            values = cast("dict[str, Any]", found).values()
+            return [made for value in values for made in outputs(value)]
+        case _:
+            return []
+
+
+def marks(found: Any) -> list[str]:
+    return [made.mark for made in outputs(found) if made.mark]
+
+
+def value_of(found: Any) -> int:
+    return sum(made.value for made in outputs(found))
+
+
+async def busy(ms: int) -> None:
+    """What a node does: wait for something outside."""
+    await asyncio.sleep(ms / 1000)  # in a node
+
+
+def step(name: str, add: int = 1, **options: Any) -> Node[Any, Made]:
+    """A coroutine that adds to what it gets."""
+
+    async def run(found: Any) -> Made:
+        with execution(marks(found)) as (_, mark):
+            await busy(5)
+            return Made(value_of(found) + add, mark)
+
+    return Node(name, run, **options)
+
+
+def threaded(name: str, add: int = 1, **options: Any) -> Node[Any, Made]:
+    """A plain function, which runs in a thread."""
+
+    def run(found: Any) -> Made:
+        with execution(marks(found)) as (_, mark):
+            time.sleep(0.005)  # in a node
+            return Made(value_of(found) + add, mark)
+
+    return Node(name, run, **options)
+
+
+@node("begin")
+async def begin(work: Work) -> Made:
+    with execution() as (_, mark):
+        await busy(work.ms)
+        return Made(work.number, mark)
+
+
+def flow(name: str) -> FlowBuilder[Work, Any]:
+    return FlowBuilder(name, input=Work).triggered_by(manual("faults"))
+
+
+sequence = flow("sequence").then(begin).then(threaded("second")).then(step("third")).build()
+
+FAN = 8
+fan = (
+    flow("fan")
+    .then(begin)
+    .then_parallel(
+        "spread", *(threaded(f"f{i}", i) if i % 3 == 0 else step(f"f{i}", i) for i in range(FAN))
+    )
+    .then(step("gather", 0))
+    .build()
+)
+
+wide = (
+    flow("wide")
+    .then(begin)
+    .then_parallel("all", *(step(f"w{i}", 1) for i in range(WIDTH)))
+    .then(step("gather", 0))
+    .build()
+)
+
+
+def _is_large(state: FlowState) -> bool:
+    return state[begin].value > 50
+
+
+def _is_huge(state: FlowState) -> bool:
+    return state[begin].value > 75
+
+
+branching = (
+    flow("branching")
+    .then(begin)
+    .when(_is_large)
+    .when(_is_huge)
+    .then_parallel("huge", step("huge-a"), step("huge-b"))
+    .otherwise(step("large", 3))
+    .else_()
+    .then(step("small", 4))
+    .end_when()
+    .then(step("last", 0))
+    .build()
+)
+
+
+@node("flaky", retry=QUICK)
+async def flaky(found: Made) -> Made:
+    """Fails in as many attempts as the number says, up to three."""
+    with execution([found.mark]) as (here, mark):
+        await busy(5)
+        if here.attempt <= found.value % 4:
+            raise ConnectionError(f"attempt {here.attempt}")
+        return Made(found.value, mark)
+
+
+retrying = flow("retrying").then(begin).then(flaky).then(step("last", 0)).build()
+
+limit = SharedRateLimit("faults", RATE, "1s", burst=BURST)
+
+
+@node("limited", rate_limit=limit)
+async def limited(found: Made) -> Made:
+    with execution([found.mark]) as (_, mark):
+        return Made(found.value, mark)
+
+
+throttled = flow("throttled").then(begin).then(limited).build()
+
+
+@node("optional", retry=ONCE)
+async def optional(found: Made) -> Made:
+    with execution([found.mark]):
+        raise ConnectionError("the optional source is down")
+
+
+best_effort = (
+    flow("best-effort")
+    .then(begin)
+    .then_parallel("sources", step("sure"), optional.best_effort())
+    .then(step("gather", 0))
+    .build()
+)
+
+
+def undoable(name: str) -> Node[Any, Made]:
+    return step(name).on_error(step(f"undo-{name}"))
+
+
+@node("charge", retry=ONCE)
+async def charge(found: dict[str, Any]) -> Made:
+    """Declines every third number."""
+    with execution(marks(found)) as (_, mark):
+        value = value_of(found)
+        if value % 3 == 0:
+            raise TerminalError("declined")
+        return Made(value, mark)
+
+
+saga = (
+    flow("saga")
+    .then(begin.on_error(step("undo-begin")))
+    .then(undoable("flight"))
+    .then_parallel("rest", undoable("hotel"), undoable("car"))
+    .then(charge)
+    .then(step("mail", 0))
+    .build()
+)
+
+
+def slow(name: str) -> Node[Any, Made]:
+    async def run(found: Made) -> Made:
+        with execution([found.mark]) as (_, mark):
+            await busy(1500)
+            return Made(found.value, mark)
+
+    return Node(name, run)
+
+
+long = (
+    flow("long")
+    .then(undoable("first").with_input(lambda s: s.input(Work)))
+    .then_parallel("wait", *(slow(f"slow-{i}").on_error(step(f"undo-slow-{i}")) for i in range(2)))
+    .then(step("last", 0))
+    .build()
+)
+
+
+@node("hangs", timeout="400ms", retry=QUICK)
+async def hangs(found: Made) -> Made:
+    """Overruns in its first attempt: politely, or with the loop blocked for odd numbers."""
+    with execution([found.mark]) as (here, mark):
+        if here.attempt == 1:
+            if found.value % 2:
+                time.sleep(60)  # noqa: ASYNC251 - in a node
+            await asyncio.sleep(60)  # in a node
+        return Made(found.value, mark)
+
+
+overrunning = flow("overrunning").then(begin).then(hangs).build()
+
+
+@node("killer")
+async def killer(found: Made) -> Made:
+    """Takes its process with it, each time."""
+    with execution([found.mark]):
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("still alive")
+
+
+poisonous = flow("poisonous").then(begin).then(killer).build()
+
+
+@node("ill-behaved", retry=ONCE)
+async def ill_behaved(found: Made) -> Any:
+    """What a worker must live through, by number."""
+    with execution([found.mark]):
+        match found.value % 4:
+            case 0:
+                raise SystemExit(3)
+            case 1:
+                raise KeyboardInterrupt
+            case 2:
+                return {"inner": [1, object()]}
+            case _:
+                return b"x" * 20_000_000
+
+
+misbehaving = flow("misbehaving").then(begin).then(ill_behaved).build()
+
+DOWN = "down"  # a file in the oracle's folder while the dependency is down
+
+
+def is_down() -> bool:
+    return (Path(os.environ[FOLDER]) / DOWN).exists()
+
+
+@node("dependent", retry=RetryPolicy(initial_interval="100ms", maximum_interval="1s",
+                                     max_attempts=1000))  # fmt: skip
+async def dependent(found: Made) -> Made:
+    """Calls something that may be down."""
+    with execution([found.mark]) as (_, mark):
+        if is_down():
+            raise ConnectionError("the dependency is down")
+        return Made(found.value, mark)
+
+
+depending = flow("depending").then(begin).then(dependent).build()
+
+
+@node("ticked")
+async def ticked(work: Work) -> Made:
+    with execution() as (_, mark):
+        return Made(work.number, mark)
+
+
+every_second = (
+    FlowBuilder("every-second", input=Work)
+    .triggered_by(schedule("* * * * * *", input=Work(7)))
+    .on_queue(QUEUE)
+    .then(ticked)
+    .build()
+)
+
+ALL: tuple[Flow[Any, Any], ...] = (
+    sequence, fan, wide, branching, retrying, throttled, best_effort, saga, long, overrunning,
+    poisonous, misbehaving, depending, every_second,
+)  # fmt: skip

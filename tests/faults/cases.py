@@ -1,0 +1,87 @@
+"""What each flow must come to: the rules that the checker holds it to.
+
+The list grows with the language: a feature joins it with its flow, its numbers and what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from resolute import Flow, RunStatus
+from tests.faults import app
+from tests.faults.app import Work
+
+COMPLETED, FAILED = RunStatus.COMPLETED, RunStatus.FAILED
+OTHER_ENDS = (RunStatus.CANCELLED, RunStatus.TERMINATED)
+POISON = "Poison"  # the error of a node that three processes died with
+
+
+@dataclass(frozen=True)
+class Expected:
+    """How a run must end if nobody cancels it; `value` is that of its result, None: not looked at.
+
+    `error` is the type of the error it fails with.
+    """
+
+    status: RunStatus
+    value: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A flow of the load, how often it comes, and what becomes of a run of it."""
+
+    flow: Flow[Any, Any]
+    weight: float
+    expect: Callable[[int], Expected]
+    is_stopped: bool = False  # some runs of it are cancelled or terminated
+
+    def work(self, random: Random) -> Work:
+        return Work(random.randrange(100), random.choice((0, 1, 5, 20)))
+
+
+def _done(add: int) -> Callable[[int], Expected]:
+    return lambda number: Expected(COMPLETED, number + add)
+
+
+def _branching(number: int) -> Expected:
+    if number > 75:
+        return Expected(COMPLETED, 2 * (number + 1))
+    return Expected(COMPLETED, number + (3 if number > 50 else 4))
+
+
+def _saga(number: int) -> Expected:
+    charged = 2 * (number + 2)
+    if charged % 3 == 0:
+        return Expected(FAILED, error="TerminalError")
+    return Expected(COMPLETED, charged)
+
+
+def _misbehaving(number: int) -> Expected:
+    errors = ("SystemExit", "KeyboardInterrupt", "NotEncodable", "PayloadTooLarge")
+    return Expected(FAILED, error=errors[number % 4])
+
+
+SUM = sum(range(app.FAN))
+USUAL = (
+    Case(app.sequence, 10, _done(2)),
+    Case(app.fan, 10, lambda number: Expected(COMPLETED, app.FAN * number + SUM)),
+    Case(app.branching, 10, _branching),
+    Case(app.retrying, 8, _done(0)),
+    Case(app.throttled, 8, _done(0)),
+    Case(app.best_effort, 6, _done(1)),
+    Case(app.saga, 10, _saga),
+    Case(app.long, 6, lambda number: Expected(COMPLETED, 2 * (number + 1)), is_stopped=True),
+    Case(app.wide, 0.2, lambda number: Expected(COMPLETED, app.WIDTH * (number + 1))),
+)
+HARSH = (
+    Case(app.overrunning, 1, _done(0)),
+    Case(app.poisonous, 0.5, lambda _: Expected(FAILED, error=POISON)),
+    Case(app.misbehaving, 1, _misbehaving),
+    Case(app.depending, 3, _done(0)),
+)
+CASES = {case.flow.name: case for case in (*USUAL, *HARSH)}

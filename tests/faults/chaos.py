@@ -1,0 +1,298 @@
+"""The soak: load, a schedule of faults, and a judgement at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from resolute import Client, FlowRun
+from resolute.cli.output import to_json
+from resolute.status import OPEN
+from resolute.store import runs
+from resolute.store.store import Store
+from resolute.testing.server import EmbeddedServer, ServerBinary
+from tests.faults import app, oracle
+from tests.faults.cases import USUAL
+from tests.faults.checker import Account, Broken, Snapshot, judge_lines, judge_run
+from tests.faults.cluster import Cluster
+from tests.faults.load import Load
+from tests.faults.nemesis import Fault, Scene, streams_of
+from tests.support.leaks import find_leaks
+from tests.support.processes import resident_bytes
+from tests.support.system import System, first_use
+
+LEASE = 3.0  # s
+STUCK = 3  # leases in which nothing moved while runs are open: then something is stuck
+DRAIN_POLL = 0.05  # s
+DRAIN_LEASES = 20
+
+
+class Stuck(AssertionError):
+    """Nothing moves; `state` is that of a run that should."""
+
+    def __init__(self, why: str, state: str) -> None:
+        self.state = state
+        super().__init__(f"{why}\n{state}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the soak is asked for. `seconds` are those in which faults are injected."""
+
+    seconds: float
+    seed: int
+    workers: int
+    coordinators: int
+    partitions: int
+    faults: Sequence[Fault]
+    open_runs: int = 40
+    lease: float = LEASE
+    binary: ServerBinary | None = None
+    appendfsync: str = "everysec"
+
+
+@dataclass
+class Report:
+    """What a soak came to."""
+
+    plan: Plan
+    faults: Counter[str] = field(default_factory=Counter[str])
+    runs: int = 0
+    nodes: int = 0
+    attempts: int = 0
+    crashes: int = 0
+    poisoned: int = 0
+    stale: int = 0
+    account: Account = field(default_factory=Account)
+    recovery: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    broken: list[Broken] = field(default_factory=list[Broken])
+    histories: dict[str, str] = field(default_factory=dict[str, str])
+    memory: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+
+
+class Soak:
+    """One soak in a folder of its own. `say` gets a line about what is going on."""
+
+    def __init__(self, plan: Plan, folder: Path, say: Callable[[str], None]) -> None:
+        self.plan = plan
+        self.report = Report(plan)
+        self._folder = folder
+        self._say = say
+        self._random = Random(plan.seed)
+        self._reader = oracle.Reader(folder / "oracle")
+        self._lines: list[oracle.Line] = []
+        self._moved = time.monotonic()
+
+    async def run(self) -> Report:
+        """Run it. What is broken is in the report; raises Stuck where nothing moves any more."""
+        plan = self.plan
+        (self._folder / "server").mkdir(parents=True)
+        (self._folder / "oracle").mkdir()
+        server = EmbeddedServer(
+            self._folder / "server", binary=plan.binary, appendfsync=plan.appendfsync
+        )
+        async with AsyncExitStack() as stack:
+            await asyncio.to_thread(server.start)
+            stack.callback(server.stop)
+            await first_use(server.url, plan.partitions)
+            cluster = Cluster(System(server, self._folder / "oracle"), self._random, plan.lease)
+            stack.push_async_callback(cluster.close)
+            await self._play(cluster)
+        return self.report
+
+    async def _play(self, cluster: Cluster) -> None:
+        plan, system = self.plan, cluster.system
+        for _ in range(plan.coordinators):
+            cluster.add_coordinator()
+        for _ in range(plan.workers):
+            cluster.add_worker("--processes", "2")
+        store = await Store.open(system.server.url, patience=60.0)
+        async with Client.connect(cluster.client_proxy.url, patience=60.0) as client:
+            await system.offered(client, app.sequence.name, plan.workers)
+            load = Load(client, system.folder, Random(plan.seed), USUAL, plan.open_runs)
+            scene = Scene(cluster, load, store, self._random)
+            before = self._memory(cluster)
+            await self._soak(scene)
+            await cluster.revive()
+            await self._watched(load.drained(), scene)
+            self._say("drained: looking at what is left")
+            self.report.broken += await self._leftovers(store)
+            await self._judge_ticks(client, load)
+            self.report.memory = {
+                name: (size, self._memory(cluster).get(name, 0.0)) for name, size in before.items()
+            }
+            self._judge(cluster, load)
+            await self._tell_histories(client)
+        await cluster.close()
+        self.report.stale = await _stat(store, "stale_attempts")
+        self.report.broken += [Broken("I8", "-", leak) for leak in await find_leaks(store)]
+        await store.close()
+
+    async def _soak(self, scene: Scene) -> None:
+        """Load and faults for as long as the plan says."""
+        stopped = asyncio.Event()
+        loading = asyncio.create_task(scene.load.run(stopped))
+        try:
+            await self._watched(self._inject(scene), scene)
+        finally:
+            stopped.set()
+            await loading
+
+    async def _inject(self, scene: Scene) -> None:
+        plan = self.plan
+        end = time.monotonic() + plan.seconds
+        weights = [one.weight for one in plan.faults]
+        while time.monotonic() < end:
+            await asyncio.sleep(self._random.uniform(0.3, 2.0))
+            if not plan.faults:
+                continue
+            one = self._random.choices(list(plan.faults), weights)[0]
+            self.report.faults[f"{one.number} {one.name}"] += 1
+            self._tell(scene, one.name, max(0.0, end - time.monotonic()))
+            inner = Random(self._random.randrange(1 << 32))
+            await one.inject(Scene(scene.cluster, scene.load, scene.store, inner))
+
+    def _tell(self, scene: Scene, name: str, left: float) -> None:
+        load = scene.load
+        self._say(
+            f"{left:5.0f} s left   {sum(self.report.faults.values()):4} faults"
+            f"   {len(load.ended):6} runs ended, {load.open:4} open"
+            f"   {len(load.broken)} broken   now: {name}"
+        )
+
+    async def _watched(self, work: Coroutine[Any, Any, None], scene: Scene) -> None:
+        """Wait for `work` and see to it that something moves meanwhile."""
+        task = asyncio.create_task(work)
+        self._moved = time.monotonic()
+        while not task.done():
+            await asyncio.wait([task], timeout=0.5)
+            fresh = list(self._reader.fresh())
+            self._lines += fresh
+            if fresh or not scene.load.open:
+                self._moved = time.monotonic()
+            # A fault may hold everything up for two leases by itself.
+            if time.monotonic() - self._moved > (STUCK + 2) * self.plan.lease:
+                task.cancel()
+                raise Stuck(
+                    f"nothing moved for {time.monotonic() - self._moved:.0f} s with"
+                    f" {scene.load.open} runs open",
+                    await self._describe_open(scene.store),
+                )
+        task.result()
+
+    async def _describe_open(self, store: Store) -> str:
+        found: list[str] = []
+        for partition in store.keys.partitions:
+            for raw in (await store.execute("ZRANGE", partition.open, 0, 2)) or ():
+                key = partition.flow(str(raw, "utf-8"))
+                fields = await store.execute("HGETALL", key)
+                found.append(f"{key}")
+                found += [f"  {n!r}: {v!r}" for n, v in zip(fields[::2], fields[1::2], strict=True)]
+        return "\n".join(found)
+
+    async def _leftovers(self, store: Store) -> list[Broken]:
+        """I8: a moment comes at which nothing is pending, in a stream, or among the timers."""
+        give_up = time.monotonic() + DRAIN_LEASES * self.plan.lease
+        while left := await _busy_keys(store):
+            if time.monotonic() > give_up:
+                return [Broken("I8", "-", f"{name}: {what}") for name, what in left.items()]
+            await asyncio.sleep(DRAIN_POLL)
+        return []
+
+    async def _judge_ticks(self, client: Client, load: Load) -> None:
+        """The runs that a schedule started: judged like the others, each tick once."""
+        found = await client.list(flow=app.every_second.name, limit=10_000)
+        headers = await runs.read_headers(client.store, [run.id for run in found])
+        for header in headers:
+            if not isinstance(header, runs.Header) or header.status in OPEN:
+                continue
+            plan = await client.directory.plan(header.plan)
+            assert plan is not None
+            snapshot = await Snapshot.read(client.store, header, plan)
+            ended, broken = judge_run(snapshot, was_stopped=False)
+            load.ended[header.id] = ended
+            load.broken += broken
+
+    def _judge(self, cluster: Cluster, load: Load) -> None:
+        report = self.report
+        self._lines += self._reader.fresh()
+        lines = oracle.in_order(self._lines)
+        report.account = judge_lines(lines, load.ended, cluster.cut_off)
+        report.broken += [*load.broken, *report.account.broken]
+        report.runs = len(load.ended)
+        report.nodes = sum(run.nodes for run in load.ended.values())
+        report.attempts = sum(run.attempts for run in load.ended.values())
+        report.crashes = sum(run.crashes for run in load.ended.values())
+        report.poisoned = sum(run.is_poisoned for run in load.ended.values())
+        report.recovery = _recoveries(lines, cluster)
+
+    async def _tell_histories(self, client: Client) -> None:
+        for one in self.report.broken[:5]:
+            if one.run != "-" and one.run not in self.report.histories:
+                run: FlowRun[object] = FlowRun(client, one.run)
+                self.report.histories[one.run] = to_json(await run.history())
+
+    def _memory(self, cluster: Cluster) -> dict[str, float]:
+        """Resident MB, the largest of each kind."""
+        children = [child for member in cluster.workers for child in member.children()]
+        pids = {
+            "Redis": [cluster.system.server.pid],
+            "worker process": children,
+            "coordinator": [member.process.pid for member in cluster.coordinators],
+        }
+        return {
+            name: max((resident_bytes(pid) for pid in found), default=0) / 2**20
+            for name, found in pids.items()
+        }
+
+
+async def _stat(store: Store, name: str) -> int:
+    found = [await store.execute("HGET", p.stats, name) for p in store.keys.partitions]
+    return sum(int(value or 0) for value in found)
+
+
+async def _busy_keys(store: Store) -> dict[str, str]:
+    """What is not empty: streams, pending lists, timers; by key."""
+    found: dict[str, str] = {}
+    for stream, group in streams_of(store):
+        length, pending = await store.execute_all([("XLEN", stream), ("XPENDING", stream, group)])
+        if length or pending[0]:
+            found[stream] = f"{length} entries, {pending[0]} pending"
+    for partition in store.keys.partitions:
+        count = await store.execute("ZCARD", partition.timers)
+        if count:
+            found[partition.timers] = f"{count} timers"
+    return found
+
+
+def _recoveries(lines: Sequence[oracle.Line], cluster: Cluster) -> dict[str, list[float]]:
+    """For each node that ran in a process when it was killed: seconds until it ran again."""
+    starts: dict[tuple[str, int, int], list[oracle.Line]] = {}
+    over: set[str] = set()
+    for line in lines:
+        if line.what == "start":
+            starts.setdefault((line.run, line.seq, line.index), []).append(line)
+        elif line.what in ("end", "stop"):
+            over.add(line.mark)
+    killed = {pid: kill for kill in cluster.kills for pid in kill.pids}
+    found: dict[str, list[float]] = {}
+    for executions in starts.values():
+        for older, newer in pairwise(executions):
+            kill = killed.get(older.pid)
+            if kill is not None and older.mark not in over and older.at < kill.at:
+                found.setdefault(kill.what, []).append(newer.at - kill.at)
+    return found
+
+
+def summary(spans: Sequence[float]) -> tuple[int, float, float]:
+    """How many, their median and the longest."""
+    return len(spans), statistics.median(spans), max(spans)

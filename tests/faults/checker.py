@@ -1,0 +1,372 @@
+"""Holds what happened against the invariants I1 to I9.
+
+`judge_run` looks at the hash of one run that has ended; `judge_lines` at everything that the oracle
+was told, together with what the hashes said.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import msgspec
+
+from resolute.client.history import StepEntry, read_fields, steps_of
+from resolute.model.plan import Branch, NodePlan, Plan
+from resolute.status import SETTLED, NodeStatus, RunStatus
+from resolute.store import runs
+from resolute.store.runs import Header, Record, parse_record
+from resolute.store.store import Store
+from tests.faults.app import BURST, RATE, Work, outputs
+from tests.faults.cases import CASES, OTHER_ENDS, POISON
+from tests.faults.oracle import Line
+
+Instance = tuple[str, int, int]  # (run, seq, index)
+
+LATE = 0.1  # s by which a start under a limit may be late: FAULTS.md, I7
+CLOCK_GRAIN = 0.005  # s between the start of a node and its line
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An invariant that does not hold."""
+
+    invariant: str
+    run: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant} {self.run}: {self.why}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What is kept of a run that was judged; `marks` are those of its committed outputs by node."""
+
+    id: str
+    flow: str
+    status: RunStatus
+    rev: str
+    ended: float
+    nodes: int
+    attempts: int
+    crashes: int
+    marks: Mapping[str, str]
+    is_poisoned: bool
+
+    @classmethod
+    def before_it_began(cls, header: Header) -> Ended:
+        """A run that was cancelled or terminated before its first transition."""
+        return cls(
+            header.id, header.flow, header.status, header.rev, header.ended or 0.0, 0, 0, 0, {},
+            is_poisoned=False,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The hash of a run, taken apart."""
+
+    header: Header
+    plan: Plan
+    fields: Mapping[str, bytes]
+
+    @classmethod
+    async def read(cls, store: Store, header: Header, plan: Plan) -> Snapshot:
+        prefixes = ("s:", "n:", "u:", "uo:", "ux:", "o:", "x:", "input")
+        return cls(header, plan, await read_fields(store, header.id, *prefixes))
+
+    def steps(self) -> list[StepEntry]:
+        return steps_of(self.fields)
+
+    def record(self, seq: int, index: int) -> Record | None:
+        value = self.fields.get(f"n:{seq}.{index}")
+        return parse_record(value) if value else None
+
+    def records(self) -> dict[tuple[int, int], Record]:
+        found: dict[tuple[int, int], Record] = {}
+        for name, value in self.fields.items():
+            if name.startswith("n:"):
+                seq, _, index = name[2:].partition(".")
+                found[int(seq), int(index)] = parse_record(value)
+        return found
+
+
+def judge_run(snapshot: Snapshot, *, was_stopped: bool) -> tuple[Ended, list[Broken]]:
+    """A run that has ended: I1, I4, I5 and what it came to."""
+    header = snapshot.header
+    broken = [
+        Broken(invariant, header.id, why)
+        for invariant, found in (
+            ("I1", _wrong_end(snapshot, was_stopped=was_stopped)),
+            ("I2", _unsettled(snapshot)),
+            ("I4", _wrong_path(snapshot)),
+            ("I5", _wrong_undoing(snapshot)),
+        )
+        for why in found
+    ]
+    records = snapshot.records().values()
+    ended = Ended(
+        header.id,
+        header.flow,
+        header.status,
+        header.rev,
+        header.ended or 0.0,
+        len(records),
+        sum(record.attempt for record in records),
+        sum(record.crashes for record in records),
+        _marks(snapshot),
+        header.error is not None and header.error.type == POISON,
+    )
+    return ended, broken
+
+
+def _wrong_end(snapshot: Snapshot, *, was_stopped: bool) -> Iterable[str]:
+    header = snapshot.header
+    if not header.status.is_terminal:
+        yield f"it is {header.status}"
+        return
+    case = CASES.get(header.flow)
+    if case is None or (was_stopped and header.status in OTHER_ENDS):
+        return
+    work = msgspec.msgpack.decode(snapshot.fields["input"], type=Work)
+    expected = case.expect(work.number)
+    error = header.error.type if header.error else ""
+    if error == POISON and expected.error != POISON:
+        # Three processes were killed under the same node: that is what poison looks like.
+        if all(r.crashes < 3 for r in snapshot.records().values()):
+            yield "it failed as poison, but no node has three crashes"
+        return
+    if (header.status, error) != (expected.status, expected.error):
+        yield f"it {header.status} ({header.error}), expected {expected.status} {expected.error}"
+    elif expected.value is not None:
+        yield from _wrong_value(snapshot, expected.value)
+
+
+def _wrong_value(snapshot: Snapshot, expected: int) -> Iterable[str]:
+    last = [s for s in snapshot.steps() if not s.undo and not _is_branch(snapshot.plan, s)][-1]
+    (node,) = snapshot.plan.step(last.pc).nodes
+    found = msgspec.msgpack.decode(snapshot.fields[f"o:{node.key}"])["value"]
+    if found != expected:
+        yield f"its result is {found}, expected {expected}"
+
+
+def _unsettled(snapshot: Snapshot) -> Iterable[str]:
+    """In a run that has ended, each dispatched node is settled, once; `pending` is 0."""
+    if snapshot.header.status is RunStatus.TERMINATED:
+        return
+    if snapshot.header.pending:
+        yield f"pending is {snapshot.header.pending}"
+    for step in snapshot.steps():
+        for index in _indices(snapshot, step):
+            record = snapshot.record(step.seq, index)
+            if record is None or record.status not in SETTLED:
+                yield f"node {step.seq}.{index} is {record.status if record else 'without record'}"
+
+
+def _wrong_path(snapshot: Snapshot) -> Iterable[str]:
+    """Steps follow each other without a gap, and none is dispatched twice."""
+    steps = snapshot.steps()
+    if [step.seq for step in steps] != list(range(1, len(steps) + 1)):
+        yield f"the seqs of its steps are {[step.seq for step in steps]}"
+    forward = [step.pc for step in steps if not step.undo]
+    if len(set(forward)) != len(forward) or forward != sorted(forward):
+        yield f"its path is {forward}"
+
+
+def _wrong_undoing(snapshot: Snapshot) -> Iterable[str]:
+    """Each completed node with a compensation has one that was settled, in reverse order."""
+    header = snapshot.header
+    if header.status is RunStatus.TERMINATED:
+        return
+    undone = [step.undo for step in snapshot.steps() if step.undo]
+    must = header.status is not RunStatus.COMPLETED
+    expected = list(range(header.undos, 0, -1)) if must else []
+    if undone != expected:
+        yield f"compensated were {undone}, expected {expected}"
+    stack = {
+        (int(seq), int(index))
+        for name, value in snapshot.fields.items()
+        if name.startswith("u:")
+        for _, index, seq in [value.split(b"|")]
+    }
+    completed = {
+        (step.seq, index)
+        for step in snapshot.steps()
+        if not step.undo
+        for index, node in enumerate(snapshot.plan.step(step.pc).nodes)
+        if node.compensation is not None
+        and (record := snapshot.record(step.seq, index)) is not None
+        and record.status is NodeStatus.COMPLETED
+    }
+    if stack != completed:
+        yield f"to be compensated were {sorted(stack)}, completed {sorted(completed)}"
+
+
+def _indices(snapshot: Snapshot, step: StepEntry) -> Sequence[int]:
+    if step.undo:
+        return [runs.parse_undo(snapshot.fields[f"u:{step.undo}"])[1]]
+    return range(len(snapshot.plan.step(step.pc).nodes))
+
+
+def _is_branch(plan: Plan, step: StepEntry) -> bool:
+    return isinstance(plan.instructions[step.pc], Branch)
+
+
+def _marks(snapshot: Snapshot) -> dict[str, str]:
+    """The mark of each committed output, by the name of the node."""
+    found: dict[str, str] = {}
+    for step in snapshot.steps():
+        if step.undo or _is_branch(snapshot.plan, step):
+            continue
+        for node in snapshot.plan.step(step.pc).nodes:
+            mark = _mark_of(node, snapshot.fields)
+            if mark:
+                found[node.name] = mark
+    return found
+
+
+def _mark_of(node: NodePlan, fields: Mapping[str, bytes]) -> str:
+    output = fields.get(f"o:{node.key}")
+    found = outputs(msgspec.msgpack.decode(output)) if output else []
+    return found[0].mark if found else ""
+
+
+@dataclass
+class CutOff:
+    """A span in which a process could not work: stopped, or without Redis."""
+
+    pid: int
+    since: float
+    until: float
+
+
+@dataclass
+class Execution:
+    """One execution of a node: `end` is None where it never said that it was over."""
+
+    line: Line
+    end: float | None = None
+    is_left: bool = False  # an exception left it: it was stopped, or failed
+
+
+@dataclass
+class Account:
+    """What all lines come to."""
+
+    broken: list[Broken] = field(default_factory=list[Broken])
+    executions: int = 0
+    unfinished: int = 0
+    overlaps: int = 0
+    limited: int = 0
+
+
+def judge_lines(
+    lines: Sequence[Line],
+    ended: Mapping[str, Ended],
+    cut_off: Sequence[CutOff],
+    *,
+    extra_bursts: int = 0,
+) -> Account:
+    """I1 to I4, I7 and I9 over all processes; `lines` are in order of time."""
+    account = Account()
+    instances: dict[Instance, list[Execution]] = defaultdict(list)
+    by_mark: dict[str, Execution] = {}
+    acknowledged: set[str] = set()
+    for line in lines:
+        match line.what:
+            case "start":
+                execution = Execution(line)
+                instances[line.run, line.seq, line.index].append(execution)
+                by_mark[line.mark] = execution
+            case "end" | "stop":
+                by_mark[line.mark].end = line.at
+                by_mark[line.mark].is_left = line.what == "stop"
+            case "started":
+                acknowledged.add(line.run)
+            case _:
+                pass
+    account.executions = len(by_mark)
+    account.unfinished = sum(execution.end is None for execution in by_mark.values())
+    account.broken += [Broken("I1", run, "never ended") for run in acknowledged - ended.keys()]
+    for instance, executions in instances.items():
+        account.broken += _not_at_once(instance, executions, cut_off, account)
+    account.broken += _one_result(by_mark.values(), ended)
+    account.broken += _one_place(instances)
+    account.broken += _over_limit(lines, account, extra_bursts)
+    return account
+
+
+def _not_at_once(
+    instance: Instance, executions: Sequence[Execution], cut_off: Sequence[CutOff], account: Account
+) -> Iterable[Broken]:
+    """I3: of two executions of an instance the older has ended before the newer began."""
+    for older, newer in pairwise(executions):
+        if older.end is None or older.end <= newer.line.at:
+            continue
+        account.overlaps += 1
+        excused = any(
+            span.pid == older.line.pid and span.since < newer.line.at and span.until > older.line.at
+            for span in cut_off
+        )
+        if not excused:
+            name = f"{older.line.node} {instance[1]}.{instance[2]}"
+            yield Broken(
+                "I3",
+                instance[0],
+                f"{name} ran at once in {older.line.pid} until {older.end:.3f} and in"
+                f" {newer.line.pid} from {newer.line.at:.3f}",
+            )
+
+
+def _one_result(executions: Iterable[Execution], ended: Mapping[str, Ended]) -> Iterable[Broken]:
+    """I2: the committed result is that of one execution, and everybody saw the same."""
+    made: dict[str, set[str]] = defaultdict(set)
+    everything = list(executions)
+    for execution in everything:
+        if execution.end is not None and not execution.is_left:
+            made[execution.line.run].add(execution.line.mark)
+    committed = {run: set(one.marks.values()) for run, one in ended.items()}
+    for run, marks in committed.items():
+        if marks - made[run]:
+            yield Broken("I2", run, f"no execution ended with {sorted(marks - made[run])}")
+    for execution in everything:
+        line = execution.line
+        wrong = set(line.saw) - committed.get(line.run, set(line.saw))
+        if wrong:
+            yield Broken(
+                "I2", line.run, f"{line.node} saw {sorted(wrong)}, which was not committed"
+            )
+
+
+def _one_place(instances: Mapping[Instance, Sequence[Execution]]) -> Iterable[Broken]:
+    """I4, I9: without loops, a node of a run has one place among its steps."""
+    places: dict[tuple[str, str], set[tuple[int, int]]] = defaultdict(set)
+    for (run, seq, index), executions in instances.items():
+        places[run, executions[0].line.node].add((seq, index))
+    for (run, name), found in places.items():
+        if len(found) > 1:
+            yield Broken("I4", run, f"{name} was dispatched at {sorted(found)}")
+
+
+def _over_limit(lines: Sequence[Line], account: Account, extra_bursts: int) -> Iterable[Broken]:
+    """I7: in every window w, starts <= burst + refill x (w + 100 ms)."""
+    starts = [line.at for line in lines if line.what == "start" and line.node == "limited"]
+    account.limited = len(starts)
+    burst = BURST * (1 + extra_bursts)
+    for first, begin in enumerate(starts):
+        # The bound grows by RATE a second, so it is broken soonest where starts are dense.
+        last = bisect_right(starts, begin + 2.0) - 1
+        for at in range(first, last + 1):
+            allowed = burst + RATE * (starts[at] - begin + LATE + CLOCK_GRAIN)
+            if at - first + 1 > allowed:
+                count = at - first + 1
+                yield Broken(
+                    "I7",
+                    lines[0].run,
+                    f"{count} starts in {starts[at] - begin:.3f} s, allowed {allowed:.1f}",
+                )
+                return

@@ -1,0 +1,129 @@
+"""The load: a client that starts runs, stops some, waits for each and has it judged."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from resolute import Client, FlowRun, StoreUnavailable
+from resolute.store.connection import ServerReply
+from resolute.store.runs import Header
+from tests.faults.app import Work
+from tests.faults.cases import Case
+from tests.faults.checker import Broken, Ended, Snapshot, judge_run
+from tests.faults.oracle import Line, write
+
+STOP_RATE = 0.4  # of the runs whose case allows it
+
+
+class Load:
+    """Keeps about `open_runs` runs open until told to stop; `ended` are those that were judged."""
+
+    def __init__(
+        self,
+        client: Client,
+        folder: Path,
+        random: Random,
+        cases: Sequence[Case],
+        open_runs: int,
+    ) -> None:
+        self._client = client
+        self._folder = folder
+        self._random = random
+        self._cases = list(cases)
+        self._weights = [case.weight for case in cases]
+        self._open_runs = open_runs
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._prefix = f"{random.randrange(1 << 32):08x}"
+        self._count = 0
+        self.ended: dict[str, Ended] = {}
+        self.broken: list[Broken] = []
+        self.last_end = time.monotonic()
+
+    @property
+    def open(self) -> int:
+        return len(self._tasks)
+
+    async def run(self, stopped: asyncio.Event) -> None:
+        """Start runs until `stopped`; then wait for what is open with `drained`."""
+        while not stopped.is_set():
+            if self.open < self._open_runs:
+                self.start(self._random.choices(self._cases, self._weights)[0])
+            # Open-ended on purpose: starts are spread, and the pace is that of the system.
+            await asyncio.sleep(0.01 if self.open < self._open_runs else 0.05)
+
+    def start(self, case: Case, count: int = 1) -> None:
+        """Begin to drive so many runs of a case."""
+        for _ in range(count):
+            self._count += 1
+            name = f"{self._prefix}-{self._count}"
+            work = case.work(self._random)
+            stop = case.is_stopped and self._random.random() < STOP_RATE
+            how = self._random.choice(("cancel", "terminate")) if stop else ""
+            after = self._random.uniform(0.0, 2.0)
+            task = asyncio.create_task(self._driven(name, case, work, how, after))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def drained(self) -> None:
+        """Wait until every run has ended and was judged."""
+        while self._tasks:
+            done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+
+    async def _driven(self, name: str, case: Case, work: Work, how: str, after: float) -> None:
+        """A client that cannot go on is a fault of ours, too."""
+        try:
+            await self._drive(name, case, work, how, after)
+        except Exception as error:
+            self.broken.append(Broken("client", name, repr(error)))
+
+    async def _drive(self, name: str, case: Case, work: Work, how: str, after: float) -> None:
+        run = await self._started(name, case, work)
+        if how:
+            await asyncio.sleep(after)
+            await self._stop(run, how)
+        header = await self._end_of(run)
+        self.last_end = time.monotonic()
+        write(Line("ended", name, note=f"{header.status} {header.rev}"), self._folder)
+        plan = await self._client.directory.plan(header.plan) if header.plan else None
+        if plan is None:
+            if not how:
+                self.broken.append(Broken("I1", name, f"it {header.status} before it began"))
+            self.ended[name] = Ended.before_it_began(header)
+            return
+        snapshot = await Snapshot.read(self._client.store, header, plan)
+        ended, broken = judge_run(snapshot, was_stopped=bool(how))
+        self.ended[name] = ended
+        self.broken += broken
+
+    async def _started(self, name: str, case: Case, work: Work) -> FlowRun[Any]:
+        """Start it; what was not acknowledged is sent again, with the same id."""
+        while True:
+            try:
+                run = await self._client.start(case.flow, work, id=name)
+            except StoreUnavailable:
+                continue
+            except ServerReply as error:
+                if error.code != "OOM":  # refused for now, clearly
+                    raise
+                await asyncio.sleep(0.1)  # until there is room again
+                continue
+            write(Line("started", name, case.flow.name), self._folder)
+            return run
+
+    async def _stop(self, run: FlowRun[Any], how: str) -> None:
+        done = await (run.cancel() if how == "cancel" else run.terminate())
+        write(Line("stopped", run.id, note=f"{how} {done}"), self._folder)
+
+    async def _end_of(self, run: FlowRun[Any]) -> Header:
+        while True:
+            try:
+                return await run._ended()
+            except StoreUnavailable:
+                continue
