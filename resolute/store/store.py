@@ -121,11 +121,7 @@ class Store:
         """Run commands that may be sent twice, together; the first error is raised."""
         if not commands:
             return []
-        replies = await self._patiently(lambda connection: connection.request_all(commands))
-        for reply in replies:
-            if isinstance(reply, ServerReply):
-                raise reply
-        return replies
+        return await self._patiently(lambda connection: _request_all(connection, commands))
 
     async def write_all(self, commands: Sequence[Command]) -> None:
         """Run commands on keys of one slot, together, even where memory is full.
@@ -155,6 +151,15 @@ class Store:
                     connection.close()
             failures += 1
             await asyncio.sleep(backoff(failures))
+
+
+async def _request_all(connection: Connection, commands: Sequence[Command]) -> list[Any]:
+    """The replies; the first error is raised: where it passes, all are sent again."""
+    replies = await connection.request_all(commands)
+    for reply in replies:
+        if isinstance(reply, ServerReply):
+            raise reply
+    return replies
 
 
 async def _evaluate(connection: Connection, script: Script, command: Command) -> Any:

@@ -15,6 +15,7 @@ from resolute import (
     Flow,
     FlowBuilder,
     FlowState,
+    RetryAfter,
     RetryPolicy,
     SharedRateLimit,
     TerminalError,
@@ -183,13 +184,34 @@ async def optional(found: Made) -> Made:
         raise ConnectionError("the optional source is down")
 
 
+def _sure(state: FlowState) -> dict[str, Any]:
+    """Reads every kind of thing that a state has."""
+    error = state.error(optional)
+    assert error is not None, "the optional source failed"
+    assert state.input(Work).number == state[begin].value
+    found = set(state.keys())
+    return {key: state.get(key, Made) for key in found & {"sure"}}
+
+
 best_effort = (
     flow("best-effort")
     .then(begin)
     .then_parallel("sources", step("sure"), optional.best_effort())
-    .then(step("gather", 0))
+    .then(step("gather", 0).with_input(_sure))
     .build()
 )
+
+
+@node("pushed-back", rate_limit="1000/1s", retry=QUICK)
+async def pushed_back(found: Made) -> Made:
+    """The API asks for a pause, once."""
+    with execution([found.mark]) as (here, mark):
+        if here.attempt == 1:
+            raise RetryAfter(0.2)
+        return Made(found.value, mark)
+
+
+pausing = flow("pausing").then(begin).then(pushed_back).build()
 
 
 def undoable(name: str) -> Node[Any, Made]:
@@ -312,6 +334,6 @@ every_second = (
 )
 
 ALL: tuple[Flow[Any, Any], ...] = (
-    sequence, fan, wide, branching, retrying, throttled, best_effort, saga, long, overrunning,
-    poisonous, misbehaving, depending, every_second,
+    sequence, fan, wide, branching, retrying, throttled, best_effort, pausing, saga, long,
+    overrunning, poisonous, misbehaving, depending, every_second,
 )  # fmt: skip

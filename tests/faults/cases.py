@@ -74,6 +74,7 @@ USUAL = (
     Case(app.retrying, 8, _done(0)),
     Case(app.throttled, 8, _done(0)),
     Case(app.best_effort, 6, _done(1)),
+    Case(app.pausing, 2, _done(0)),
     Case(app.saga, 10, _saga),
     Case(app.long, 6, lambda number: Expected(COMPLETED, 2 * (number + 1)), is_stopped=True),
     Case(app.wide, 0.2, lambda number: Expected(COMPLETED, app.WIDTH * (number + 1))),

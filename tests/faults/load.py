@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -65,9 +65,16 @@ class Load:
             stop = case.is_stopped and self._random.random() < STOP_RATE
             how = self._random.choice(("cancel", "terminate")) if stop else ""
             after = self._random.uniform(0.0, 2.0)
-            task = asyncio.create_task(self._driven(name, case, work, how, after))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            drive = self._drive(name, case, work, how, after)
+            self._keep(asyncio.create_task(self._guarded(name, drive)))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def adopt(self, name: str, case: Case) -> None:
+        """Wait for a run that somebody else started, and judge it; it may have been stopped."""
+        self._keep(asyncio.create_task(self._guarded(name, self._follow(name, case, "unknown"))))
 
     async def drained(self) -> None:
         """Wait until every run has ended and was judged."""
@@ -76,10 +83,10 @@ class Load:
             for task in done:
                 task.result()
 
-    async def _driven(self, name: str, case: Case, work: Work, how: str, after: float) -> None:
+    async def _guarded(self, name: str, drive: Coroutine[Any, Any, None]) -> None:
         """A client that cannot go on is a fault of ours, too."""
         try:
-            await self._drive(name, case, work, how, after)
+            await drive
         except Exception as error:
             self.broken.append(Broken("client", name, repr(error)))
 
@@ -88,7 +95,11 @@ class Load:
         if how:
             await asyncio.sleep(after)
             await self._stop(run, how)
-        header = await self._end_of(run)
+        await self._follow(name, case, how)
+
+    async def _follow(self, name: str, case: Case, how: str) -> None:
+        """Wait for the end of a run, and judge it."""
+        header = await self._end_of(FlowRun(self._client, name))
         self.last_end = time.monotonic()
         write(Line("ended", name, note=f"{header.status} {header.rev}"), self._folder)
         plan = await self._client.directory.plan(header.plan) if header.plan else None

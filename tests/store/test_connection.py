@@ -626,6 +626,19 @@ async def test_what_is_refused_for_the_moment_is_asked_again_whatever_the_reason
         assert link.generation == (2 if code in ("READONLY", "MASTERDOWN") else 1)
 
 
+async def test_commands_sent_together_are_all_asked_again_where_one_was_refused_for_the_moment():
+    """A read of several runs while the server loads its file after a crash."""
+    answers = iter([b"-LOADING not now\r\n+b\r\n", b"+a\r\n+b\r\n"])
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (await reader.read(1000)).count(b"GET") == 2:
+            writer.write(next(answers))
+
+    async with strange_server(talk) as url, linked(url) as link:
+        store = Store(link, Keys("n", 1), 30.0)
+        assert await store.execute_all([("GET", "a"), ("GET", "b")]) == [b"a", b"b"]
+
+
 async def test_without_patience_what_is_refused_for_the_moment_is_said_at_once():
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(100):

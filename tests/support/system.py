@@ -55,16 +55,21 @@ class System:
             **variables,
         )  # fmt: skip
 
-    def _spawn(self, program: str, *flags: str, **variables: str) -> subprocess.Popen[bytes]:
-        environment = {
+    def environment(self, **variables: str) -> dict[str, str]:
+        """What a process of this system is started with."""
+        return {
             **os.environ,
             "RESOLUTE_REDIS": self.server.url,
             "RESOLUTE_TEST_FOLDER": str(self.folder),
             **variables,
         }
+
+    def _spawn(self, program: str, *flags: str, **variables: str) -> subprocess.Popen[bytes]:
         path = Path(sys.executable).parent / program
         with (self.folder / f"{program}-{len(self.processes)}.err").open("wb") as log:
-            process = subprocess.Popen([path, *flags], env=environment, cwd=ROOT, stderr=log)
+            process = subprocess.Popen(
+                [path, *flags], env=self.environment(**variables), cwd=ROOT, stderr=log
+            )
         self.processes.append(process)
         return process
 

@@ -1,0 +1,290 @@
+"""Crash points under load: victims that die, stop, fail or dawdle at a call to Redis.
+
+An unarmed worker and coordinator keep the system moving. Beside them, in lanes, victims are started
+one after the other, each armed with one point; when it has fired (or nothing came by), the next one
+takes its place. The checker judges all runs at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from resolute import Client
+from resolute.store.store import Store
+from resolute.testing.server import EmbeddedServer, ServerBinary
+from tests.faults import app, oracle
+from tests.faults.app import QUEUE
+from tests.faults.cases import CASES, HARSH, USUAL
+from tests.faults.checker import Broken, CutOff, judge_lines
+from tests.faults.cluster import Cluster, Member
+from tests.faults.load import Load
+from tests.faults.nemesis import Scene, add_garbage, delete_stream
+from tests.faults.points import Action, Phase, Spec, reached
+from tests.support.leaks import find_leaks
+from tests.support.processes import send
+from tests.support.system import ROOT, System, first_use, until
+
+LEASE = 3.0  # s
+PATIENCE = 12.0  # s a victim lives without coming by its point
+LITTER_PERIOD = 4.0  # s between things that only a fault brings about
+RETENTION = "60s"
+
+LANE = {"supervisor": "worker", "child": "worker", "coordinator": "coordinator", "client": "client"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A call of a program, when, and what happens then."""
+
+    program: str
+    site: str
+    phase: Phase
+    action: Action
+
+    def __str__(self) -> str:
+        return f"{self.program} {self.site} {self.phase} {self.action}"
+
+
+def all_points(pairs: Iterable[tuple[str, str]]) -> list[Point]:
+    """Every phase and action of every (program, site)."""
+    return [
+        Point(program, site, phase, action)
+        for program, site in sorted(pairs)
+        for phase in Phase
+        for action in Action
+    ]
+
+
+@dataclass
+class Outcome:
+    """What a run through the gauntlet came to."""
+
+    fired: list[Point] = field(default_factory=list[Point])
+    missed: list[Point] = field(default_factory=list[Point])
+    runs: int = 0
+    broken: list[Broken] = field(default_factory=list[Broken])
+
+
+class Gauntlet:
+    """One system, and victims on it. `say` gets a line for each point."""
+
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        say: Callable[[str], None],
+        *,
+        binary: ServerBinary | None = None,
+        partitions: int = 1,
+    ) -> None:
+        self._folder = folder
+        self._random = Random(seed)
+        self._say = say
+        self._binary = binary
+        self._partitions = partitions
+        self._count = 0
+        self._visitors: list[subprocess.Popen[bytes]] = []
+        self._followed: set[str] = set()
+        self._taken: set[Point] = set()
+        self.outcome = Outcome()
+
+    async def run(self, points: Sequence[Point], *, seconds: float = 0.0) -> Outcome:
+        """Let every point fire, or as many as there is time for (0: no limit).
+
+        Without points it notes for `seconds` which sites are reached.
+        """
+        (self._folder / "server").mkdir(parents=True)
+        (self._folder / "oracle").mkdir()
+        server = EmbeddedServer(self._folder / "server", binary=self._binary)
+        async with AsyncExitStack() as stack:
+            await asyncio.to_thread(server.start)
+            stack.callback(server.stop)
+            await first_use(server.url, self._partitions)
+            system = System(server, self._folder / "oracle")
+            self._cluster = Cluster(system, self._random, LEASE)
+            stack.push_async_callback(self._cluster.close)
+            stack.callback(self._end_visitors)
+            self._cluster.add_coordinator("--retention", RETENTION)
+            self._cluster.add_worker()
+            store = await Store.open(server.url, patience=60.0)
+            client = await stack.enter_async_context(Client.connect(server.url, patience=60.0))
+            await system.offered(client, app.sequence.name)
+            load = Load(client, system.folder, self._random, USUAL[:-1], 15)
+            await self._play(Scene(self._cluster, load, store, self._random), points, seconds)
+            self._judge(load)
+            await self._cluster.close()
+            leaks = await find_leaks(store)
+            self.outcome.broken += [Broken("I8", "-", leak) for leak in leaks]
+            await store.close()
+        return self.outcome
+
+    async def _play(self, scene: Scene, points: Sequence[Point], seconds: float) -> None:
+        stopped = asyncio.Event()
+        background = [
+            asyncio.create_task(scene.load.run(stopped)),
+            asyncio.create_task(self._follow_visitors(scene.load, stopped)),
+            asyncio.create_task(self._litter(scene, stopped)),
+        ]
+        until_when = time.monotonic() + seconds if seconds else float("inf")
+        if points:
+            await asyncio.gather(
+                *(self._lane(scene, lane, points, until_when) for lane in ("worker", "worker",
+                                                                          "coordinator", "client"))
+            )  # fmt: skip
+        else:
+            await self._record(scene, until_when)
+        self._end_visitors()
+        stopped.set()
+        await asyncio.gather(*background)
+        await scene.load.drained()
+
+    async def _record(self, scene: Scene, until_when: float) -> None:
+        """Victims that only note where they come by; they are killed and stopped all the same."""
+        while time.monotonic() < until_when:
+            for lane in ("worker", "coordinator", "client"):
+                spec = Spec(str(self._new_folder()))
+                victim = self._start(scene, lane, spec)
+                await asyncio.sleep(PATIENCE / 3)  # as long as it is watched
+                await self._finish(victim, hard=self._random.random() < 0.5)
+
+    async def _lane(
+        self, scene: Scene, lane: str, points: Sequence[Point], until_when: float
+    ) -> None:
+        """One victim after the other."""
+        for point in points:
+            if LANE[point.program] != lane or point in self._taken:
+                continue
+            self._taken.add(point)
+            if time.monotonic() > until_when:
+                return
+            await self._one(scene, lane, point)
+
+    async def _one(self, scene: Scene, lane: str, point: Point) -> None:
+        spec = Spec(
+            str(self._new_folder()), point.site, point.phase, point.action,
+            nth=self._random.choice((1, 1, 2, 5)), program=point.program,
+            delay=self._random.choice((0.3, LEASE * 1.2)),
+        )  # fmt: skip
+        victim = self._start(scene, lane, spec)
+        give_up = time.monotonic() + PATIENCE
+        while not spec.fired.exists() and time.monotonic() < give_up:
+            await asyncio.sleep(0.02)  # a file in another process's hands
+            if victim.process.poll() is not None:
+                break
+        fired = spec.fired.exists()
+        (self.outcome.fired if fired else self.outcome.missed).append(point)
+        self._say(f"{'fired ' if fired else 'missed'} {point}")
+        if fired and point.action is Action.STOP:
+            await self._thaw(spec)
+        await self._finish(victim, hard=False)
+
+    async def _thaw(self, spec: Spec) -> None:
+        """Let a stopped process lie for longer than a lease, then go on."""
+        await until(lambda: bool(spec.fired.read_text()), "the point has told its pid")
+        pid = int(spec.fired.read_text())
+        since = time.monotonic()
+        await asyncio.sleep(LEASE * self._random.choice((0.4, 1.4)))  # that long it is stopped
+        send([pid], signal.SIGCONT)
+        self._cluster.cut_off.append(CutOff(pid, since, time.monotonic() + LEASE))
+
+    def _new_folder(self) -> Path:
+        self._count += 1
+        folder = self._folder / "points" / str(self._count)
+        folder.mkdir(parents=True)
+        return folder
+
+    def _start(self, scene: Scene, lane: str, spec: Spec) -> Member:
+        system, environment = scene.cluster.system, spec.environment()
+        proxy = scene.cluster.client_proxy
+        match lane:
+            case "worker":
+                process = system.worker(
+                    "--kill-grace", "0.3", "--grace", "2s", app="tests.faults.app", queue=QUEUE,
+                    **environment,
+                )  # fmt: skip
+            case "coordinator":
+                process = system.coordinator("--retention", RETENTION, **environment)
+            case _:
+                process = self._start_visitor(system, environment)
+        return Member(lane, proxy, (), "", process)
+
+    def _start_visitor(
+        self, system: System, environment: dict[str, str]
+    ) -> subprocess.Popen[bytes]:
+        command = [
+            sys.executable, "-m", "tests.faults.visitor", system.server.url, f"v{self._count}"
+        ]  # fmt: skip
+        with (system.folder / f"visitor-{self._count}.err").open("wb") as log:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=system.environment(**environment), stdin=subprocess.PIPE,
+                stderr=log,
+            )  # fmt: skip
+        self._visitors.append(process)
+        return process
+
+    async def _finish(self, victim: Member, *, hard: bool) -> None:
+        """End a victim that is still there: as an operator would, or with SIGKILL."""
+        if victim.process.poll() is None:
+            if hard or victim.kind == "client":
+                victim.process.kill()
+            else:
+                victim.process.terminate()
+        try:
+            await asyncio.to_thread(victim.process.wait, 20)
+        except subprocess.TimeoutExpired:
+            self.outcome.broken.append(Broken("end", "-", f"a {victim.kind} ignored SIGTERM"))
+            victim.process.kill()
+            victim.process.wait()
+
+    def _end_visitors(self) -> None:
+        for process in self._visitors:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+        self._visitors.clear()
+
+    async def _follow_visitors(self, load: Load, stopped: asyncio.Event) -> None:
+        """Have the runs judged that visitors started and were told so."""
+        reader = oracle.Reader(self._folder / "oracle")
+        last = False
+        while not last:
+            last = stopped.is_set()
+            for line in reader.fresh():
+                is_ours = line.what == "started" and line.run.startswith("v")
+                if is_ours and line.run not in self._followed:
+                    self._followed.add(line.run)
+                    load.adopt(line.run, CASES[line.node])
+            await asyncio.sleep(0.1)
+
+    async def _litter(self, scene: Scene, stopped: asyncio.Event) -> None:
+        """What only a fault brings about, so that the calls that deal with it are made too."""
+        while not stopped.is_set():
+            await asyncio.sleep(LITTER_PERIOD)
+            await add_garbage(scene)
+            for case in HARSH:
+                scene.load.start(case)
+            for partition in scene.store.keys.partitions:
+                await scene.command("ZADD", partition.open, 1, "nobody")
+            if self._random.random() < 0.3:
+                await delete_stream(scene)
+
+    def _judge(self, load: Load) -> None:
+        lines = oracle.read_all(self._folder / "oracle")
+        account = judge_lines(lines, load.ended, self._cluster.cut_off)
+        self.outcome.runs = len(load.ended)
+        self.outcome.broken += [*load.broken, *account.broken]
+
+    def reached(self) -> set[tuple[str, str]]:
+        """The (program, site) pairs that victims came by."""
+        return reached(self._folder / "points")
