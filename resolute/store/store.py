@@ -176,8 +176,11 @@ async def _write_partitions(link: Link, meta: MetaKeys, wanted: int | None) -> N
     """Decide the number of partitions, unless that was done. Raises ConfigurationError."""
     if wanted is not None and not 1 <= wanted <= MAX_PARTITIONS:
         raise ConfigurationError(f"partitions: expected 1 to {MAX_PARTITIONS}, got {wanted}")
-    await link.execute("SET", meta.partitions, wanted or 1, "NX")
-    count = int(await link.execute("GET", meta.partitions))
+    stored = await link.execute("GET", meta.partitions)
+    if stored is None:  # else nothing is written: a worker can start on a full server
+        await link.execute("SET", meta.partitions, wanted or 1, "NX")
+        stored = await link.execute("GET", meta.partitions)
+    count = int(stored)
     if wanted is not None and count != wanted:
         raise ConfigurationError(
             f"namespace {meta.namespace!r} has {count} partition(s) and cannot be given {wanted}"

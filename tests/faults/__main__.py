@@ -49,9 +49,16 @@ def main(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--faults") from None
     plan = Plan(
-        minutes * 60, time.time_ns() % 1_000_000 if seed is None else seed, workers, coordinators,
-        partitions, chosen, open_runs, lease, inspect_binary(server) if server else find_server(),
-    )  # fmt: skip
+        seconds=minutes * 60,
+        seed=time.time_ns() % 1_000_000 if seed is None else seed,
+        workers=workers,
+        coordinators=coordinators,
+        partitions=partitions,
+        faults=chosen,
+        open_runs=open_runs,
+        lease=lease,
+        binary=inspect_binary(server) if server else find_server(),
+    )
     console.print(
         f"chaos: seed {plan.seed}, {plan.binary}, {workers} workers, {coordinators} coordinators,"
         f" {partitions} partitions, lease {lease:g} s",

@@ -21,11 +21,11 @@ from resolute.store import runs
 from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer, ServerBinary
 from tests.faults import app, oracle
-from tests.faults.cases import USUAL
+from tests.faults.cases import USUAL, Case
 from tests.faults.checker import Account, Broken, Snapshot, judge_lines, judge_run
 from tests.faults.cluster import Cluster
 from tests.faults.load import Load
-from tests.faults.nemesis import Fault, Scene, streams_of
+from tests.faults.nemesis import Fault, Inject, Scene, streams_of
 from tests.support.leaks import find_leaks
 from tests.support.processes import resident_bytes
 from tests.support.system import System, first_use
@@ -55,6 +55,8 @@ class Plan:
     partitions: int
     faults: Sequence[Fault]
     open_runs: int = 40
+    cases: Sequence[Case] = USUAL
+    processes: int = 2
     lease: float = LEASE
     binary: ServerBinary | None = None
     appendfsync: str = "everysec"
@@ -71,6 +73,7 @@ class Report:
     attempts: int = 0
     crashes: int = 0
     poisoned: int = 0
+    repeated: list[str] = field(default_factory=list[str])
     stale: int = 0
     account: Account = field(default_factory=Account)
     recovery: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
@@ -92,8 +95,11 @@ class Soak:
         self._lines: list[oracle.Line] = []
         self._moved = time.monotonic()
 
-    async def run(self) -> Report:
-        """Run it. What is broken is in the report; raises Stuck where nothing moves any more."""
+    async def run(self, scenario: Inject | None = None) -> Report:
+        """Run it: the schedule of faults, or `scenario` in its place, under load.
+
+        What is broken is in the report. Raises Stuck where nothing moves any more.
+        """
         plan = self.plan
         (self._folder / "server").mkdir(parents=True)
         (self._folder / "oracle").mkdir()
@@ -106,22 +112,22 @@ class Soak:
             await first_use(server.url, plan.partitions)
             cluster = Cluster(System(server, self._folder / "oracle"), self._random, plan.lease)
             stack.push_async_callback(cluster.close)
-            await self._play(cluster)
+            await self._play(cluster, scenario or self._inject)
         return self.report
 
-    async def _play(self, cluster: Cluster) -> None:
+    async def _play(self, cluster: Cluster, inject: Inject) -> None:
         plan, system = self.plan, cluster.system
         for _ in range(plan.coordinators):
             cluster.add_coordinator()
         for _ in range(plan.workers):
-            cluster.add_worker("--processes", "2")
+            cluster.add_worker("--processes", str(plan.processes))
         store = await Store.open(system.server.url, patience=60.0)
         async with Client.connect(cluster.client_proxy.url, patience=60.0) as client:
             await system.offered(client, app.sequence.name, plan.workers)
-            load = Load(client, system.folder, Random(plan.seed), USUAL, plan.open_runs)
+            load = Load(client, system.folder, Random(plan.seed), plan.cases, plan.open_runs)
             scene = Scene(cluster, load, store, self._random)
             before = self._memory(cluster)
-            await self._soak(scene)
+            await self._soak(scene, inject)
             await cluster.revive()
             await self._watched(load.drained(), scene)
             self._say("drained: looking at what is left")
@@ -137,12 +143,12 @@ class Soak:
         self.report.broken += [Broken("I8", "-", leak) for leak in await find_leaks(store)]
         await store.close()
 
-    async def _soak(self, scene: Scene) -> None:
+    async def _soak(self, scene: Scene, inject: Inject) -> None:
         """Load and faults for as long as the plan says."""
         stopped = asyncio.Event()
         loading = asyncio.create_task(scene.load.run(stopped))
         try:
-            await self._watched(self._inject(scene), scene)
+            await self._watched(inject(scene), scene)
         finally:
             stopped.set()
             await loading
@@ -232,6 +238,7 @@ class Soak:
         report.nodes = sum(run.nodes for run in load.ended.values())
         report.attempts = sum(run.attempts for run in load.ended.values())
         report.crashes = sum(run.crashes for run in load.ended.values())
+        report.repeated = [line for run in load.ended.values() for line in run.repeated]
         report.poisoned = sum(run.is_poisoned for run in load.ended.values())
         report.recovery = _recoveries(lines, cluster)
 

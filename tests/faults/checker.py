@@ -57,6 +57,7 @@ class Ended:
     crashes: int
     marks: Mapping[str, str]
     is_poisoned: bool
+    repeated: tuple[str, ...] = ()  # nodes that used up more than one attempt, or crashed
 
     @classmethod
     def before_it_began(cls, header: Header) -> Ended:
@@ -121,8 +122,17 @@ def judge_run(snapshot: Snapshot, *, was_stopped: bool) -> tuple[Ended, list[Bro
         sum(record.crashes for record in records),
         _marks(snapshot),
         header.error is not None and header.error.type == POISON,
+        tuple(_repeated(snapshot)),
     )
     return ended, broken
+
+
+def _repeated(snapshot: Snapshot) -> Iterable[str]:
+    for (seq, index), record in snapshot.records().items():
+        if record.attempt > 1 or record.crashes:
+            what = f"{record.attempt} attempts, {record.crashes} crashes"
+            error = snapshot.header.error
+            yield f"{snapshot.header.id} {snapshot.header.flow} {seq}.{index}: {what} {error or ''}"
 
 
 def _wrong_end(snapshot: Snapshot, *, was_stopped: bool) -> Iterable[str]:

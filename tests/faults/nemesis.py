@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,7 @@ from tests.faults.app import DOWN, QUEUE
 from tests.faults.cases import HARSH, USUAL
 from tests.faults.cluster import Cluster, Member
 from tests.faults.load import Load
+from tests.faults.oracle import is_running
 
 
 @dataclass
@@ -50,6 +52,10 @@ class Scene:
         except ServerReply:
             return None
 
+    def running(self, pids: Iterable[int]) -> list[int]:
+        """Those of the processes that run a node at this moment, by the oracle."""
+        return [pid for pid in pids if is_running(self.cluster.system.folder, pid)]
+
     def streams(self) -> list[tuple[str, str]]:
         return streams_of(self.store)
 
@@ -63,7 +69,7 @@ def streams_of(store: Store) -> list[tuple[str, str]]:
     ]
 
 
-Inject = Callable[[Scene], Awaitable[None]]
+Inject = Callable[[Scene], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,16 @@ class Reader:
             yield from map(_decode, whole.splitlines())
 
 
+def is_running(folder: Path, pid: int) -> bool:
+    """Whether a process is in the middle of a node."""
+    path = folder / f"{pid}{SUFFIX}"
+    if not path.exists():
+        return False
+    lines = [_decode(line) for line in path.read_bytes().splitlines()]
+    over = {line.mark for line in lines if line.what in ("end", "stop")}
+    return any(line.what == "start" and line.mark not in over for line in lines)
+
+
 def read_all(folder: Path) -> list[Line]:
     """Every line there is, in order of time."""
     return in_order(Reader(folder).fresh())

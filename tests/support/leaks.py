@@ -26,7 +26,7 @@ async def find_leaks(store: Store) -> list[str]:
     found = await _bring_to_an_end(store)
     found += await _wrong_runs(store)
     await Retention(store, PAST).run_once()
-    for process in await registry.processes(store):
+    for process in {*await registry.processes(store), *await registry.beats(store)}:
         await registry.unregister(store, process)
     return found + await _left_over(store)
 

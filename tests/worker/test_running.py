@@ -17,7 +17,7 @@ from resolute.store import nodes
 from resolute.store.store import Store
 from resolute_worker import committer
 from resolute_worker.jobs import Stop
-from tests.support.flows import chain_of, echo, step
+from tests.support.flows import builder, chain_of, echo, step
 from tests.support.stage import Stage
 from tests.worker.parts import NAME, ONCE, ONE, OTHER, PATIENCE, Gate, Make, held_by
 
@@ -170,6 +170,46 @@ async def test_an_input_that_cannot_be_read_now_costs_no_attempt(
     back = await stage.take_one(OTHER)
     assert (back.entry.seq, back.entry.attempt, back.entry.crashes) == (2, 1, 0)
     assert "x:second" not in await stage.hash()
+
+
+@ONE
+async def test_a_predicate_that_cannot_read_now_costs_no_attempt(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    """It runs as a node does; what it reads it reads in there."""
+
+    def reads(state: FlowState) -> bool:
+        return bool(state.get("first", Any))  # type: ignore[type-var]
+
+    flow = builder("asks").then(step("first")).when(reads).then(step("yes")).end_when().build()
+    await stage.begin_run(flow)
+    await stage.complete(OTHER, await stage.claim_one(OTHER))
+    await stage.coordinate()
+    parts = make_parts(flow)
+
+    def away(*_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(parts.runner._reader, "hmget", away)
+    await parts.read()
+    await parts.idle()
+    back = await stage.take_one(OTHER)
+    assert (back.entry.seq, back.entry.attempt, back.entry.crashes) == (2, 1, 0)
+
+
+@ONE
+async def test_a_node_whose_own_redis_is_away_has_failed(stage: Stage, make_parts: Make):
+    """The error is the function's, though it has the name of ours."""
+
+    async def calls(_: Any) -> Any:
+        raise StoreUnavailable("another Redis is away")
+
+    flow = chain_of(AsyncNode("calls", calls, retry=ONCE))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.read()
+    await parts.idle()
+    assert (await stage.header()).status is RunStatus.FAILING
 
 
 @ONE

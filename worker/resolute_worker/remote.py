@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from resolute.engine.attempt import Bound
-from resolute.errors import ErrorInfo
+from resolute.errors import ErrorInfo, StoreUnavailable
 from resolute.model.plan import Run
 from resolute.store.keys import Partition
 from resolute.store.runs import decode_error
 from resolute.store.sync import SyncReader
 
 SIBLINGS = 1000
+
+
+class OutputsAway(StoreUnavailable):
+    """What a node's input needs cannot be read now: that is not the node's failure."""
 
 
 class RemoteOutputs:
@@ -27,18 +31,28 @@ class RemoteOutputs:
     def get(self, key: str) -> bytes | None:
         if key not in self._fetched:
             wanted = [key, *(other for other in self._siblings(key) if other != key)][:SIBLINGS]
-            values = self._reader.hmget(self._key, [f"o:{name}" for name in wanted])
+            values = self._read(*(f"o:{name}" for name in wanted))
             self._fetched.update(zip(wanted, values, strict=True))
         return self._fetched[key]
 
     def keys(self) -> list[str]:
-        return [name[2:] for name in self._reader.hkeys(self._key) if name.startswith("o:")]
+        try:
+            names = self._reader.hkeys(self._key)
+        except StoreUnavailable as error:
+            raise OutputsAway(str(error)) from error
+        return [name[2:] for name in names if name.startswith("o:")]
 
     def input(self) -> bytes:
-        return self._reader.hmget(self._key, ["input"])[0] or b"\xc0"
+        return self._read("input")[0] or b"\xc0"
 
     def error(self, key: str) -> ErrorInfo | None:
-        return decode_error(self._reader.hmget(self._key, [f"x:{key}"])[0])
+        return decode_error(self._read(f"x:{key}")[0])
+
+    def _read(self, *fields: str) -> list[bytes | None]:
+        try:
+            return self._reader.hmget(self._key, fields)
+        except StoreUnavailable as error:
+            raise OutputsAway(str(error)) from error
 
     def _siblings(self, key: str) -> list[str]:
         for instruction in self._bound.flow.plan.instructions:

@@ -16,7 +16,7 @@ import msgspec
 
 from resolute.engine import attempt, context
 from resolute.engine.attempt import Bound
-from resolute.errors import ErrorInfo, ResoluteError, RetryAfter, StoreUnavailable
+from resolute.errors import ErrorInfo, ResoluteError, RetryAfter
 from resolute.model.flow import Flow, Predicate
 from resolute.status import Code
 from resolute.store import nodes, streams
@@ -27,7 +27,7 @@ from resolute.store.sync import SyncReader
 from resolute_worker.committer import Committer, Result
 from resolute_worker.jobs import Job, Stop
 from resolute_worker.limiter import Limiter
-from resolute_worker.remote import RemoteOutputs
+from resolute_worker.remote import OutputsAway, RemoteOutputs
 from resolute_worker.shared import SharedPage
 from resolute_worker.slots import Slots
 
@@ -137,11 +137,8 @@ class Runner:
             try:
                 remote = self._remote(job)
                 job.value = attempt.input_value(bound, job.loaded, begun.values, remote)
-            except StoreUnavailable as error:
-                log.warning(
-                    "input of %s of run %s: %s", bound.plan.name, job.held.entry.flow, error
-                )
-                self.report(job, Return(job.held, job.queue))
+            except OutputsAway as error:
+                self._return_unread(job, error)
                 continue
             except Exception as error:
                 self._fail(job, error)
@@ -152,6 +149,11 @@ class Runner:
                 self._start(job)
         if limited:
             self._spawn(self._admit(limited))
+
+    def _return_unread(self, job: Job, error: OutputsAway) -> None:
+        """Hand a node back whose input, predicate or compensation's input could not be read."""
+        log.warning("reading for %s of run %s: %s", job.bound.plan.name, job.held.entry.flow, error)
+        self.report(job, Return(job.held, job.queue))
 
     async def _bury(self, held: Held) -> None:
         """An entry that cannot be begun, since the node's record is damaged, is a dead letter."""
@@ -213,6 +215,8 @@ class Runner:
             undo = None
             if bound.compensation is not None:
                 undo = attempt.undo_input(bound, output, self._remote(job))
+        except OutputsAway as error:
+            self._return_unread(job, error)
         except BaseException as error:
             # Also SystemExit and KeyboardInterrupt: a node ends its attempt, never the worker.
             self._ended_badly(job, error)

@@ -1,0 +1,81 @@
+"""Fixtures of the fault tests: a seed from outside, servers, and drills on systems of processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from resolute.testing.server import ServerBinary, find_servers
+from tests.faults.cases import USUAL, Case
+from tests.faults.chaos import LEASE, Plan, Report, Soak
+from tests.faults.nemesis import Inject
+
+SERVERS = find_servers()
+LIGHT = 20  # runs kept open beside a fault
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=1, help="of every choice that fault tests make")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this run; `scripts/faults` tries many."""
+    return int(str(request.config.getoption("--seed")))
+
+
+@pytest.fixture
+def random(seed: int) -> Random:
+    return Random(seed)
+
+
+@pytest.fixture
+def binary(seed: int) -> ServerBinary:
+    """A server program of this machine; which one, the seed says."""
+    return SERVERS[seed % len(SERVERS)]
+
+
+Drill = Callable[..., Report]
+
+
+@pytest.fixture
+def drill(tmp_path: Path, seed: int, binary: ServerBinary) -> Drill:
+    """Plays a scenario under load, drains, judges; nothing may be broken."""
+
+    def play(
+        scenario: Inject,
+        *,
+        cases: Sequence[Case] = USUAL,
+        workers: int = 2,
+        coordinators: int = 1,
+        partitions: int | None = None,
+        open_runs: int = LIGHT,
+        lease: float = LEASE,
+        processes: int = 1,
+        appendfsync: str = "everysec",
+    ) -> Report:
+        plan = Plan(
+            seconds=0.0,
+            seed=seed,
+            workers=workers,
+            coordinators=coordinators,
+            partitions=partitions or (1, 3)[seed % 2],
+            faults=(),
+            open_runs=open_runs,
+            cases=cases,
+            processes=processes,
+            lease=lease,
+            binary=binary,
+            appendfsync=appendfsync,
+        )
+        report = asyncio.run(Soak(plan, tmp_path / "drill", print).run(scenario))
+        assert not report.broken, "\n".join(
+            [f"seed {seed}", *map(str, report.broken), *report.histories.values()]
+        )
+        return report
+
+    return play
