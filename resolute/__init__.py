@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resolute.client import Client, FlowRun
+from resolute.client import Client, DeadLetter, FlowRun
 from resolute.errors import (
     ConfigurationError,
     ErrorInfo,
@@ -25,6 +25,7 @@ from resolute.errors import (
     StoreUnavailable,
     TerminalError,
     UnknownFlow,
+    UnknownLetter,
     UnknownRun,
 )
 from resolute.model.builder import FlowBuilder
@@ -44,6 +45,7 @@ __all__ = [
     "AsyncNode",
     "Client",
     "ConfigurationError",
+    "DeadLetter",
     "ErrorInfo",
     "Flow",
     "FlowBuilder",
@@ -73,6 +75,7 @@ __all__ = [
     "SyncNode",
     "TerminalError",
     "UnknownFlow",
+    "UnknownLetter",
     "UnknownRun",
     "Worker",
     "manual",

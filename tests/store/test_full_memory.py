@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resolute.coordinator.reconciler import Reconciler
-from resolute.store import limits, registry, streams
+from resolute.store import dead, limits, registry, streams
 from resolute.store.connection import ServerReply
 from resolute.store.limits import Ask
 from resolute.store.script import GROUP_WORKERS
@@ -57,8 +57,10 @@ async def test_a_process_that_left_is_forgotten(stage: Stage):
 
 async def test_what_nobody_can_use_is_buried(stage: Stage):
     partition = stage.of("run")
+    stream = partition.queue("q")
+    entry = str(await stage.store.execute("XADD", stream, "*", "e", b"raw"), "ascii")
     async with full_memory(stage.store):
-        await streams.bury(stage.store, partition, "q", b"raw", "why")
+        await dead.bury_entries(stage.store, partition, "q", [(entry, "why")])
     assert await stage.store.execute("XLEN", partition.dead) == 1
 
 

@@ -114,7 +114,7 @@ async def _left_over(store: Store) -> list[str]:
             count = await store.execute("XLEN", key)
             if count:
                 found.append(f"{key}: {count} entries")
-        elif ":limit:" in key or ":cancel:" in key:
+        elif ":limit:" in key or ":cancel:" in key or ":dead:" in key:
             if await store.execute("PTTL", key) < 0:
                 found.append(f"{key}: {kind} without a TTL")
         else:
