@@ -201,6 +201,7 @@ class Dispatcher:
     ) -> list[Pending]:
         again: list[Pending] = []
         at = 0
+        await self._set_retention([commit for commit in commits if commit.ended])
         for batch in chunks(commits, lambda commit: commit.size):
             codes = await transitions.commit(self._store, partition, batch, self._retention_ms)
             for pending, (code, text) in zip(sources[at : at + len(batch)], codes, strict=True):
@@ -210,6 +211,14 @@ class Dispatcher:
                     log.error("run %s: its transition failed: %s", pending.event.flow, text)
             at += len(batch)
         return again
+
+    async def _set_retention(self, commits: Sequence[transitions.Commit]) -> None:
+        """How long runs that end now are kept, where their flow says so."""
+        if commits:
+            await self._catalog.refresh()
+        for commit in commits:
+            retention = await self._catalog.retention(commit.flow, self._retention_ms)
+            commit.retention_ms = retention.after_ms if retention else None
 
     async def _decide_plain(
         self, partition: Partition, pending: Pending

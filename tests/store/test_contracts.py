@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from resolute.store import dead, limits, nodes, registry, runs, transitions
+from resolute.store import dead, ended, limits, nodes, registry, runs, transitions
 from resolute.store.script import Item, load_script
 from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer
@@ -34,6 +34,7 @@ ITEMS: dict[str, type[Item]] = {
     "commit_transition": transitions.CommitItem,
     "release_due": transitions.ReleaseItem,
     "drop_flows": transitions.IndexedItem,
+    "list_ended": ended.EndedItem,
     "unlist_flows": transitions.IndexedItem,
     "take_tokens": limits.TokenItem,
     "beat": registry.BeatItem,

@@ -22,7 +22,15 @@ OTHERWISE = {
     ("unlist_flows", "OK"): "SKIP",  # says whether it was there
 }
 # These count, give out something new each time, or only read.
-NOT_REPEATABLE = {"take_tokens", "push_back", "beat", "apply_writes", "due_timers", "read_letters"}
+NOT_REPEATABLE = {
+    "take_tokens",
+    "push_back",
+    "beat",
+    "apply_writes",
+    "due_timers",
+    "read_letters",
+    "list_ended",
+}
 
 
 class Resending(Store):

@@ -6,12 +6,13 @@ from resolute.client.retrying import plan_retry
 from resolute.model.plan import LimitPlan
 from resolute.status import RunStatus
 from resolute.store import dead, limits, registry, runs
+from resolute.store.ended import drop_ended
 from resolute.store.keys import Partition
 from resolute.store.limits import Ask
 from resolute.store.nodes import Held
 from resolute.store.script import GROUP_WORKERS, pack
 from resolute.store.store import Store
-from resolute.store.transitions import drop_ended, unlist
+from resolute.store.transitions import unlist
 from tests.support.flows import builder, step, undoable
 from tests.support.letters import bury
 from tests.support.stage import NO_UNDO_INPUT, QUEUE, Stage
