@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from resolute.errors import StoreError
+from resolute.status import Code
 from resolute.store.keys import Partition
 from resolute.store.nodes import MAX_ITEMS, code_of
 from resolute.store.script import (
@@ -75,7 +77,10 @@ async def _bury(
 ) -> None:
     items = [pack_item(BuryItem(entry, why)) for entry, why in entries]
     common = pack(group, origin, MAX_DEAD)
-    await store.call("bury_entries", [partition.dead, stream], common, items)
+    reply = await store.call("bury_entries", [partition.dead, stream], common, items)
+    for answer in reply:
+        if code_of(answer) == Code.ERROR:  # it stays where it was, and is taken up again
+            raise StoreError(f"burying from {stream}: {str(answer[1], 'utf-8', 'replace')}")
 
 
 def stream_of(partition: Partition, origin: str) -> str | None:

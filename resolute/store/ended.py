@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from resolute.status import RunStatus
 from resolute.store.keys import Partition
+from resolute.store.nodes import MAX_ITEMS
 from resolute.store.script import Item, KeyList, pack, pack_item
 from resolute.store.store import Store
 from resolute.store.transitions import IndexedItem
@@ -38,15 +39,19 @@ async def list_ended(
     store: Store, partition: Partition, wanted: Sequence[tuple[str, int]]
 ) -> list[Ended]:
     """Look at indexes of a partition; with each the time (ms) since the end of a run."""
-    if not wanted:
-        return []
-    keys = KeyList()
-    items = [pack_item(EndedItem(keys.index(index), age)) for index, age in wanted]
-    reply = await store.call("list_ended", keys.keys, pack(MAX_RUNS), items)
-    return [
-        Ended(int(count), [(int(end), str(i, "utf-8")) for i, end in _pairs(rows)])
-        for count, *rows in reply
-    ]
+    found: list[Ended] = []
+    for at in range(0, len(wanted), MAX_ITEMS):
+        keys = KeyList()
+        items = [
+            pack_item(EndedItem(keys.index(index), age))
+            for index, age in wanted[at : at + MAX_ITEMS]
+        ]
+        reply = await store.call("list_ended", keys.keys, pack(MAX_RUNS), items)
+        found += [
+            Ended(int(count), [(int(end), str(i, "utf-8")) for i, end in _pairs(rows)])
+            for count, *rows in reply
+        ]
+    return found
 
 
 def _pairs(rows: Sequence[bytes]) -> Sequence[tuple[bytes, bytes]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
+from resolute import sync
 from resolute.client import Client
 from resolute.errors import ResoluteError, UnknownLetter
 from resolute.model.messages import Entry, Event
 from resolute.status import EventKind
 from resolute.store import dead
+from resolute.testing.server import EmbeddedServer
 from tests.support.flows import chain_of, step, undoable
 from tests.support.letters import bury, raws
 from tests.support.stage import QUEUE, Stage
@@ -171,3 +175,16 @@ async def bury_taken(stage: Stage, entry: str) -> str:
     await dead.bury_entries(stage.store, partition, QUEUE, [(entry, "damaged record")])
     (letter,) = await dead.read_letters(stage.store, partition, count=1)
     return f"{partition.number}-{letter.entry}"
+
+
+def test_code_without_a_loop_has_the_same_calls(
+    stage: Stage, server: EmbeddedServer, runner: asyncio.Runner
+):
+    partition = stage.of("run")
+    one, two = [runner.run(bury(stage.store, partition, "q", raw)) for raw in (b"1", b"2")]
+    with sync.Client(server.url, namespace=stage.store.keys.meta.namespace) as client:
+        assert [letter.id for letter in client.dead_letters()] == [two, one]
+        assert client.dead_letter(one).raw == b"1"
+        assert list(client.retry_dead_letters(one)) == [one]
+        assert list(client.drop_dead_letters(all=True)) == [two]
+    runner.run(stage.store.execute("DEL", partition.queue("q")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from resolute.errors import StoreError
 from resolute.store import dead, streams
 from resolute.store.keys import Partition
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS, pack, pack_item
@@ -142,3 +143,12 @@ async def test_the_group_of_the_inbox_lets_go_of_a_buried_event(store: Store, pa
         await dead.bury_event(store, partition, message.id, "why")
     pending = await streams.pending_of(store, partition.inbox, GROUP_COORDINATORS, "c")
     assert pending == []
+
+
+async def test_what_cannot_be_buried_stays_where_it_is(store: Store, partition: Partition):
+    entry = str(await store.execute("XADD", partition.inbox, "*", "e", RAW), "ascii")
+    await store.execute("SET", partition.dead, "no stream")
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        await dead.bury_event(store, partition, entry, "why")
+    assert await raws(store, partition.inbox) == [RAW]
+    await store.execute("DEL", partition.dead, partition.inbox)
