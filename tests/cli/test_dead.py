@@ -151,6 +151,11 @@ def test_a_run_shows_what_of_it_is_a_dead_letter(own: Cli, stage: Stage, runner:
     assert (letter["id"], letter["node"]) == (letter_id, "a")
 
 
+def test_without_a_command_it_says_which_there_are(own: Cli):
+    text = own("dead").stdout
+    assert all(f"  {name} " in text for name in ("ls", "show", "retry", "drop"))
+
+
 def test_a_dump_has_sixteen_bytes_a_line():
     lines = list(hex_lines(bytes(range(48, 66)) + b"\xff"))
     assert lines[0] == (

@@ -29,12 +29,15 @@ MIN_WHY = 16  # columns
 DUMPED = 4_096  # bytes; `show --raw` gives them all
 
 
-@click.group()
-def dead() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def dead(context: click.Context) -> None:
     """Dead letters: events and entries that nobody could use.
 
     An ID is that of a letter, as `resolute dead ls` shows it.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def check_id(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -132,6 +135,8 @@ def _print(letter: DeadLetter, screen: Console) -> None:
         if letter.node:
             table.add_row("node", letter.node)
         for name, value in as_data(letter.content).items():
+            if value == "":
+                continue
             table.add_row("run" if name == "flow" else name, str(value))
     table.add_row("size", counted(len(raw), "byte"))
     screen.print(table)
