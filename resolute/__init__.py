@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resolute.client import Client, FlowRun
+from resolute.client import Client, DeadLetter, FlowRun
 from resolute.engine.context import NodeContext, current
 from resolute.errors import (
     ConfigurationError,
@@ -26,6 +26,7 @@ from resolute.errors import (
     StoreUnavailable,
     TerminalError,
     UnknownFlow,
+    UnknownLetter,
     UnknownRun,
 )
 from resolute.model.builder import FlowBuilder
@@ -45,6 +46,7 @@ __all__ = [
     "AsyncNode",
     "Client",
     "ConfigurationError",
+    "DeadLetter",
     "ErrorInfo",
     "Flow",
     "FlowBuilder",
@@ -75,6 +77,7 @@ __all__ = [
     "SyncNode",
     "TerminalError",
     "UnknownFlow",
+    "UnknownLetter",
     "UnknownRun",
     "Worker",
     "current",

@@ -41,6 +41,16 @@ def _parse(text: str) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
+def spell(span: int) -> str:
+    """Whole milliseconds, exactly, as `seconds` reads them: ``7d``, ``1h30m``, ``1s500ms``."""
+    parts: list[str] = []
+    for unit, size in reversed(_UNITS.items()):
+        count, span = divmod(span, round(size * 1000))
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
 def humanize(span: float) -> str:
     """Seconds as a short text for a table: ``0.4 ms``, ``12 ms``, ``3.2 s``, ``4m 10s``."""
     if span < 0.01:

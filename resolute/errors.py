@@ -9,6 +9,7 @@ ResoluteError
 ├── DamagedRun               the hash of a run cannot be read
 ├── UnknownFlow              no worker ever offered a flow of that name
 ├── UnknownRun               no run of that id is (still) stored
+├── UnknownLetter            no dead letter of that id is (still) there
 ├── IdConflict               the id belongs to a run of another flow or input
 ├── InvalidInput             the input does not fit the flow's type
 ├── MissingOutput            state[...] of something that has no output (also a KeyError)
@@ -88,6 +89,14 @@ class UnknownRun(ResoluteError):
     def __init__(self, flow_id: str) -> None:
         self.id = flow_id
         super().__init__(f"no run {flow_id!r}: never started, or past its retention")
+
+
+class UnknownLetter(ResoluteError):
+    """No dead letter of this id is there: never was, or retried or dropped already."""
+
+    def __init__(self, letter_id: str) -> None:
+        self.id = letter_id
+        super().__init__(f"no dead letter {letter_id!r}: never was, or retried or dropped already")
 
 
 class IdConflict(ResoluteError):

@@ -51,7 +51,9 @@ class Code(StrEnum):
     EXISTS = "EXISTS"  # the run is there already, with the same flow and input
     CONFLICT = "CONFLICT"  # compare-and-set lost; or the id belongs to another run
     GONE = "GONE"  # no such run
-    STALE = "STALE"  # the fence refused: an old token, another process, an ended run
+    STALE = (
+        "STALE"  # the fence refused: an old token, another process, an ended run; too old a look
+    )
     SKIP = "SKIP"  # the run no longer wants this node
     OLD = "OLD"  # a tick older than the retention
     ERROR = "ERROR"  # this item could not be read or done; a dead letter holds it

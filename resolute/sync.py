@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from resolute.client import client as asynchronous
+from resolute.client.letters import DeadLetter
 from resolute.client.run import FlowRun as AsyncFlowRun
 from resolute.client.run import RunInfo
 from resolute.model.flow import Flow
@@ -144,3 +145,15 @@ class Client:
 
     def retry(self, id: str, *, number: int | None = None) -> FlowRun[Any]:
         return FlowRun(self._loop, self._loop.run(self._client.retry(id, number=number)))
+
+    def dead_letters(self, *, limit: int = 50) -> Sequence[DeadLetter]:
+        return self._loop.run(self._client.dead_letters(limit=limit))
+
+    def dead_letter(self, id: str) -> DeadLetter:
+        return self._loop.run(self._client.dead_letter(id))
+
+    def retry_dead_letters(self, *ids: str, all: bool = False) -> Sequence[str]:
+        return self._loop.run(self._client.retry_dead_letters(*ids, all=all))
+
+    def drop_dead_letters(self, *ids: str, all: bool = False) -> Sequence[str]:
+        return self._loop.run(self._client.drop_dead_letters(*ids, all=all))

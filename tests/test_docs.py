@@ -27,6 +27,14 @@ def test_the_first_flow_on_a_page_builds(page: Path) -> None:
     assert isinstance(names["flow"], Flow)
 
 
+def test_the_code_of_the_concepts_runs() -> None:
+    page = ROOT / "docs" / "concepts.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), {"__name__": "documentation"})
+
+
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=str)
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):

@@ -19,6 +19,7 @@ from resolute.errors import (
     StoreError,
     StoreUnavailable,
     UnknownFlow,
+    UnknownLetter,
     UnknownRun,
 )
 from resolute.testing.server import ServerFailed, ServerNotFound
@@ -45,7 +46,7 @@ _UNUSABLE = (
 def code_of(error: BaseException) -> Exit:
     """The exit code that an expected error stands for."""
     match error:
-        case UnknownRun() | UnknownFlow():
+        case UnknownRun() | UnknownFlow() | UnknownLetter():
             return Exit.UNKNOWN
         case IdConflict():
             return Exit.CONFLICT

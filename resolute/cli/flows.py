@@ -13,8 +13,8 @@ from resolute.cli.live import Situation, read_situation
 from resolute.cli.output import console, local_time, make_table, print_json
 from resolute.cli.target import Target, json_option, target_options
 from resolute.client import Client
-from resolute.durations import humanize
-from resolute.model.plan import Plan
+from resolute.durations import humanize, spell
+from resolute.model.plan import Plan, RetentionPlan
 from resolute.model.triggers import next_tick
 from resolute.store import registry
 from resolute.store.registry import FlowOffer
@@ -30,7 +30,11 @@ class ScheduleRow(msgspec.Struct, frozen=True):
 
 
 class FlowRow(msgspec.Struct, frozen=True):
-    """An offered flow. `queues` and `plans` count live processes; `plan` is what new runs get."""
+    """An offered flow. `queues` and `plans` count live processes; `plan` is what new runs get.
+
+    `retention` is how long its ended runs are kept, where it says so itself: the plan that was
+    offered last decides.
+    """
 
     flow: str
     plan: str
@@ -39,6 +43,7 @@ class FlowRow(msgspec.Struct, frozen=True):
     processes: int
     open_runs: int
     schedules: list[ScheduleRow]
+    retention: RetentionPlan | None = None
 
 
 @click.command()
@@ -65,7 +70,10 @@ async def read_flows(client: Client) -> tuple[list[FlowRow], float]:
     for name in names:
         plan_hash = _pinned(situation, name, offers[name])
         plan = await client.directory.plan(plan_hash)
-        rows.append(_row(name, offers[name], plan_hash, plan, situation, opened[name]))
+        row = _row(name, offers[name], plan_hash, plan, situation, opened[name])
+        offered = await client.directory.plan(offers[name].plan)
+        retention = offered.retention if offered else None
+        rows.append(msgspec.structs.replace(row, retention=retention))
     return rows, situation.now
 
 
@@ -112,6 +120,7 @@ def _row(
 
 def _table(rows: Sequence[FlowRow], now: float) -> Table:
     has_schedules = any(row.schedules for row in rows)
+    has_retention = any(row.retention for row in rows)
     table = make_table(
         Column("flow", overflow="fold"),
         Column("queue", overflow="fold"),
@@ -119,6 +128,8 @@ def _table(rows: Sequence[FlowRow], now: float) -> Table:
         Column("processes", justify="right", no_wrap=True),
         Column("open", justify="right", no_wrap=True),
     )
+    if has_retention:
+        table.add_column("kept", overflow="fold")
     if has_schedules:
         table.add_column("schedule", overflow="fold")
     for row in rows:
@@ -126,8 +137,19 @@ def _table(rows: Sequence[FlowRow], now: float) -> Table:
         older = f" +{len(row.plans) - 1}" if len(row.plans) > 1 else ""
         processes = str(row.processes) if row.processes else "[none]"
         cells = [row.flow, queues, f"{row.plan[:8]}{older}", processes, f"{row.open_runs:,}"]
-        table.add_row(*cells, *([_schedules(row.schedules, now)] if has_schedules else []))
+        cells += [_kept(row.retention)] if has_retention else []
+        cells += [_schedules(row.schedules, now)] if has_schedules else []
+        table.add_row(*cells)
     return table
+
+
+def _kept(retention: RetentionPlan | None) -> str:
+    """``7d``, ``the last 1,000``, or both."""
+    if retention is None:
+        return ""
+    after = [spell(retention.after_ms)] if retention.after_ms is not None else []
+    last = [f"the last {retention.keep_last:,}"] if retention.keep_last is not None else []
+    return ", ".join(after + last)
 
 
 def _schedules(schedules: Sequence[ScheduleRow], now: float) -> str:

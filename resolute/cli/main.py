@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from resolute import __version__
+from resolute.cli.dead.command import dead
 from resolute.cli.dev.command import dev
 from resolute.cli.doctor.command import doctor
 from resolute.cli.exits import guarded
@@ -22,7 +23,7 @@ Exit codes:
   0    ok
   1    the run failed, or what was asked could not be done; doctor: problems found
   2    unusable flags or input; a server that is away, refuses, or is unsuitable
-  3    no such run, or no such flow
+  3    no such run, flow or dead letter
   4    the id belongs to a run of another flow or another input
   124  start --wait: the run has not ended in time; it goes on
   130  interrupted
@@ -53,5 +54,5 @@ def main() -> None:
     """
 
 
-for command in (dev, start, ls, show, cancel, terminate, retry, flows, graph, doctor):
+for command in (dev, start, ls, show, cancel, terminate, retry, flows, graph, doctor, dead):
     main.add_command(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from resolute.client.client import Client
+from resolute.client.letters import DeadLetter
 from resolute.client.run import FlowRun, RunInfo
 
-__all__ = ["Client", "FlowRun", "RunInfo"]
+__all__ = ["Client", "DeadLetter", "FlowRun", "RunInfo"]

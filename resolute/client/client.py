@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 
 from resolute.client.directory import Directory, choose_queue, encode_input
 from resolute.client.history import read_fields
+from resolute.client.letters import DeadLetter, Letters
 from resolute.client.retrying import plan_retry
 from resolute.client.run import FlowRun, RunInfo
 from resolute.client.watcher import Watcher
@@ -33,6 +34,7 @@ class Client:
         self.store = store
         self.directory = Directory(store)
         self.watcher = Watcher(store)
+        self.letters = Letters(store, self.directory)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -256,3 +258,34 @@ class Client:
             if code == Code.GONE:
                 raise UnknownRun(id)
         raise ResoluteError(f"run {id!r} could not be retried")
+
+    async def dead_letters(self, *, limit: int = 50) -> Sequence[DeadLetter]:
+        """What nobody could use, newest first. The raw bytes come with `dead_letter`."""
+        await self.store.find_partitions()
+        return await self.letters.newest(limit)
+
+    async def dead_letter(self, id: str) -> DeadLetter:
+        """One dead letter, with its raw bytes. Raises UnknownLetter, ValueError for no such id."""
+        await self.store.find_partitions()
+        return await self.letters.get(id)
+
+    async def retry_dead_letters(self, *ids: str, all: bool = False) -> Sequence[str]:
+        """Put dead letters, as they are, back into the streams that they came from.
+
+        Answers with the ids of those that were there. `all`: every one that is there now, the
+        oldest first. Raises ValueError, ResoluteError where one does not say where it came from.
+        """
+        _check_choice(ids, all)
+        await self.store.find_partitions()
+        return await (self.letters.retry_all() if all else self.letters.retry(ids))
+
+    async def drop_dead_letters(self, *ids: str, all: bool = False) -> Sequence[str]:
+        """Forget dead letters. Answers with the ids of those that were there. Raises ValueError."""
+        _check_choice(ids, all)
+        await self.store.find_partitions()
+        return await (self.letters.drop_all() if all else self.letters.drop(ids))
+
+
+def _check_choice(ids: Sequence[str], all: bool) -> None:
+    if bool(ids) == all:
+        raise ValueError("dead letters: expected ids, or all=True")

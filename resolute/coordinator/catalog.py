@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 
+import msgspec
+
 from resolute.clock import Clock
-from resolute.model.plan import Plan
+from resolute.model.plan import Plan, RetentionPlan
 from resolute.store import registry
 from resolute.store.store import Store
 
@@ -54,6 +56,26 @@ class Catalog:
             return max(live, key=lambda process: (process.started, process.name)).flows[flow]
         offer = self.offers.get(flow)
         return offer.plan if offer else None
+
+    async def offered_plan(self, flow: str) -> Plan | None:
+        """The plan of a flow that was offered last; None where there is none that can be read."""
+        offer = self.offers.get(flow)
+        try:
+            return await self.plan(offer.plan) if offer else None
+        except msgspec.DecodeError as error:
+            log.warning("the plan of flow %r cannot be read: %s", flow, error)
+            return None
+
+    async def retention(self, flow: str, default_ms: int) -> RetentionPlan | None:
+        """How the runs of an offered flow are kept, as the plan says that was offered last.
+
+        None where that plan cannot be read. `default_ms` is for what the flow leaves open.
+        """
+        plan = await self.offered_plan(flow)
+        if plan is None:
+            return None
+        own = plan.retention or RetentionPlan()
+        return RetentionPlan(default_ms if own.after_ms is None else own.after_ms, own.keep_last)
 
     def queue_names(self) -> set[str]:
         """Every queue that a live or past worker of this namespace reads, as streams are named."""

@@ -48,7 +48,7 @@ class Coordinator:
         self.leases = Leases(store, self.catalog, clock, self.name, lease)
         self.reconciler = Reconciler(store, self.catalog, lease, self.leases.is_over)
         self.schedules = Schedules(store, self.catalog, retention_ms)
-        self.retention = Retention(store, retention_ms)
+        self.retention = Retention(store, self.catalog, retention_ms)
         self.dispatcher = Dispatcher(
             store, self.catalog, self.name, retention_ms, self._wake, self.reconciler.sweep
         )

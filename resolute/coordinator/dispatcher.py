@@ -17,7 +17,7 @@ from resolute.engine.run import NeedsRun, Stale, Transition
 from resolute.errors import DamagedRun, ResoluteError, StoreUnavailable
 from resolute.model.messages import Event, RunState
 from resolute.status import Code, EventKind, NodeStatus
-from resolute.store import registry, runs, streams, transitions
+from resolute.store import dead, registry, runs, streams, transitions
 from resolute.store.connection import Link, ServerReply, backoff
 from resolute.store.keys import Partition
 from resolute.store.nodes import chunks
@@ -136,8 +136,7 @@ class Dispatcher:
 
     async def _bury(self, partition: Partition, message: streams.Message, why: str) -> None:
         log.error("dead letter from the inbox: %s (%s)", why, message.id)
-        await streams.bury(self._store, partition, "inbox", message.payload or b"", why)
-        await streams.acknowledge(self._store, partition.inbox, GROUP_COORDINATORS, [message.id])
+        await dead.bury_event(self._store, partition, message.id, why)
 
     async def handle(self, partition: Partition, messages: Sequence[streams.Message]) -> None:
         """Decide and commit for a batch of events of one partition."""
@@ -202,6 +201,7 @@ class Dispatcher:
     ) -> list[Pending]:
         again: list[Pending] = []
         at = 0
+        await self._set_retention([commit for commit in commits if commit.ended])
         for batch in chunks(commits, lambda commit: commit.size):
             codes = await transitions.commit(self._store, partition, batch, self._retention_ms)
             for pending, (code, text) in zip(sources[at : at + len(batch)], codes, strict=True):
@@ -211,6 +211,14 @@ class Dispatcher:
                     log.error("run %s: its transition failed: %s", pending.event.flow, text)
             at += len(batch)
         return again
+
+    async def _set_retention(self, commits: Sequence[transitions.Commit]) -> None:
+        """How long runs that end now are kept, where their flow says so."""
+        if commits:
+            await self._catalog.refresh()
+        for commit in commits:
+            retention = await self._catalog.retention(commit.flow, self._retention_ms)
+            commit.retention_ms = retention.after_ms if retention else None
 
     async def _decide_plain(
         self, partition: Partition, pending: Pending
@@ -227,8 +235,7 @@ class Dispatcher:
         if isinstance(error, StoreUnavailable):
             raise error
         log.error("run %s: %s", pending.event.flow, error)
-        raw = msgspec.msgpack.encode(pending.event)
-        await streams.bury(self._store, partition, "inbox", raw, str(error))
+        await dead.bury_event(self._store, partition, pending.id, str(error))
 
     async def _decide_from_event(self, pending: Pending) -> transitions.Commit | NeedsRun | None:
         event = pending.event

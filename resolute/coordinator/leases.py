@@ -25,7 +25,7 @@ from resolute.coordinator.reclaiming import as_reclaim
 from resolute.coordinator.surviving import surviving
 from resolute.errors import ResoluteError
 from resolute.model.messages import Entry
-from resolute.store import nodes, registry, streams
+from resolute.store import dead, nodes, registry, streams
 from resolute.store.keys import Partition
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS, pack
 from resolute.store.store import Store
@@ -200,6 +200,7 @@ class Leases:
     ) -> None:
         lost: list[nodes.Reclaim] = []
         useless: list[str] = []
+        hopeless: list[tuple[str, str]] = []
         for entry_id, payload in payloads.items():
             if payload is None:
                 useless.append(entry_id)
@@ -211,8 +212,8 @@ class Leases:
                     raise LookupError(f"plan {held.entry.plan} is not stored")
                 lost.append(as_reclaim(plan, held, process, queue.partition("@")[0]))
             except (msgspec.DecodeError, LookupError, ResoluteError) as error:
-                await streams.bury(self._store, partition, queue, payload, str(error))
-                useless.append(entry_id)
+                hopeless.append((entry_id, str(error)))
         for batch in nodes.chunks(lost):
             await nodes.reclaim(self._store, partition, batch)
+        await dead.bury_entries(self._store, partition, queue, hopeless)
         await streams.acknowledge(self._store, partition.queue(queue), GROUP_WORKERS, useless)

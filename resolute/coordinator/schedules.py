@@ -36,17 +36,21 @@ class Schedules:
 
     async def run_once(self) -> tuple[int, float]:
         """Start what is due; how many, and the seconds until the next tick."""
+        looked = await registry.server_ms(self._store)  # before all that a start relies on
+        now = looked / 1000
         await self._catalog.refresh()
         flows = {flow: plan for flow in self._catalog.offers if (plan := await self._plan(flow))}
         if not flows:
             return 0, MAX_WAIT
-        now = await registry.server_ms(self._store) / 1000
         cursors = await registry.tick_cursors(self._store)
         started, wait = 0, MAX_WAIT
         for flow, plan in flows.items():
             for index, schedule in enumerate(plan.schedules):
                 with surviving(log, f"schedule {schedule.cron!r} of flow {flow!r}"):
-                    started += await self._start_due(flow, plan, index, now, cursors)
+                    code = await self._start_due(flow, plan, index, looked, cursors)
+                    started += code == Code.OK
+                    if code == Code.STALE:
+                        return started, 0.01  # it took too long to come here: look again
                     following = next_tick(schedule.cron, schedule.timezone, now)
                     wait = min(wait, following - now)
         return started, max(wait, 0.01)
@@ -58,24 +62,27 @@ class Schedules:
         return plan if plan and plan.schedules else None
 
     async def _start_due(
-        self, flow: str, plan: Plan, index: int, now: float, cursors: dict[str, int]
-    ) -> int:
+        self, flow: str, plan: Plan, index: int, looked: int, cursors: dict[str, int]
+    ) -> str | None:
         """Start the latest tick, if it was not; ticks missed before it are not made up for."""
         schedule = plan.schedules[index]
         field = registry.tick_field(flow, index, plan)
-        tick = latest_tick(schedule.cron, schedule.timezone, now)
+        tick = latest_tick(schedule.cron, schedule.timezone, looked / 1000)
         tick_ms = round(tick * 1000)
-        if tick_ms <= cursors.get(field, now * 1000):
-            return 0
+        if tick_ms <= cursors.get(field, looked):
+            return None
         queue = plan.queue or self._catalog.offers[flow].queue
-        start = runs.Start(tick_id(flow, index, tick), flow, queue, schedule.input, tick_ms)
-        started = await self._start(start)
-        await registry.move_tick_cursor(self._store, field, tick_ms)
-        return started
+        start = runs.Start(tick_id(flow, index, tick), flow, queue, schedule.input, tick_ms, looked)
+        code = await self._start(start, plan)
+        if code != Code.STALE:
+            await registry.move_tick_cursor(self._store, field, tick_ms)
+        return code
 
-    async def _start(self, start: runs.Start) -> int:
+    async def _start(self, start: runs.Start, plan: Plan) -> str:
         partition = self._store.keys.of(start.id)
-        code = (await runs.start(self._store, partition, [start], self._retention_ms))[0]
-        if code not in (Code.OK, Code.EXISTS):
+        own = (plan.retention.after_ms if plan.retention else None) or self._retention_ms
+        retention_ms = min(own, self._retention_ms)
+        code = (await runs.start(self._store, partition, [start], retention_ms))[0]
+        if code not in (Code.OK, Code.EXISTS, Code.STALE):
             log.error("tick %s was not started: %s", start.id, code)
-        return int(code == Code.OK)
+        return code

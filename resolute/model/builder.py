@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast, overload
 
+from resolute.durations import Duration
 from resolute.model.compiler import (
     Else,
     EndWhen,
@@ -34,6 +35,7 @@ class Draft:
     operations: tuple[Operation, ...] = ()
     triggers: tuple[Trigger, ...] = ()
     queue: str = ""
+    retention: tuple[Duration | None, int | None] | None = None
 
 
 class FlowBuilder(Generic[I, O]):
@@ -59,6 +61,16 @@ class FlowBuilder(Generic[I, O]):
     def on_queue(self, queue: str) -> FlowBuilder[I, O]:
         """Fix the queue of the flow's nodes; else it is that of the workers that offer it."""
         return self._with(queue=queue)
+
+    def with_retention(
+        self, after: Duration | None = None, *, keep_last: int | None = None
+    ) -> FlowBuilder[I, O]:
+        """Keep the flow's ended runs for `after`, and no more than the `keep_last` that ended last.
+
+        Without `after` they are kept as long as those of any flow (`resolute-coord --retention`,
+        24 h by default). A run that ended less than a minute ago is never one too many.
+        """
+        return self._with(retention=(after, keep_last))
 
     def then(self, node: Node[O, T]) -> FlowBuilder[I, T]:
         """Run one node."""
@@ -97,7 +109,12 @@ class FlowBuilder(Generic[I, O]):
         return cast(
             "Flow[I, O]",
             compile_flow(
-                draft.name, draft.input_type, draft.operations, draft.triggers, draft.queue
+                draft.name,
+                draft.input_type,
+                draft.operations,
+                draft.triggers,
+                draft.queue,
+                draft.retention,
             ),
         )
 

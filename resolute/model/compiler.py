@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from resolute.durations import milliseconds, seconds
+from resolute.durations import Duration, milliseconds, seconds
 from resolute.errors import FlowDefinitionError, ResoluteError
 from resolute.ids import check_name, check_queue
 from resolute.model import codec
@@ -23,11 +23,12 @@ from resolute.model.plan import (
     LimitPlan,
     NodePlan,
     Plan,
+    RetentionPlan,
     RetryPlan,
     Run,
     SchedulePlan,
 )
-from resolute.model.policies import Limit, RetryPolicy, SharedRateLimit
+from resolute.model.policies import Limit, RetentionPolicy, RetryPolicy, SharedRateLimit
 from resolute.model.state import FlowState
 from resolute.model.triggers import Schedule, Trigger
 
@@ -70,6 +71,7 @@ def compile_flow(
     operations: tuple[Operation, ...],
     triggers: tuple[Trigger, ...],
     queue: str,
+    retention: tuple[Duration | None, int | None] | None = None,
 ) -> Flow[Any, Any]:
     """The flow; raises FlowDefinitionError with all that is wrong."""
     compiler = _Compiler(name, input_type)
@@ -78,6 +80,8 @@ def compile_flow(
         compiler.check(lambda: check_queue(queue))
     for operation in operations:
         compiler.add(operation)
+    if retention is not None:
+        compiler.check(lambda: compiler.keep(RetentionPolicy(*retention)))
     schedules = compiler.schedules(triggers)
     return compiler.finish(triggers, schedules, queue)
 
@@ -108,6 +112,7 @@ class _Compiler:
     keys: frozenset[str] = frozenset()
     types: tuple[Any, ...] = ()  # what the step before can have returned
     predicates: int = 0
+    retention: RetentionPlan | None = None
 
     def __post_init__(self) -> None:
         self.types = (self.input_type,)
@@ -220,6 +225,9 @@ class _Compiler:
         predicate = NodePlan(name, name, timeout_ms=PREDICATE_TIMEOUT_MS)
         self.instructions[branch.at] = Branch((predicate,), otherwise)
 
+    def keep(self, policy: RetentionPolicy) -> None:
+        self.retention = RetentionPlan(policy.after_ms() or None, policy.keep_last)
+
     def schedules(self, triggers: tuple[Trigger, ...]) -> tuple[SchedulePlan, ...]:
         found: list[SchedulePlan] = []
         for trigger in triggers:
@@ -269,6 +277,7 @@ class _Compiler:
             schedules=schedules,
             input_schema=codec.schema(self.input_type),
             result_schema=codec.schema(result_type),
+            retention=self.retention,
         )
         return Flow(
             name=self.flow,

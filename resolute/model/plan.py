@@ -85,8 +85,22 @@ class SchedulePlan(msgspec.Struct, frozen=True, array_like=True):
     input: bytes
 
 
+class RetentionPlan(msgspec.Struct, frozen=True, array_like=True):
+    """How long ended runs are kept: for `after_ms`, and no more than `keep_last` of them.
+
+    None is what the coordinators do with every flow: their time, and however many.
+    """
+
+    after_ms: int | None = None
+    keep_last: int | None = None
+
+
 class Plan(msgspec.Struct, frozen=True, array_like=True):
-    """A flat list of instructions and what a client must know to start and read a run."""
+    """A flat list of instructions and what a client must know to start and read a run.
+
+    What comes after `format` is left off on the wire where it is not set, so that the hashes of
+    plans without it stay what they were.
+    """
 
     flow: str
     instructions: tuple[Instruction, ...]
@@ -95,9 +109,11 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     input_schema: dict[str, Any] = {}
     result_schema: dict[str, Any] = {}
     format: int = FORMAT
+    retention: RetentionPlan | None = None
 
     def encode(self) -> bytes:
-        return _encoder.encode(self)
+        values = msgspec.structs.astuple(self)
+        return _encoder.encode(values if self.retention is not None else values[:-1])
 
     @property
     def hash(self) -> str:

@@ -40,6 +40,41 @@ class RetryPolicy:
             raise ValueError(f"jitter: expected a fraction from 0 to 1, got {self.jitter}")
 
 
+LONGEST_RETENTION = 36_500 * 86_400_000  # ms
+
+
+@dataclass(frozen=True)
+class RetentionPolicy:
+    """How long a flow's ended runs are kept: for `after`, and no more than `keep_last` of them.
+
+    What is None is as the coordinators have it: their time, and however many.
+    """
+
+    after: Duration | None = None
+    keep_last: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.after is None and self.keep_last is None:
+            raise ValueError("retention: expected a duration, keep_last, or both")
+        if self.after is not None and not 0 < self.after_ms() <= LONGEST_RETENTION:
+            raise ValueError(
+                f"retention: expected a duration above 0 and up to 36500d, got {self.after!r}"
+            )
+        if self.keep_last is not None and (
+            not isinstance(self.keep_last, int) or self.keep_last < 1  # pyright: ignore[reportUnnecessaryIsInstance]
+        ):
+            raise ValueError(
+                f"retention: expected a keep_last of 1 or more, got {self.keep_last!r}"
+            )
+
+    def after_ms(self) -> int:
+        """The time in milliseconds; 0 where it is not set."""
+        try:
+            return milliseconds(self.after) if self.after is not None else 0
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"retention: {error}") from None
+
+
 _RATE = re.compile(r"\s*(\d+)\s*/\s*(\S+)\s*")
 
 

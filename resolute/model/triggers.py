@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,6 +92,21 @@ def _step(cron: str, zone: ZoneInfo, start: float, step: Callable[[croniter], da
 def _is_for_any_hour(cron: str) -> bool:
     fields = cron.split()
     return fields[1].startswith("*") if len(fields) > 1 else cron == "@hourly"
+
+
+_TICK_ID = re.compile(r"(.+):cron([0-9]{1,4}):([0-9]{8}T[0-9]{6}Z)")
+
+
+def tick_of(run_id: str, flow: str) -> tuple[int, int] | None:
+    """The schedule and the tick, in ms, that a run of a flow has its id from; None for others."""
+    match = _TICK_ID.fullmatch(run_id)
+    if match is None or match[1] != flow:
+        return None
+    try:
+        moment = datetime.strptime(match[3], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return int(match[2]), round(moment.timestamp() * 1000)
 
 
 def tick_id(flow: str, index: int, tick: float) -> str:

@@ -88,6 +88,10 @@ class Partition:
         """The index of the runs that ended so, of all flows or of one."""
         return f"{self._index}{status.value}:{flow}" if flow else f"{self._index}{status.value}"
 
+    def done(self, nonce: str) -> str:
+        """What one call did with dead letters, for a while."""
+        return f"{self.dead}:{nonce}"
+
     def channel(self, flow_id: str) -> str:
         """Where the end of a run is published."""
         return f"{self.tag}:end:{flow_id}"

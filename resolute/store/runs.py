@@ -23,6 +23,8 @@ HEADER = (
     "retry_of",
 )  # fmt: skip
 
+FRESH_LOOK_MS = 30_000  # for so long a look at the cursors of the schedules is good enough
+
 _decode_error = msgspec.msgpack.Decoder(ErrorInfo).decode
 
 
@@ -34,6 +36,7 @@ class StartItem(Item):
     queue: str
     nonce: str
     tick: int
+    looked: int
 
 
 class CancelItem(Item):
@@ -44,13 +47,17 @@ class CancelItem(Item):
 
 @dataclass(slots=True)
 class Start:
-    """A run to start; `tick` is the cron tick in ms that it is for (0: none)."""
+    """A run to start; `tick` is the cron tick in ms that it is for (0: none).
+
+    `looked` is when, in Redis's ms, the cursors of the schedules were read before that.
+    """
 
     id: str
     flow: str
     queue: str
     input: bytes
     tick: int = 0
+    looked: int = 0
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -95,9 +102,10 @@ async def start(
             one.queue,
             store.nonce(),
             one.tick,
+            one.looked,
         )
         arguments += (pack_item(item), one.input)
-    reply = await store.call("start_flow", keys.keys, pack(retention_ms), arguments)
+    reply = await store.call("start_flow", keys.keys, pack(retention_ms, FRESH_LOOK_MS), arguments)
     return [code_of(answer) for answer in reply]
 
 

@@ -11,7 +11,6 @@ from resolute.store.script import pack
 from resolute.store.store import Store
 
 READ_MARGIN = 15.0  # s more than the block, before a read counts as dead
-MAX_DEAD = 10_000  # dead letters kept, about
 FIELD = b"e"
 
 
@@ -136,12 +135,3 @@ async def take_over(
     """XAUTOCLAIM: entries that another consumer has had pending for `idle_ms`."""
     reply = await store.execute("XAUTOCLAIM", stream, group, consumer, idle_ms, "0", "COUNT", count)
     return parse_entries(reply[1])
-
-
-async def bury(store: Store, partition: Partition, origin: str, payload: bytes, why: str) -> None:
-    """Keep an entry that nobody can use as a dead letter, with its raw bytes.
-
-    `origin` is the queue it came from, as its stream is named, or "inbox".
-    """
-    letter = ("origin", origin, "raw", payload, "why", why)
-    await store.write_all([("XADD", partition.dead, "MAXLEN", "~", MAX_DEAD, "*", *letter)])

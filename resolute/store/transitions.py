@@ -1,4 +1,4 @@
-"""What a coordinator writes: transitions, due timers, the end of retention."""
+"""What a coordinator writes: transitions, due timers."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ class Commit:
     skip: tuple[int, int, bool] | None = None
     ended: RunStatus | None = None
     flow: str = ""
+    retention_ms: int | None = None  # of its flow, where that has its own
     size: int = field(default=0)
 
 
@@ -88,12 +89,17 @@ async def commit(
             streams,
             _page(change.page),
             (*change.skip[:2], int(change.skip[2]), change.id) if change.skip else (),
-            _ending(change, change.ended, partition, keys, retention_ms + BACKSTOP_MS),
+            _ending(change, change.ended, partition, keys, _ttl(change, retention_ms)),
         )
         arguments.append(pack_item(item))
         arguments += [blob for _, blob in change.entries]
     reply = await store.call("commit_transition", keys.keys, pack(), arguments)
     return [(code_of(answer), _text(answer)) for answer in reply]
+
+
+def _ttl(change: Commit, retention_ms: int) -> int:
+    own = change.retention_ms
+    return (retention_ms if own is None else own) + BACKSTOP_MS
 
 
 def _text(answer: Sequence[Any]) -> str:
@@ -183,35 +189,6 @@ async def release_due(store: Store, partition: Partition, timers: Sequence[DueTi
     ]
     reply = await store.call("release_due", keys.keys, pack(), items)
     return [code_of(answer) for answer in reply]
-
-
-async def drop_ended(
-    store: Store, partition: Partition, status: RunStatus, retention_ms: int, limit: int = 200
-) -> int:
-    """Delete runs that ended in `status` longer ago than the retention; how many."""
-    seconds, _ = await store.execute("TIME")
-    before = int(seconds) * 1000 - retention_ms
-    index = partition.ended(status)
-    ids = await store.execute("ZRANGE", index, "-inf", before, "BYSCORE", "LIMIT", 0, limit)
-    if not ids:
-        return 0
-    names = [str(raw, "utf-8") for raw in ids]
-    flows = await store.execute_all([("HGET", partition.flow(i), "flow") for i in names])
-    offered = [str(f, "utf-8") for f in await store.execute("HKEYS", store.keys.meta.flows)]
-    keys = KeyList(index)
-    # Of a run whose hash went by its TTL the flow is not known: it may be in any index.
-    items = [
-        pack_item(
-            IndexedItem(
-                keys.index(partition.flow(name)), keys.index(partition.ended(status, candidate)),
-                name,
-            )
-        )
-        for name, flow in zip(names, flows, strict=True)
-        for candidate in ([str(flow, "utf-8")] if flow else offered)
-    ]  # fmt: skip
-    await store.call("drop_flows", keys.keys, pack(before), items)
-    return len(names)
 
 
 async def unlist(store: Store, partition: Partition, flow_id: str, flows: Sequence[str]) -> bool:

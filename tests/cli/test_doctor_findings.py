@@ -246,5 +246,5 @@ async def test_the_streams_of_an_old_plan_are_looked_at_on_every_queue_that_is_r
     [(0, 0.0, Severity.OK), (3, 4.9, Severity.OK), (3, 5.1, Severity.PROBLEM)],
 )
 def test_events_are_a_problem_once_they_are_old(events: int, age: float, severity: Severity):
-    found = list(check_backlog(Backlog(events, age, 0, 0.0, 0, "", "")))
+    found = list(check_backlog(Backlog(events, age, 0, 0.0, 0, "")))
     assert [f.severity for f in found if f.check == "events"] == [severity]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from resolute.testing.server import EmbeddedServer
 from tests.cli.helpers import Cli
+from tests.support.flows import builder, chain, step
+from tests.support.stage import Stage
 
 
 def row_of(cli: Cli, flow: str) -> dict[str, Any]:
@@ -42,3 +46,28 @@ def test_the_table_names_every_flow(cli: Cli):
     assert rows[0].split() == ["flow", "queue", "plan", "processes", "open", "schedule"]
     names = {row.split()[0] for row in rows[1:]}
     assert {"checkout", "held", "patient", "remote", "retrying", "saga", "throttled"} <= names
+
+
+def test_a_retention_is_shown_where_a_flow_has_its_own(
+    stage: Stage, server: EmbeddedServer, runner: asyncio.Runner
+):
+    cli = Cli(server.url, stage.store.keys.meta.namespace)
+    runner.run(stage.offer(chain("a", flow="plain")))
+    assert "kept" not in cli("flows").stdout.splitlines()[0].split()
+    made = builder("own").then(step("a"))
+    runner.run(stage.offer(made.with_retention("36h", keep_last=1000).build(), process="2"))
+    text = cli("flows").stdout
+    assert "kept" in text.splitlines()[0].split()
+    assert "1d12h, the last 1,000" in text
+    assert row_of(cli, "own")["retention"] == {"after_ms": 129_600_000, "keep_last": 1000}
+    assert row_of(cli, "plain")["retention"] is None
+
+
+def test_of_two_plans_the_one_that_was_offered_last_says_the_retention(
+    stage: Stage, server: EmbeddedServer, runner: asyncio.Runner
+):
+    cli = Cli(server.url, stage.store.keys.meta.namespace)
+    made = builder("own").then(step("a"))
+    for process, after in (("2-first", "7d"), ("1-last", "2d")):
+        runner.run(stage.offer(made.with_retention(after).build(), process=process))
+    assert row_of(cli, "own")["retention"] == {"after_ms": 172_800_000, "keep_last": None}

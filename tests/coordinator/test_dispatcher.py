@@ -424,3 +424,13 @@ async def test_a_run_is_pinned_to_a_living_worker_s_plan_rather_than_to_the_last
     await stage.start("chain")
     await stage.coordinate()
     assert (await stage.header()).plan == old.plan_hash
+
+
+async def test_a_dead_letter_is_what_was_in_the_inbox_byte_for_byte(stage: Stage):
+    """Not what we would write: a later version's event says more than ours."""
+    await stage.begin_run(FLOW)
+    event = [EventKind.PAGE, "run", FLOW.plan_hash, 0, 1, "1-x", "q", "x", "of a later version"]
+    await put(stage, encode(event))
+    await stage.coordinate()
+    (letter,) = await dead_letters(stage)
+    assert letter[b"raw"] == encode(event)

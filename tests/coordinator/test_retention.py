@@ -42,27 +42,27 @@ async def end_in_every_way(stage: Stage, prefix: str = "run") -> list[str]:
 
 async def test_ended_runs_of_every_kind_are_deleted_after_their_retention(stage: Stage):
     await end_in_every_way(stage)
-    assert await Retention(stage.store, PAST_MS).run_once() == len(TERMINAL)
+    assert await Retention(stage.store, stage.catalog, PAST_MS).run_once() == len(TERMINAL)
     assert [key for key in await all_keys(stage.store) if ":f:" in key or ":x:" in key] == []
 
 
 async def test_ended_runs_of_every_kind_are_kept_until_then(stage: Stage):
     ids = await end_in_every_way(stage)
-    assert await Retention(stage.store, LONG_MS).run_once() == 0
+    assert await Retention(stage.store, stage.catalog, LONG_MS).run_once() == 0
     for run_id in ids:
         assert (await stage.status(run_id)).is_terminal
 
 
 async def test_open_runs_are_never_deleted(stage: Stage):
     await stage.begin_run(FLOW)
-    assert await Retention(stage.store, PAST_MS).run_once() == 0
+    assert await Retention(stage.store, stage.catalog, PAST_MS).run_once() == 0
     assert await stage.status() == "running"
 
 
 async def test_two_coordinators_delete_what_is_past_and_nothing_else(stage: Stage):
     await end_in_every_way(stage)
     await stage.begin_run(FLOW, "open")
-    passes = [Retention(stage.store, PAST_MS).run_once() for _ in range(3)]
+    passes = [Retention(stage.store, stage.catalog, PAST_MS).run_once() for _ in range(3)]
     await asyncio.gather(*passes)
     assert await stage.status("open") == "running"
     keys = [key for key in await all_keys(stage.store) if ":f:" in key]
@@ -73,4 +73,4 @@ async def test_two_coordinators_delete_what_is_past_and_nothing_else(stage: Stag
 def test_a_pass_comes_ten_times_in_a_retention_within_bounds(
     stage: Stage, retention_ms: int, period: float
 ):
-    assert Retention(stage.store, retention_ms).period == period
+    assert Retention(stage.store, stage.catalog, retention_ms).period == period

@@ -16,6 +16,7 @@ from resolute.model.builder import FlowBuilder
 from resolute.model.flow import Flow
 from resolute.model.triggers import schedule, tick_id
 from resolute.store import registry
+from resolute.store.runs import FRESH_LOOK_MS
 from resolute.store.store import Store
 from tests.support.clocks import FakeClock
 from tests.support.flows import step
@@ -211,3 +212,41 @@ async def test_a_scheduled_run_of_a_flow_without_a_queue_has_that_of_its_worker(
     await schedules(stage.store).run_once()
     (run_id,) = await open_runs(stage)
     assert (await stage.header(run_id)).queue == "reports"
+
+
+# Runs that are deleted early.
+
+
+async def test_a_tick_older_than_its_flow_s_own_retention_is_not_started(stage: Stage):
+    due = await now(stage.store) - timedelta(hours=2)
+    made = FlowBuilder("nightly").on_queue("q").triggered_by(schedule(every_day_at(due)))
+    await offered_long_ago(stage, made.then(step("a")).with_retention("1h").build())
+    assert (await schedules(stage.store).run_once())[0] == 0
+    assert await open_runs(stage) == []
+
+
+async def test_a_longer_retention_of_its_flow_does_not_let_an_older_tick_start(stage: Stage):
+    due = await now(stage.store) - timedelta(hours=2)
+    made = FlowBuilder("nightly").on_queue("q").triggered_by(schedule(every_day_at(due)))
+    await offered_long_ago(stage, made.then(step("a")).with_retention("7d").build())
+    assert (await schedules(stage.store, retention_ms=HOUR_MS).run_once())[0] == 0
+
+
+async def test_who_looked_at_the_cursors_too_long_ago_looks_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    """A coordinator stalls between its look and its start; the tick's run is over and deleted."""
+    due = await now(stage.store) - timedelta(hours=2)
+    flow = flow_of(every_day_at(due))
+    await offered_long_ago(stage, flow)
+    stalled = schedules(stage.store)
+    look = registry.server_ms
+
+    async def long_ago(store: Store) -> int:
+        return await look(store) - FRESH_LOOK_MS - 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "server_ms", long_ago)
+        assert await stalled.run_once() == (0, 0.01)
+    assert await open_runs(stage) == []
+    assert (await stalled.run_once())[0] == 1  # the cursor was not moved meanwhile

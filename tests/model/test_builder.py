@@ -12,7 +12,7 @@ import pytest
 from resolute.errors import FlowDefinitionError
 from resolute.model.builder import FlowBuilder
 from resolute.model.nodes import AsyncNode, Node, SyncNode, node
-from resolute.model.plan import Branch, End, Jump, Run
+from resolute.model.plan import Branch, End, Jump, RetentionPlan, Run
 from resolute.model.policies import RateLimit, RetryPolicy
 from resolute.model.state import FlowState
 from resolute.model.triggers import manual, schedule
@@ -546,3 +546,33 @@ def test_a_builtin_without_a_signature_takes_one_input():
     made = SyncNode[Any, Any]("text", dict)
     assert made.takes_input
     assert made.input_type is Any
+
+
+# How long its runs are kept.
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({}, "retention: expected a duration, keep_last, or both"),
+        ({"after": "soon"}, "retention: expected a duration such as"),
+        ({"after": 0}, "retention: expected a duration above 0"),
+        ({"after": -1}, "retention: expected a duration of 0 or more"),
+        ({"after": float("inf")}, "retention: expected a duration of 0 or more"),
+        ({"after": "40000d"}, "retention: expected a duration above 0 and up to 36500d"),
+        ({"after": []}, "retention: "),
+        ({"keep_last": 0}, "retention: expected a keep_last of 1 or more, got 0"),
+        ({"keep_last": "5"}, "retention: expected a keep_last of 1 or more, got '5'"),
+        ({"after": "1d", "keep_last": -1}, "retention: expected a keep_last of 1 or more"),
+    ],
+    ids=str,
+)
+def test_a_retention_that_cannot_be_is_refused(given: dict[str, Any], problem: str):
+    made = untyped(builder("f").then(step("a"))).with_retention(**given)
+    assert only_problem(made).startswith(problem)
+
+
+def test_of_two_retentions_the_later_counts():
+    made = builder("f").then(step("a")).with_retention("7d").with_retention(keep_last=3).build()
+    assert made.plan.retention == RetentionPlan(None, 3)
+    assert builder("f").then(step("a")).build().plan.retention is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resolute.durations import Duration, humanize, milliseconds, seconds
+from resolute.durations import Duration, humanize, milliseconds, seconds, spell
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,16 @@ def test_any_number_of_any_unit_is_a_span(count: int, unit: str):
 )
 def test_a_span_is_shown_short(span: float, text: str):
     assert humanize(span) == text
+
+
+@pytest.mark.parametrize(
+    ("span", "text"),
+    [(604_800_000, "7d"), (5_400_000, "1h30m"), (1500, "1s500ms"), (90_061_000, "1d1h1m1s")],
+)
+def test_a_span_is_spelled_exactly(span: int, text: str):
+    assert spell(span) == text
+
+
+@given(st.integers(min_value=0, max_value=10**13))
+def test_what_is_spelled_can_be_read_again(span: int):
+    assert milliseconds(spell(span)) == span

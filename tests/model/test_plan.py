@@ -12,10 +12,10 @@ import pytest
 from resolute.errors import ResoluteError
 from resolute.model.builder import FlowBuilder
 from resolute.model.nodes import AsyncNode, Node
-from resolute.model.plan import FORMAT, Plan, decode_plan
+from resolute.model.plan import FORMAT, Plan, RetentionPlan, decode_plan
 from resolute.model.policies import RateLimit, RetryPolicy
 from resolute.model.triggers import schedule
-from tests.support.flows import always, builder, chain_of, either, fan, step, undoable
+from tests.support.flows import always, builder, chain, chain_of, either, fan, step, undoable
 
 
 def hash_of(*nodes: Node[Any, Any]) -> str:
@@ -102,13 +102,36 @@ def test_what_is_no_plan_is_refused(data: bytes):
 
 def test_a_plan_of_a_later_minor_version_with_more_fields_can_still_be_read():
     data = msgspec.msgpack.decode(either().plan.encode())
-    data.append("something new")
+    data += [None, "something new"]
     assert decode_plan(msgspec.msgpack.encode(data)).flow == "either"
 
 
 def test_asking_for_the_step_at_an_instruction_that_runs_nothing_is_an_error():
     with pytest.raises(ResoluteError, match="instruction 3 runs no nodes"):
         either().plan.step(3)
+
+
+def test_the_hash_of_a_plan_without_a_retention_is_what_it_was_before_there_were_any():
+    """A plan that was stored by an earlier version is the same plan."""
+    plan = chain("a").plan
+    first = msgspec.structs.astuple(plan)[:7]
+    assert plan.encode() == msgspec.msgpack.encode(first, order="deterministic")
+    assert decode_plan(plan.encode()) == plan
+
+
+@pytest.mark.parametrize(
+    ("after", "keep_last", "plan"),
+    [
+        ("7d", None, RetentionPlan(604_800_000, None)),
+        (None, 1000, RetentionPlan(None, 1000)),
+        (90, 5, RetentionPlan(90_000, 5)),
+        (0.0001, None, RetentionPlan(1, None)),
+    ],
+)
+def test_a_retention_travels_in_the_plan(after: Any, keep_last: int | None, plan: RetentionPlan):
+    made = builder("chain").then(step("a")).with_retention(after, keep_last=keep_last).build()
+    assert decode_plan(made.plan.encode()).retention == plan
+    assert made.plan_hash != chain("a").plan_hash
 
 
 # What can come before.

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resolute.model.triggers import Manual, latest_tick, manual, next_tick, schedule, tick_id
+from resolute.model.triggers import (
+    Manual,
+    latest_tick,
+    manual,
+    next_tick,
+    schedule,
+    tick_id,
+    tick_of,
+)
 from tests.support.examples import examples
 
 OSLO = "Europe/Oslo"
@@ -168,3 +176,16 @@ def test_a_schedule_with_seconds_ticks_by_them_and_once_at_fixed_hours():
 )
 def test_a_schedule_that_cannot_tick_says_why(cron: str, why: str):
     assert why in (schedule(cron).problem() or "")
+
+
+def test_a_tick_is_read_back_from_the_id_of_its_run():
+    run_id = tick_id("a:cron1:b", 12, 1_700_020_800)
+    assert tick_of(run_id, "a:cron1:b") == (12, 1_700_020_800_000)
+
+
+@pytest.mark.parametrize(
+    "run_id",
+    ["f", "g:cron0:20231115T040000Z", "f:cron0:20231315T040000Z", "f:cron0:20231115T040000Z/~1"],
+)
+def test_other_ids_are_no_ticks_of_a_flow(run_id: str):
+    assert tick_of(run_id, "f") is None

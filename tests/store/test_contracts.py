@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from resolute.store import limits, nodes, registry, runs, transitions
+from resolute.store import dead, ended, limits, nodes, registry, runs, transitions
 from resolute.store.script import Item, load_script
 from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer
@@ -34,9 +34,12 @@ ITEMS: dict[str, type[Item]] = {
     "commit_transition": transitions.CommitItem,
     "release_due": transitions.ReleaseItem,
     "drop_flows": transitions.IndexedItem,
+    "list_ended": ended.EndedItem,
     "unlist_flows": transitions.IndexedItem,
     "take_tokens": limits.TokenItem,
     "beat": registry.BeatItem,
+    "bury_entries": dead.BuryItem,
+    "remove_letters": dead.LetterItem,
 }
 ADMITS_NEW_WORK = {"start_flow", "retry_flow"}
 
@@ -132,7 +135,7 @@ def check_fixed_keys(store: Store, call: Call, names: Sequence[str]) -> None:
     """The keys in front are those that the header names."""
     meta = store.keys.meta
     known = {"beats": {meta.beats}, "processes": {meta.processes}}
-    for name in ("inbox", "stats", "timers", "open"):
+    for name in ("inbox", "stats", "timers", "open", "dead"):
         known[name] = {getattr(partition, name) for partition in store.keys.partitions}
     for key, name in zip(call.keys, names, strict=False):
         if name in known:

@@ -6,7 +6,7 @@ import pytest
 
 from resolute.coordinator.retention import Retention
 from resolute.status import RunStatus
-from resolute.store import transitions
+from resolute.store import ended
 from resolute.store.script import KeyList, pack, pack_item
 from resolute.store.transitions import IndexedItem
 from tests.support.flows import chain
@@ -24,7 +24,7 @@ async def ended_run(stage: Stage, run_id: str = "run") -> None:
     assert await stage.status(run_id) == "completed"
 
 
-async def drop(stage: Stage, run_id: str, before: int) -> None:
+async def drop(stage: Stage, run_id: str, before: int, flow: str = "") -> None:
     """What a coordinator sends that read the index some time ago."""
     partition = stage.of(run_id)
     keys = KeyList(partition.ended(RunStatus.COMPLETED))
@@ -33,7 +33,7 @@ async def drop(stage: Stage, run_id: str, before: int) -> None:
         keys.index(partition.ended(RunStatus.COMPLETED, "chain")),
         run_id,
     )
-    await stage.store.call("drop_flows", keys.keys, pack(before), [pack_item(item)])
+    await stage.store.call("drop_flows", keys.keys, pack(before, flow), [pack_item(item)])
 
 
 FAR = 1 << 52  # ms: everything ended before it
@@ -42,7 +42,7 @@ FAR = 1 << 52  # ms: everything ended before it
 async def test_a_run_past_its_retention_is_deleted_with_its_places_in_the_indexes(stage: Stage):
     await ended_run(stage)
     partition = stage.of("run")
-    dropped = await transitions.drop_ended(stage.store, partition, RunStatus.COMPLETED, PAST_MS)
+    dropped = await ended.drop_ended(stage.store, partition, RunStatus.COMPLETED, PAST_MS)
     assert dropped == 1
     left = [key for key in await all_keys(stage.store) if ":f:" in key or ":x:" in key]
     assert left == []
@@ -50,12 +50,12 @@ async def test_a_run_past_its_retention_is_deleted_with_its_places_in_the_indexe
 
 async def test_a_run_within_its_retention_stays(stage: Stage):
     await ended_run(stage)
-    assert await Retention(stage.store, LONG_MS).run_once() == 0
+    assert await Retention(stage.store, stage.catalog, LONG_MS).run_once() == 0
     index = stage.of("run").ended(RunStatus.COMPLETED)
-    ended = await stage.store.execute("ZSCORE", index, "run")
-    await drop(stage, "run", int(ended) - 1)
+    end = await stage.store.execute("ZSCORE", index, "run")
+    await drop(stage, "run", int(end) - 1)
     assert await stage.status() == "completed"
-    assert await stage.store.execute("ZSCORE", index, "run") == ended
+    assert await stage.store.execute("ZSCORE", index, "run") == end
 
 
 async def test_a_run_that_was_started_anew_after_it_was_deleted_is_not_deleted_again(
@@ -76,7 +76,7 @@ async def test_a_run_whose_id_is_in_the_index_from_before_is_not_deleted(stage: 
     await ended_run(stage)
     await stage.store.execute("DEL", stage.of("run").flow("run"))
     await stage.start(FLOW)
-    assert await Retention(stage.store, PAST_MS).run_once() >= 1
+    assert await Retention(stage.store, stage.catalog, PAST_MS).run_once() >= 1
     assert await stage.status() == "running"
     index = stage.of("run").ended(RunStatus.COMPLETED)
     assert await stage.store.execute("ZSCORE", index, "run") is None
@@ -94,14 +94,14 @@ async def test_a_run_that_ended_otherwise_the_second_time_is_kept_from_then_on(s
     await stage.start(FLOW)
     await stage.stop("run", terminate=True)
     await stage.coordinate()
-    assert await Retention(stage.store, LONG_MS).run_once() == 1
+    assert await Retention(stage.store, stage.catalog, LONG_MS).run_once() == 1
     assert await stage.status() == "terminated"
 
 
 async def test_a_run_whose_hash_is_gone_leaves_nothing_in_any_index(stage: Stage):
     await ended_run(stage)
     await stage.store.execute("DEL", stage.of("run").flow("run"))
-    await Retention(stage.store, PAST_MS).run_once()
+    await Retention(stage.store, stage.catalog, PAST_MS).run_once()
     assert [key for key in await all_keys(stage.store) if ":x:" in key] == []
 
 
@@ -111,5 +111,5 @@ async def test_all_that_is_past_its_retention_goes_in_one_pass(stage: Stage, cou
     for run_id in stage.ids(count):
         await stage.start(FLOW, run_id, NIL)
     assert await stage.work() == count
-    assert await Retention(stage.store, PAST_MS).run_once() == count
+    assert await Retention(stage.store, stage.catalog, PAST_MS).run_once() == count
     assert [key for key in await all_keys(stage.store) if ":f:" in key] == []

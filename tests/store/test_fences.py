@@ -133,7 +133,7 @@ async def test_a_run_that_is_no_longer_there_does_not_come_back_to_life(stage: S
     held = await claimed(stage)
     await stage.stop("run", terminate=True)
     await stage.coordinate()
-    assert await Retention(stage.store, -60_000).run_once() == 1
+    assert await Retention(stage.store, stage.catalog, -60_000).run_once() == 1
     await is_refused(stage, verb, "worker", held, "GONE")
     assert await stage.hash() == {}
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from resolute.client import Client
 from resolute.coordinator.reconciler import Reconciler
-from resolute.store import limits, registry, streams
+from resolute.store import dead, limits, registry, streams
 from resolute.store.connection import ServerReply
 from resolute.store.limits import Ask
 from resolute.store.script import GROUP_WORKERS
 from tests.support.flows import chain, chain_of, fan, step, undoable
+from tests.support.letters import bury
 from tests.support.memory_limit import full_memory
 from tests.support.stage import NO_UNDO_INPUT, Stage
 from tests.support.tour import LIMIT
@@ -57,9 +59,20 @@ async def test_a_process_that_left_is_forgotten(stage: Stage):
 
 async def test_what_nobody_can_use_is_buried(stage: Stage):
     partition = stage.of("run")
+    stream = partition.queue("q")
+    entry = str(await stage.store.execute("XADD", stream, "*", "e", b"raw"), "ascii")
     async with full_memory(stage.store):
-        await streams.bury(stage.store, partition, "q", b"raw", "why")
+        await dead.bury_entries(stage.store, partition, "q", [(entry, "why")])
     assert await stage.store.execute("XLEN", partition.dead) == 1
+
+
+async def test_a_dead_letter_can_be_retried_and_dropped(stage: Stage):
+    partition = stage.of("run")
+    one, two = [await bury(stage.store, partition, "q", b"raw") for _ in range(2)]
+    async with full_memory(stage.store):
+        assert list(await Client(stage.store).retry_dead_letters(one)) == [one]
+        assert list(await Client(stage.store).drop_dead_letters(two)) == [two]
+    await stage.store.execute("DEL", partition.queue("q"))
 
 
 async def test_a_run_with_running_nodes_can_be_cancelled_and_compensated(stage: Stage):

@@ -118,3 +118,21 @@ async def test_in_a_full_memory_what_was_started_runs_to_its_end(stage: Stage):
         assert await stage.release(held.partition) == ["OK"]
         assert await stage.work() == 1
         assert await stage.status() == "completed"
+
+
+@pytest.mark.parametrize(("age", "code"), [(31_000, "STALE"), (-60_000, "STALE"), (20_000, "OK")])
+async def test_a_tick_is_started_only_by_who_looked_at_the_cursors_just_now(
+    stage: Stage, age: int, code: str
+):
+    """Its run may be over and deleted; nor does a look count that is of another clock."""
+    now = await server_ms(stage.store)
+    start = Start("run", "chain", "q", NIL, now, now - age)
+    found = await runs.start(stage.store, stage.of("run"), [start], RETENTION_MS)
+    assert found == [code]
+
+
+async def test_a_tick_that_is_running_already_is_the_same_run_whoever_looked_when(stage: Stage):
+    now = await server_ms(stage.store)
+    assert await stage.start(FLOW, tick=now) == "OK"
+    start = Start("run", "chain", "q", NIL, now, 0)
+    assert await runs.start(stage.store, stage.of("run"), [start], RETENTION_MS) == ["EXISTS"]

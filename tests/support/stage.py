@@ -91,7 +91,8 @@ class Stage:
     ) -> str:
         """The code of start_flow."""
         name = flow if isinstance(flow, str) else flow.name
-        start = runs.Start(run_id, name, queue, data, tick)
+        looked = await registry.server_ms(self.store) if tick else 0
+        start = runs.Start(run_id, name, queue, data, tick, looked)
         return (await runs.start(self.store, self.of(run_id), [start], retention_ms))[0]
 
     def of(self, run_id: str) -> Partition:

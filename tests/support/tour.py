@@ -5,13 +5,16 @@ from __future__ import annotations
 from resolute.client.retrying import plan_retry
 from resolute.model.plan import LimitPlan
 from resolute.status import RunStatus
-from resolute.store import limits, registry, runs
+from resolute.store import dead, limits, registry, runs
+from resolute.store.ended import drop_ended
+from resolute.store.keys import Partition
 from resolute.store.limits import Ask
 from resolute.store.nodes import Held
 from resolute.store.script import GROUP_WORKERS, pack
 from resolute.store.store import Store
-from resolute.store.transitions import drop_ended, unlist
+from resolute.store.transitions import unlist
 from tests.support.flows import builder, step, undoable
+from tests.support.letters import bury
 from tests.support.stage import NO_UNDO_INPUT, QUEUE, Stage
 
 FLOW = (
@@ -86,5 +89,19 @@ async def _beside(stage: Stage, run_id: str) -> None:
     common = pack(GROUP_WORKERS, "stage:9:nobody")
     await store.call("drop_consumer", [partition.queue(QUEUE)], common)
     assert await drop_ended(store, partition, RunStatus.FAILED, PAST_MS) == 1
+    await _letters(store, partition)
     await store.execute("ZADD", partition.open, 1, run_id)
     assert await unlist(store, partition, run_id, [FLOW.name])
+
+
+async def _letters(store: Store, partition: Partition) -> None:
+    """A letter that is retried, dies again, and is dropped."""
+    await bury(store, partition, "letters", b"nonsense")
+    (letter,) = await dead.read_letters(store, partition, count=1, cut=100)
+    stream = partition.queue("letters")
+    assert dead.stream_of(partition, letter.origin) == stream
+    assert await dead.retry_letters(store, partition, [(letter.entry, stream)]) == ["OK"]
+    ((again, _),) = await store.execute("XRANGE", stream, "-", "+")
+    await dead.bury_entries(store, partition, "letters", [(str(again, "ascii"), "no entry")])
+    (letter,) = await dead.read_letters(store, partition, count=1)
+    assert await dead.drop_letters(store, partition, [letter.entry]) == ["OK"]

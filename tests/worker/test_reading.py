@@ -202,12 +202,18 @@ async def test_a_node_whose_record_is_damaged_is_a_dead_letter_and_holds_no_slot
     flow = chain_of(step("a"))
     await stage.begin_run(flow)
     await stage.store.execute("HSET", stage.of("run").flow("run"), "n:1.0", "nonsense")
+    ((entry_id, entry),) = await stage.entries()
+    raw = msgspec.msgpack.encode([*msgspec.structs.astuple(entry), "of a later version"])
+    stream = stage.of("run").queue(QUEUE)
+    await stage.store.execute("XDEL", stream, entry_id)
+    await stage.store.execute("XADD", stream, "*", "e", raw)
     parts = make_parts(flow)
     await parts.read()
     await parts.idle()
     while parts.runner._side_tasks:
         await asyncio.wait(parts.runner._side_tasks)
-    assert int(await stage.store.execute("XLEN", stage.of("run").dead)) == 1
+    (letter,) = await stage.store.execute("XRANGE", stage.of("run").dead, "-", "+")
+    assert raw in letter[1]
     assert parts.slots.free == parts.slots.size
     assert await stage.entries() == []
 

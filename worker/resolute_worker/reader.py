@@ -15,7 +15,7 @@ import msgspec
 from resolute.engine.attempt import Bound
 from resolute.errors import ResoluteError
 from resolute.model.messages import Entry
-from resolute.store import nodes, streams
+from resolute.store import dead, nodes, streams
 from resolute.store.connection import Connection, ServerReply, backoff
 from resolute.store.keys import Partition
 from resolute.store.nodes import Held, Return
@@ -40,7 +40,7 @@ class Batch:
 
     jobs: list[Job] = field(default_factory=list[Job])
     useless: list[str] = field(default_factory=list[str])
-    dead: list[tuple[str, bytes, str]] = field(default_factory=list[tuple[str, bytes, str]])
+    dead: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # id, why
     returns: list[Return] = field(default_factory=list[Return])
 
 
@@ -162,7 +162,7 @@ class Reader:
                 held = Held(partition, queue, message.id, _decode(message.payload))
                 self._place(held, self._runner.bound_for(held), batch)
             except (msgspec.DecodeError, LookupError) as error:
-                batch.dead.append((message.id, message.payload, str(error)))
+                batch.dead.append((message.id, str(error)))
         if batch.jobs:
             self._spawn(self._runner.begin(batch.jobs))
         if batch.useless or batch.dead or batch.returns:
@@ -205,11 +205,10 @@ class Reader:
     async def _put_away(self, partition: Partition, queue: str, batch: Batch) -> None:
         stream = partition.queue(queue)
         try:
-            for _, payload, why in batch.dead:
+            for _, why in batch.dead:
                 log.error("dead letter from %s: %s", stream, why)
-                await streams.bury(self._store, partition, queue, payload, why)
-            ids = [*batch.useless, *(entry_id for entry_id, _, _ in batch.dead)]
-            await streams.acknowledge(self._store, stream, GROUP_WORKERS, ids)
+            await dead.bury_entries(self._store, partition, queue, batch.dead)
+            await streams.acknowledge(self._store, stream, GROUP_WORKERS, batch.useless)
             for returns in nodes.chunks(batch.returns):
                 await nodes.give_back(self._store, self._process, returns)
         except ResoluteError as error:

@@ -19,9 +19,8 @@ from resolute.engine.attempt import Bound
 from resolute.errors import ErrorInfo, ResoluteError, RetryAfter
 from resolute.model.flow import Flow, Predicate
 from resolute.status import Code
-from resolute.store import nodes, streams
+from resolute.store import dead, nodes
 from resolute.store.nodes import Begun, Completion, Failure, Held, Return
-from resolute.store.script import GROUP_WORKERS
 from resolute.store.store import Store
 from resolute.store.sync import SyncReader
 from resolute_worker.committer import Committer, Result
@@ -160,9 +159,8 @@ class Runner:
         log.error("node %s.%s of run %s cannot be begun: its record is damaged",
                   held.entry.seq, held.entry.index, held.entry.flow)  # fmt: skip
         with contextlib.suppress(ResoluteError):
-            raw = _encode(held.entry)
-            await streams.bury(self._store, held.partition, held.queue, raw, "damaged record")
-            await streams.acknowledge(self._store, held.stream, GROUP_WORKERS, [held.id])
+            entries = [(held.id, "damaged record")]
+            await dead.bury_entries(self._store, held.partition, held.queue, entries)
 
     async def _admit(self, jobs: Sequence[Job]) -> None:
         try:

@@ -22,13 +22,12 @@ class Backlog(msgspec.Struct, frozen=True):
     timer_delay: float
     dead_letters: int
     dead_letter: str
-    dead_key: str
 
 
 async def read_backlog(store: Store, situation: Situation) -> Backlog:
     """Look at inbox, timers and dead letters of every partition."""
     events = timers = dead_letters = 0
-    delay, dead_letter, dead_key = 0.0, "", ""
+    delay, dead_letter = 0.0, ""
     for partition in store.keys.partitions:
         inbox, waiting, first, dead, newest = await store.execute_all(
             [
@@ -47,10 +46,7 @@ async def read_backlog(store: Store, situation: Situation) -> Backlog:
         if newest:
             fields = dict(zip(newest[0][1][::2], newest[0][1][1::2], strict=False))
             dead_letter = str(fields.get(b"why", b""), "utf-8", "replace")
-            dead_key = partition.dead
-    return Backlog(
-        events, situation.event_age, timers, max(0.0, delay), dead_letters, dead_letter, dead_key
-    )
+    return Backlog(events, situation.event_age, timers, max(0.0, delay), dead_letters, dead_letter)
 
 
 def check_backlog(backlog: Backlog) -> Iterator[Finding]:
@@ -74,7 +70,7 @@ def check_backlog(backlog: Backlog) -> Iterator[Finding]:
             Severity.PROBLEM,
             f"{counted(backlog.dead_letters, 'dead letter')}: what nobody could use;"
             f" the newest: {backlog.dead_letter}",
-            f"look with XRANGE '{backlog.dead_key}' - +, then DEL it",
+            "look with `resolute dead ls`, then `resolute dead retry` or `resolute dead drop` them",
         )
     else:
         yield Finding("dead letters", Severity.OK, "none")

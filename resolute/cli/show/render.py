@@ -30,6 +30,7 @@ from resolute.status import NodeStatus, RunStatus
 MAX_NODES = 12  # of one step, unless all are asked for
 MAX_WAITS, MAX_ALIKE = 6, 2
 MAX_ERRORS = 5
+MAX_LETTERS = 3
 BAR_WIDTHS = (10, 60)  # narrower is not drawn, wider says no more
 
 # What somebody who looks at a wide step wants to see first.
@@ -48,6 +49,8 @@ def render(snapshot: Snapshot, console: Console, *, show_all: bool = False) -> R
     parts: list[RenderableType] = [_header(snapshot)]
     if snapshot.waits:
         parts += ["", Text("waits for", style="bold dim"), *_waits(snapshot.waits)]
+    if snapshot.dead_letters:
+        parts += ["", Text("dead letters", style="bold dim"), *_dead_letters(snapshot)]
     if snapshot.nodes:
         parts += ["", _nodes(snapshot, console, show_all)]
     parts += _errors(snapshot, show_all)
@@ -157,6 +160,18 @@ def _waits(waits: Sequence[Wait]) -> Iterator[RenderableType]:
             yield Padding(Text(wait.text), (0, 0, 0, 2), expand=False)
         if len(shown) < len(alike):
             yield Text(f"  … {len(alike) - len(shown):,} more like this", style="dim")
+
+
+def _dead_letters(snapshot: Snapshot) -> Iterator[RenderableType]:
+    """What could not be used of this run, and where to look at it."""
+    for letter in snapshot.dead_letters[:MAX_LETTERS]:
+        when = local_time(letter.buried, snapshot.now)
+        what = letter.node or "an event"
+        text = f"{what} from {letter.origin} at {when}: {letter.why}"
+        yield Padding(Text(text, style="red"), (0, 0, 0, 2), expand=False)
+        yield Padding(Text(f"resolute dead show {letter.id}", style="dim"), (0, 0, 0, 4))
+    if len(snapshot.dead_letters) > MAX_LETTERS:
+        yield Text(f"  … {len(snapshot.dead_letters) - MAX_LETTERS:,} more", style="dim")
 
 
 def _urgency(wait: Wait) -> int:

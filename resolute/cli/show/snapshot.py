@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from resolute.cli.live import read_situation
 from resolute.cli.show.waiting import Wait, find_waits
-from resolute.client import Client, RunInfo
+from resolute.client import Client, DeadLetter, RunInfo
 from resolute.client.history import read_fields, read_history
 from resolute.errors import ResoluteError, UnknownRun
 from resolute.model.messages import NodeRecord
@@ -24,6 +25,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     nodes: list[NodeRecord]
     waits: list[Wait]
     result: Any = None
+    dead_letters: Sequence[DeadLetter] = ()
 
     @property
     def is_over(self) -> bool:
@@ -31,7 +33,10 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def same_as(self, other: Snapshot | None) -> bool:
         """Whether nothing happened to the run between the two."""
-        return other is not None and (self.run, self.nodes) == (other.run, other.nodes)
+        return other is not None and self._state() == other._state()
+
+    def _state(self) -> tuple[object, ...]:
+        return self.run, self.nodes, self.dead_letters
 
 
 async def take_snapshot(client: Client, run_id: str) -> Snapshot:
@@ -41,13 +46,15 @@ async def take_snapshot(client: Client, run_id: str) -> Snapshot:
         raise UnknownRun(run_id)
     plan = await client.directory.plan(header.plan) if header.plan else None
     nodes = await read_history(client.store, header, plan) if plan else []
+    letters = await client.letters.of_run(run_id)
     if header.status.is_terminal:
         now = await registry.server_ms(client.store) / 1000
-        return Snapshot(RunInfo.of(header), now, nodes, [], await _result(client, header))
+        result = await _result(client, header)
+        return Snapshot(RunInfo.of(header), now, nodes, [], result, letters)
     situation = await read_situation(client.store)
     held = await _held(client.store, header)
     waits = find_waits(header, plan, nodes, held, situation)
-    return Snapshot(RunInfo.of(header), situation.now, nodes, waits)
+    return Snapshot(RunInfo.of(header), situation.now, nodes, waits, dead_letters=letters)
 
 
 async def _held(store: Store, header: runs.Header) -> dict[int, bool]:

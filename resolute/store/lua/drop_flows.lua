@@ -1,25 +1,30 @@
 #!lua flags=allow-oom
 -- Deletes runs that ended before a time, and their places in the indexes. The hash decides, not
--- the index: the id may belong to a new run by now.
+-- the index: the id may belong to a new run by now, even of another flow, which is kept otherwise.
 -- KEYS index +item: flow, index of its flow
--- ARGV common: before (ms)
+-- ARGV common: before flow   (before in ms; flow: whose runs these are, '' for any)
 -- ITEM flow_key index_key id
 -- RETURNS {OK} for each; the places in the indexes are gone, the run if it was past its time
 -- @include common
 
-local before = cmsgpack.unpack(ARGV[1])[1]
+local before, flow = unpack(cmsgpack.unpack(ARGV[1]))
+
+local function leave(index, id)
+  local score = redis.call('ZSCORE', index, id)
+  if score and tonumber(score) <= before then redis.call('ZREM', index, id) end
+end
 
 return for_each(2, 1, function(packed)
   local flow_key, index_key, id = unpack(cmsgpack.unpack(packed))
-  local h = redis.call('HMGET', KEYS[flow_key], 'status', 'ended')
+  local h = redis.call('HMGET', KEYS[flow_key], 'status', 'ended', 'flow')
   local status, ended = h[1], tonumber(h[2] or '')
   local is_open = status == RUNNING or status == FAILING or status == COMPENSATING
+  local is_another = flow ~= '' and h[3] and h[3] ~= flow
+  leave(KEYS[index_key], id)
+  if is_another then return {OK} end
   if status and not is_open and ended and ended <= before then
     redis.call('UNLINK', KEYS[flow_key])
   end
-  for _, index in ipairs({KEYS[1], KEYS[index_key]}) do
-    local score = redis.call('ZSCORE', index, id)
-    if score and tonumber(score) <= before then redis.call('ZREM', index, id) end
-  end
+  leave(KEYS[1], id)
   return {OK}
 end)

@@ -1,11 +1,13 @@
 #!lua
 -- Starts runs; the same id with the same flow and input is the same run.
 -- KEYS inbox open +item: flow index
--- ARGV common: retention
--- ITEM flow_key index_key id flow queue nonce tick   BLOB input
+-- ARGV common: retention fresh
+-- ITEM flow_key index_key id flow queue nonce tick looked   BLOB input
 -- `tick` is the cron tick in ms that this run is for (0: none); one older than the retention (ms)
--- may have run and be deleted already, so it is refused.
--- RETURNS {OK | EXISTS | CONFLICT | OLD} for each
+-- may have run and be deleted already, so it is refused. One that is younger may be too, where
+-- its flow keeps only so many runs: who starts it must have looked at the cursors, at `looked`,
+-- less than `fresh` (ms) ago.
+-- RETURNS {OK | EXISTS | CONFLICT | OLD | STALE} for each; on STALE the caller looks again
 -- @include common
 
 local common = cmsgpack.unpack(ARGV[1])
@@ -20,7 +22,9 @@ return for_each(2, 2, function(packed, at)
     if there[1] == item[4] and there[2] == input then return {EXISTS} end
     return {CONFLICT}
   end
-  if item[7] > 0 and item[7] < now - common[1] then return {OLD} end
+  local tick, looked = item[7], item[8]
+  if tick > 0 and tick < now - common[1] then return {OLD} end
+  if tick > 0 and (looked < now - common[2] or looked > now) then return {STALE} end
   local rev = '0-' .. item[6]
   redis.call('HSET', flow_key, 'status', RUNNING, 'flow', item[4], 'plan', '', 'pc', 0, 'seq', 0,
     'rev', rev, 'pending', 0, 'queue', item[5], 'input', input, 'started', now, 'moved', now)
