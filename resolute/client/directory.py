@@ -84,7 +84,8 @@ def encode_input(flow: Flow[Any, Any] | str, offered: Offered, value: Any) -> by
 
 def _encode_typed(flow: Flow[Any, Any], value: Any) -> bytes:
     expected = flow.input_type
-    if value is None and isinstance(expected, type) and expected is not type(None):
+    # On Python 3.11 Any is a class, too.
+    if value is None and expected not in (Any, type(None)) and isinstance(expected, type):
         try:
             value = expected()
         except TypeError as error:

@@ -28,30 +28,19 @@ from tests.faults.checker import Broken, CutOff, judge_lines
 from tests.faults.cluster import Cluster, Member
 from tests.faults.load import Load
 from tests.faults.nemesis import Scene, add_garbage, delete_stream
-from tests.faults.points import Action, Phase, Spec, reached
+from tests.faults.points import Action, Phase, Point, Spec, fired_in, reached
 from tests.support.leaks import find_leaks
 from tests.support.processes import send
 from tests.support.system import ROOT, System, first_use, until
 
 LEASE = 3.0  # s
 PATIENCE = 12.0  # s a victim lives without coming by its point
+TOGETHER = 8  # points of a victim that survives them
+LANES = ("worker", "worker", "coordinator", "coordinator", "client")
 LITTER_PERIOD = 4.0  # s between things that only a fault brings about
 RETENTION = "60s"
 
 LANE = {"supervisor": "worker", "child": "worker", "coordinator": "coordinator", "client": "client"}
-
-
-@dataclass(frozen=True)
-class Point:
-    """A call of a program, when, and what happens then."""
-
-    program: str
-    site: str
-    phase: Phase
-    action: Action
-
-    def __str__(self) -> str:
-        return f"{self.program} {self.site} {self.phase} {self.action}"
 
 
 def all_points(pairs: Iterable[tuple[str, str]]) -> list[Point]:
@@ -62,6 +51,23 @@ def all_points(pairs: Iterable[tuple[str, str]]) -> list[Point]:
         for phase in Phase
         for action in Action
     ]
+
+
+def batches(points: Sequence[Point]) -> list[tuple[Point, ...]]:
+    """What victims are armed with: who dies has one point, who lives on has several."""
+    found: list[tuple[Point, ...]] = []
+    gentle: dict[tuple[str, Action], list[Point]] = {}
+    for point in points:
+        if point.action is Action.KILL:
+            found.append((point,))
+            continue
+        group = gentle.setdefault((point.program, point.action), [])
+        group.append(point)
+        if len(group) == TOGETHER:
+            found.append(tuple(group))
+            group.clear()
+    found += [tuple(group) for group in gentle.values() if group]
+    return found
 
 
 @dataclass
@@ -94,7 +100,6 @@ class Gauntlet:
         self._count = 0
         self._visitors: list[subprocess.Popen[bytes]] = []
         self._followed: set[str] = set()
-        self._taken: set[Point] = set()
         self.outcome = Outcome()
 
     async def run(self, points: Sequence[Point], *, seconds: float = 0.0) -> Outcome:
@@ -136,10 +141,8 @@ class Gauntlet:
         ]
         until_when = time.monotonic() + seconds if seconds else float("inf")
         if points:
-            await asyncio.gather(
-                *(self._lane(scene, lane, points, until_when) for lane in ("worker", "worker",
-                                                                          "coordinator", "client"))
-            )  # fmt: skip
+            todo = batches(points)
+            await asyncio.gather(*(self._lane(scene, lane, todo, until_when) for lane in LANES))
         else:
             await self._record(scene, until_when)
         self._end_visitors()
@@ -157,42 +160,44 @@ class Gauntlet:
                 await self._finish(victim, hard=self._random.random() < 0.5)
 
     async def _lane(
-        self, scene: Scene, lane: str, points: Sequence[Point], until_when: float
+        self, scene: Scene, lane: str, todo: list[tuple[Point, ...]], until_when: float
     ) -> None:
-        """One victim after the other."""
-        for point in points:
-            if LANE[point.program] != lane or point in self._taken:
-                continue
-            self._taken.add(point)
-            if time.monotonic() > until_when:
+        """One victim after the other, with what no other lane has taken."""
+        while time.monotonic() < until_when:
+            batch = next((one for one in todo if LANE[one[0].program] == lane), None)
+            if batch is None:
                 return
-            await self._one(scene, lane, point)
+            todo.remove(batch)
+            await self._one(scene, lane, batch)
 
-    async def _one(self, scene: Scene, lane: str, point: Point) -> None:
-        spec = Spec(
-            str(self._new_folder()), point.site, point.phase, point.action,
-            nth=self._random.choice((1, 1, 2, 5)), program=point.program,
-            delay=self._random.choice((0.3, LEASE * 1.2)),
-        )  # fmt: skip
+    async def _one(self, scene: Scene, lane: str, batch: tuple[Point, ...]) -> None:
+        spec = Spec(str(self._new_folder()), batch, delay=self._random.choice((0.3, LEASE * 1.2)))
         victim = self._start(scene, lane, spec)
-        give_up = time.monotonic() + PATIENCE
-        while not spec.fired.exists() and time.monotonic() < give_up:
-            await asyncio.sleep(0.02)  # a file in another process's hands
+        waiting, thaws = set(batch), set[asyncio.Task[None]]()
+        last = time.monotonic()
+        while waiting and time.monotonic() - last < PATIENCE:
+            await asyncio.sleep(0.02)  # files in another process's hands
+            for point in [point for point in waiting if spec.fired(point).exists()]:
+                waiting.remove(point)
+                last = time.monotonic()
+                self._say(f"fired  {point}")
+                if point.action is Action.STOP:
+                    thaws.add(asyncio.create_task(self._thaw(spec.fired(point))))
             if victim.process.poll() is not None:
                 break
-        fired = spec.fired.exists()
-        (self.outcome.fired if fired else self.outcome.missed).append(point)
-        self._say(f"{'fired ' if fired else 'missed'} {point}")
-        if fired and point.action is Action.STOP:
-            await self._thaw(spec)
+        for point in waiting:
+            self._say(f"missed {point}")
+        self.outcome.fired += [point for point in batch if point not in waiting]
+        self.outcome.missed += waiting
+        await asyncio.gather(*thaws)
         await self._finish(victim, hard=False)
 
-    async def _thaw(self, spec: Spec) -> None:
-        """Let a stopped process lie for longer than a lease, then go on."""
-        await until(lambda: bool(spec.fired.read_text()), "the point has told its pid")
-        pid = int(spec.fired.read_text())
+    async def _thaw(self, fired: Path) -> None:
+        """Let a stopped process lie, at times for longer than a lease, then go on."""
+        await until(lambda: fired_in(fired) > 0, "the point has told its pid")
+        pid = fired_in(fired)
         since = time.monotonic()
-        await asyncio.sleep(LEASE * self._random.choice((0.4, 1.4)))  # that long it is stopped
+        await asyncio.sleep(LEASE * self._random.choice((0.2, 0.4, 1.4)))  # so long it is stopped
         send([pid], signal.SIGCONT)
         self._cluster.cut_off.append(CutOff(pid, since, time.monotonic() + LEASE))
 

@@ -65,18 +65,28 @@ class Action(StrEnum):
     DELAY = "delay"
 
 
-class Spec(msgspec.Struct, frozen=True):
-    """What a process is armed with: `site` "" only notes which sites are reached.
+class Point(msgspec.Struct, frozen=True):
+    """A call of a program, when, and what happens then."""
 
-    It fires once in all processes that share `folder`, at the `nth` time that one of them comes by.
+    program: str
+    site: str
+    phase: Phase
+    action: Action
+
+    def __str__(self) -> str:
+        return f"{self.program} {self.site} {self.phase} {self.action}"
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """What a process is armed with: each point fires once in all processes that share `folder`.
+
+    It does so at the `nth` time that one of them comes by. Without points it only notes which sites
+    are reached. `delay` is in seconds.
     """
 
     folder: str
-    site: str = ""
-    phase: Phase = Phase.BEFORE
-    action: Action = Action.KILL
+    points: tuple[Point, ...] = ()
     nth: int = 1
-    program: str = ""
     delay: float = 1.0
 
     def environment(self) -> dict[str, str]:
@@ -84,10 +94,9 @@ class Spec(msgspec.Struct, frozen=True):
         path = os.pathsep.join([str(Path(__file__).parent / "sites"), str(ROOT)])
         return {VARIABLE: str(msgspec.json.encode(self), "utf-8"), "PYTHONPATH": path}
 
-    @property
-    def fired(self) -> Path:
+    def fired(self, point: Point) -> Path:
         """There once it has fired; holds the pid of the process that it fired in."""
-        return Path(self.folder) / "fired"
+        return Path(self.folder) / f"{self.points.index(point)}.fired"
 
 
 def sources() -> Iterator[tuple[str, Path]]:
@@ -132,8 +141,12 @@ class Tap:
         self._known = known
         self._names: dict[Any, str] = {}
         self._seen: set[str] = set()
-        self._passed = 0
+        self._passed: dict[str, int] = {}
         self.program = program_name()
+        self._points: dict[str, list[Point]] = {}
+        for point in spec.points:
+            if point.program == self.program:
+                self._points.setdefault(point.site, []).append(point)
 
     def site(self) -> str:
         """The site that the current call is made at; "" where no frame is one."""
@@ -159,28 +172,28 @@ class Tap:
             with path.open("a") as file:
                 file.write(f"{self.program} {name}\n")
 
-    def is_armed(self, site: str) -> bool:
-        """Whether this call is the one. Counts."""
-        spec = self._spec
-        if not spec.site or site != spec.site or spec.program not in ("", self.program):
-            return False
-        self._passed += 1
-        return self._passed >= spec.nth and not spec.fired.exists()
+    def armed(self, site: str) -> Point | None:
+        """The point that this call is to fire at. Counts."""
+        points = self._points.get(site)
+        if points is None:
+            return None
+        self._passed[site] = self._passed.get(site, 0) + 1
+        if self._passed[site] < self._spec.nth:
+            return None
+        return next((point for point in points if not self._spec.fired(point).exists()), None)
 
-    def is_due(self, phase: Phase) -> bool:
-        return phase is self._spec.phase and not self._spec.fired.exists()
-
-    def fire(self, phase: Phase) -> bool:
+    def fire(self, point: Point, phase: Phase) -> bool:
         """Do it, in this phase; whether the call is to fail."""
-        if phase is not self._spec.phase:
+        if phase is not point.phase:
             return False
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
         try:
-            descriptor = os.open(self._spec.fired, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            descriptor = os.open(self._spec.fired(point), flags)
         except FileExistsError:
             return False
         os.write(descriptor, str(os.getpid()).encode())
         os.close(descriptor)
-        match self._spec.action:
+        match point.action:
             case Action.KILL:
                 os.kill(os.getpid(), signal.SIGKILL)
             case Action.STOP:
@@ -221,22 +234,22 @@ def _tapped_send(tap: Tap, send: Callable[..., Any]) -> Any:
     def tapped(
         self: Connection, command: Command, timeout: float = REPLY_TIMEOUT
     ) -> asyncio.Future[Any]:
-        if not tap.is_armed(tap.site()):
+        point = tap.armed(tap.site())
+        if point is None:
             return send(self, command, timeout)
-        if tap.fire(Phase.BEFORE):
+        if tap.fire(point, Phase.BEFORE):
             self.close()
         sent = send(self, command, timeout)
         answer = asyncio.get_running_loop().create_future()
 
         def answered(_: asyncio.Future[Any]) -> None:
             # The server has done it; the caller has not been told.
-            if tap.fire(Phase.SENT):
+            error = sent.exception()
+            if tap.fire(point, Phase.SENT):
                 self.close()
-                error: BaseException | None = StoreUnavailable("the answer was lost")
-            else:
-                error = sent.exception()
-            if tap.is_due(Phase.AFTER):
-                answer.add_done_callback(lambda _: _fire_after(tap, self))
+                error = StoreUnavailable("the answer was lost")
+            # Its own callbacks come first: by then the caller has gone on with the answer.
+            answer.add_done_callback(lambda _: _fire_after(tap, point, self))
             if answer.done():
                 return
             if error is not None:
@@ -251,19 +264,20 @@ def _tapped_send(tap: Tap, send: Callable[..., Any]) -> Any:
     return tapped
 
 
-def _fire_after(tap: Tap, connection: Connection) -> None:
-    if tap.fire(Phase.AFTER):
+def _fire_after(tap: Tap, point: Point, connection: Connection) -> None:
+    if tap.fire(point, Phase.AFTER):
         connection.close()
 
 
 def _tapped_post(tap: Tap, post: Callable[..., Any]) -> Any:
     def tapped(self: Connection, command: Command) -> None:
-        if not tap.is_armed(tap.site()):
+        point = tap.armed(tap.site())
+        if point is None:
             return post(self, command)
-        if tap.fire(Phase.BEFORE):
+        if tap.fire(point, Phase.BEFORE):
             self.close()
         post(self, command)
-        if tap.fire(Phase.SENT) or tap.fire(Phase.AFTER):
+        if tap.fire(point, Phase.SENT) or tap.fire(point, Phase.AFTER):
             self.close()
         return None
 
@@ -272,12 +286,13 @@ def _tapped_post(tap: Tap, post: Callable[..., Any]) -> Any:
 
 def _tapped_sync(tap: Tap, read: Callable[..., Any]) -> Any:
     def tapped(self: SyncReader, *arguments: Any) -> Any:
-        if not tap.is_armed(tap.site()):
+        point = tap.armed(tap.site())
+        if point is None:
             return read(self, *arguments)
-        if tap.fire(Phase.BEFORE):
+        if tap.fire(point, Phase.BEFORE):
             raise StoreUnavailable("injected")
         found = read(self, *arguments)
-        if tap.fire(Phase.SENT) or tap.fire(Phase.AFTER):
+        if tap.fire(point, Phase.SENT) or tap.fire(point, Phase.AFTER):
             raise StoreUnavailable("injected")
         return found
 
@@ -288,3 +303,8 @@ def reached(folder: Path) -> set[tuple[str, str]]:
     """The (program, site) pairs that processes came by."""
     lines = [line for path in folder.rglob("*.sites") for line in path.read_text().splitlines()]
     return {(program, site) for program, _, site in (line.partition(" ") for line in lines)}
+
+
+def fired_in(path: Path) -> int:
+    """The pid of the process that a point fired in; 0 where that is not written yet."""
+    return int(path.read_text() or 0)
