@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resolute.client import Client, FlowRun
+from resolute.durability import Durability
 from resolute.errors import (
     ConfigurationError,
+    DurabilityNotConfirmed,
+    DurabilityUnavailable,
     ErrorInfo,
     FlowCancelled,
     FlowDefinitionError,
@@ -44,6 +47,9 @@ __all__ = [
     "AsyncNode",
     "Client",
     "ConfigurationError",
+    "Durability",
+    "DurabilityNotConfirmed",
+    "DurabilityUnavailable",
     "ErrorInfo",
     "Flow",
     "FlowBuilder",
