@@ -65,7 +65,7 @@ class DurabilityUnavailable(ConfigurationError):
         self.level = level
         self.has = has
         self.needs = needs
-        super().__init__(f"durability {level!r} cannot be promised by this server: {has}; {needs}")
+        super().__init__(f"durability {level} cannot be promised by this server: {has}; {needs}")
 
 
 class DurabilityNotConfirmed(ResoluteError):
@@ -81,7 +81,7 @@ class DurabilityNotConfirmed(ResoluteError):
         of = f" of {', '.join(self.ids[:5])}" if self.ids else ""
         more = f" and {len(self.ids) - 5} more" if len(self.ids) > 5 else ""
         super().__init__(
-            f"the write{of}{more} happened but is not confirmed as {level!r}: {missing};"
+            f"the write{of}{more} happened but is not confirmed as {level}: {missing};"
             " the same call with the same id is safe and confirms it"
         )
 

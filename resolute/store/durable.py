@@ -27,6 +27,7 @@ from resolute.store.script import Script, load_script, pack
 from resolute.store.store import PASSING, Store
 
 MOST = 256  # calls of a group
+LEAST_WAIT = 5.0  # s; under everysec an honest wait takes two
 FRESH = 1.0  # s; a proof that was not used for so long is looked for anew
 MARK = "waits"  # the counter in a partition's stats
 
@@ -155,7 +156,8 @@ def _mark_beside(call: _Call) -> _Call:
 class DurableStore(Store):
     """The same namespace, where a call returns when what it wrote or read is durable.
 
-    A call may take `patience` (s) for the server to be there and as long again for the proof.
+    A call may take `patience` (s) for the server to be there, and as long again for the proof, or
+    LEAST_WAIT if that is longer; twice that where it came while another wait began.
     Beside what a Store raises: DurabilityUnavailable, DurabilityNotConfirmed.
     """
 
@@ -165,6 +167,7 @@ class DurableStore(Store):
         self.nonces = store.nonces
         self._level = level
         self._replicas = replicas
+        self._within = max(store.patience, LEAST_WAIT)
         self._group: _Group | None = None
 
     async def call(
@@ -183,11 +186,11 @@ class DurableStore(Store):
     def _group_of(self, connection: Connection) -> _Group:
         group = self._group
         if group is None or group.connection is not connection:
-            group = self._group = _Group(connection, self._level, self.patience, self._find)
+            group = self._group = _Group(connection, self._level, self._within, self._find)
         return group
 
     async def _find(self, connection: Connection) -> Proof:
-        return await find_proof(connection, self._level, self._replicas, self.patience)
+        return await find_proof(connection, self._level, self._replicas, self._within)
 
     async def close(self) -> None:
         await super().close()
