@@ -83,7 +83,9 @@ async def _fsync(connection: Connection, milliseconds: int) -> Proof:
             return Proof((wait,), _find_unsynced)
         case found:
             shown = ", ".join(f"{name} {value}" for name, value in found.items())
-            raise _refusal(f"{_who(kind, version)} with {shown or 'settings unknown'}")
+            lies = has_wait and found.get("appendfsync") == "everysec"
+            because = ", whose WAITAOF answers before the disk has it" if lies else ""
+            raise _refusal(f"{_who(kind, version)} with {shown or 'settings unknown'}{because}")
 
 
 def _refusal(has: str) -> DurabilityUnavailable:
