@@ -94,6 +94,8 @@ class _Group:
                 error = await self._commit(group) if group else None
             except Exception as broken:
                 error = broken
+                for call in group:
+                    call.reply = None  # of a connection that is gone: perhaps NOSCRIPT
             for call in group:
                 call.settle(error)
 
@@ -124,14 +126,14 @@ class _Group:
 
     async def _send(self, calls: Sequence[_Call], proof: Proof) -> list[Any]:
         """Fill in the replies, scripts loaded where they must be; the replies to the proof."""
-        lost = await self._round(calls, proof)
-        if not lost[0]:
-            return lost[1]
-        sources = {call.script.source for call in lost[0] if call.script is not None}
-        await self.connection.request_all([("SCRIPT", "LOAD", source) for source in sources])
-        mark = calls[-1]
-        again = [call for call in lost[0] if call is not mark]
-        return (await self._round([*again, mark], proof))[1]
+        lost, replies = await self._round(calls, proof)
+        if lost:
+            sources = {call.script.source for call in lost if call.script is not None}
+            await self.connection.request_all([("SCRIPT", "LOAD", source) for source in sources])
+            mark = calls[-1]  # again, as the last: it is what the proof is about
+            again = [call for call in lost if call is not mark]
+            _, replies = await self._round([*again, mark], proof)
+        return replies
 
     async def _round(self, calls: Sequence[_Call], proof: Proof) -> tuple[list[_Call], list[Any]]:
         """Send calls and what proves them together; those whose script is unknown, the proof's."""
