@@ -12,11 +12,10 @@ import pytest
 from resolute.client import Client
 from resolute.errors import DurabilityUnavailable
 from resolute.store.connection import Address, Connection, ServerReply
-from resolute.store.proofs import HONEST
 from resolute.store.store import Store
 from resolute.testing.server import ServerBinary
 from tests.support.disk import Disk
-from tests.support.durable import ALWAYS, FLOW, scene
+from tests.support.durable import ALWAYS, FLOW, is_honest, scene
 from tests.support.flows import chain
 from tests.support.stage import Stage
 
@@ -26,12 +25,6 @@ def disk(server_binary: ServerBinary, tmp_path: Path) -> Iterator[Disk]:
     """A server under everysec, on a disk that can lose power."""
     with Disk(tmp_path, binary=server_binary) as made:
         yield made
-
-
-def is_honest(disk: Disk) -> bool:
-    """Whether WAITAOF of this server is believed under everysec."""
-    binary = disk.server.binary
-    return binary.name in HONEST and binary.release >= HONEST[binary.name]
 
 
 async def survivors(disk: Disk) -> dict[str, bytes]:
@@ -64,7 +57,7 @@ async def test_without_fsync_what_was_acknowledged_is_lost_with_the_power(disk: 
 
 @pytest.mark.parametrize("rewrites", [False, True], ids=["", "while-the-file-is-rewritten"])
 async def test_no_run_acknowledged_with_fsync_is_lost_with_the_power(disk: Disk, rewrites: bool):
-    settings = [] if is_honest(disk) else [ALWAYS]
+    settings = [] if is_honest(disk.server) else [ALWAYS]
     acknowledged: dict[str, str] = {}
     async with scene(disk.server, *settings, patience=0.2) as on:
 
@@ -90,7 +83,7 @@ async def test_no_run_acknowledged_with_fsync_is_lost_with_the_power(disk: Disk,
 
 
 async def test_a_call_with_fsync_does_not_return_before_the_disk_has_answered(disk: Disk):
-    settings = [] if is_honest(disk) else [ALWAYS]
+    settings = [] if is_honest(disk.server) else [ALWAYS]
     async with scene(disk.server, *settings) as on:
         with disk.held():
             starting = asyncio.create_task(on.client.start(FLOW, "x", id="run", durability="fsync"))
@@ -106,7 +99,7 @@ async def test_a_run_that_another_connection_started_is_on_the_disk_when_fsync_f
     disk: Disk,
 ):
     """The second start writes nothing of its own that a wait would cover, but the mark."""
-    settings = [] if is_honest(disk) else [ALWAYS]
+    settings = [] if is_honest(disk.server) else [ALWAYS]
     async with scene(disk.server, *settings) as on:
         await on.client.start(FLOW, "x", id="run")
         await on.client.start(FLOW, "x", id="run", durability="fsync")
@@ -117,7 +110,7 @@ async def test_a_run_that_another_connection_started_is_on_the_disk_when_fsync_f
 
 async def test_an_end_that_was_told_with_fsync_is_still_the_end_after_a_loss_of_power(disk: Disk):
     flow = chain("a", flow="one")
-    settings = [] if is_honest(disk) else [ALWAYS]
+    settings = [] if is_honest(disk.server) else [ALWAYS]
     async with scene(disk.server, *settings) as on:
         await on.stage.begin_run(flow)
         run = await on.client.get("run")
@@ -140,11 +133,11 @@ async def test_waitaof_is_believed_under_everysec_just_where_it_waits_for_an_fsy
     connection.close()
     has_wait = not isinstance(answers[0][1], ServerReply)
     waited = has_wait and all(answer[1][0] == 0 for answer in answers)
-    assert waited == is_honest(disk)
+    assert waited == is_honest(disk.server)
 
 
 async def test_under_everysec_a_server_that_cannot_prove_it_is_not_asked_to(disk: Disk):
-    if is_honest(disk):
+    if is_honest(disk.server):
         pytest.skip("this server's WAITAOF is believed under everysec")
     async with scene(disk.server) as on:
         with pytest.raises(DurabilityUnavailable, match=r"appendfsync everysec.*needs"):

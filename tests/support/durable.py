@@ -9,6 +9,7 @@ from typing import Any
 
 from resolute.client import Client
 from resolute.store.connection import Command
+from resolute.store.proofs import HONEST
 from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer
 from tests.support.flows import chain
@@ -47,6 +48,12 @@ async def scene(
             yield Scene(stage, client)
     finally:
         await store.close()
+
+
+def is_honest(server: EmbeddedServer) -> bool:
+    """Whether WAITAOF of this server is believed under everysec."""
+    binary = server.binary
+    return binary.name in HONEST and binary.release >= HONEST[binary.name]
 
 
 def set_to(name: str, value: str) -> Command:
