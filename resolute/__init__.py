@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resolute.client import Client, DeadLetter, FlowRun
+from resolute.durability import Durability
 from resolute.engine.context import NodeContext, current
 from resolute.errors import (
     ConfigurationError,
+    DurabilityNotConfirmed,
+    DurabilityUnavailable,
     ErrorInfo,
     FlowCancelled,
     FlowDefinitionError,
@@ -47,6 +50,9 @@ __all__ = [
     "Client",
     "ConfigurationError",
     "DeadLetter",
+    "Durability",
+    "DurabilityNotConfirmed",
+    "DurabilityUnavailable",
     "ErrorInfo",
     "Flow",
     "FlowBuilder",

@@ -3,7 +3,9 @@
 ResoluteError
 ├── FlowDefinitionError      build() found mistakes: all of them, in `problems`
 ├── ConfigurationError       a flag, variable or server setting is unusable
-│   └── ServerUnsuitable     the Redis answers but cannot hold flows
+│   ├── ServerUnsuitable     the Redis answers but cannot hold flows
+│   └── DurabilityUnavailable  the Redis cannot promise the durability that was asked for
+├── DurabilityNotConfirmed   written, but not proved to be as durable as was asked for
 ├── StoreUnavailable         Redis did not answer; the call may or may not have happened
 ├── StoreError               Redis answered with an error
 ├── DamagedRun               the hash of a run cannot be read
@@ -55,6 +57,34 @@ class ConfigurationError(ResoluteError):
 
 class ServerUnsuitable(ConfigurationError):
     """The server answers, but cannot be trusted with flows (too old, evicting, read-only)."""
+
+
+class DurabilityUnavailable(ConfigurationError):
+    """The server has no proof of this durability. Refused before anything was written."""
+
+    def __init__(self, level: str, has: str, needs: str) -> None:
+        self.level = level
+        self.has = has
+        self.needs = needs
+        super().__init__(f"durability {level} cannot be promised by this server: {has}; {needs}")
+
+
+class DurabilityNotConfirmed(ResoluteError):
+    """The write happened, but is not proved to be as durable as was asked for.
+
+    The same call again, with the same `ids`, is safe and confirms it.
+    """
+
+    def __init__(self, level: str, missing: str, ids: Iterable[str] = ()) -> None:
+        self.level = level
+        self.missing = missing
+        self.ids = tuple(ids)
+        of = f" of {', '.join(self.ids[:5])}" if self.ids else ""
+        more = f" and {len(self.ids) - 5} more" if len(self.ids) > 5 else ""
+        super().__init__(
+            f"the write{of}{more} happened but is not confirmed as {level}: {missing};"
+            " the same call with the same id is safe and confirms it"
+        )
 
 
 class StoreUnavailable(ResoluteError):

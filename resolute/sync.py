@@ -12,6 +12,7 @@ from resolute.client import client as asynchronous
 from resolute.client.letters import DeadLetter
 from resolute.client.run import FlowRun as AsyncFlowRun
 from resolute.client.run import RunInfo
+from resolute.durability import Level
 from resolute.model.flow import Flow
 from resolute.model.messages import NodeRecord
 from resolute.status import RunStatus
@@ -57,29 +58,47 @@ class FlowRun(Generic[O]):
     def status(self) -> RunStatus:
         return self._loop.run(self._run.status())
 
-    def result(self, type_: Any = None, *, timeout: float | None = None) -> Any:
-        return self._loop.run(self._run.result(type_, timeout=timeout))
+    def result(
+        self,
+        type_: Any = None,
+        *,
+        timeout: float | None = None,
+        durability: Level | None = None,
+    ) -> Any:
+        return self._loop.run(self._run.result(type_, timeout=timeout, durability=durability))
 
     def history(self) -> list[NodeRecord]:
         return self._loop.run(self._run.history())
 
-    def cancel(self, reason: str = "") -> bool:
-        return self._loop.run(self._run.cancel(reason))
+    def cancel(self, reason: str = "", *, durability: Level | None = None) -> bool:
+        return self._loop.run(self._run.cancel(reason, durability=durability))
 
-    def terminate(self, reason: str = "") -> bool:
-        return self._loop.run(self._run.terminate(reason))
+    def terminate(self, reason: str = "", *, durability: Level | None = None) -> bool:
+        return self._loop.run(self._run.terminate(reason, durability=durability))
 
 
 class Client:
     """``with Client(url) as client:``; see `resolute.Client`."""
 
     def __init__(
-        self, url: str | None = None, *, namespace: str | None = None, patience: float = 10.0
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        patience: float = 10.0,
+        durability: Level = "fast",
+        replicas: int = 1,
     ) -> None:
         self._loop = _Loop()
         try:
             self._client = self._loop.run(
-                asynchronous.Client.open(url, namespace=namespace, patience=patience)
+                asynchronous.Client.open(
+                    url,
+                    namespace=namespace,
+                    patience=patience,
+                    durability=durability,
+                    replicas=replicas,
+                )
             )
         except BaseException:
             self._loop.close()
@@ -107,9 +126,10 @@ class Client:
         *,
         id: str | None = None,
         queue: str | None = None,
+        durability: Level | None = None,
     ) -> FlowRun[Any]:
         ids = None if id is None else [id]
-        return self.start_many(flow, [input], ids=ids, queue=queue)[0]
+        return self.start_many(flow, [input], ids=ids, queue=queue, durability=durability)[0]
 
     def start_many(
         self,
@@ -118,9 +138,16 @@ class Client:
         *,
         ids: Sequence[str] | None = None,
         queue: str | None = None,
+        durability: Level | None = None,
     ) -> list[FlowRun[Any]]:
         started: list[AsyncFlowRun[Any]] = self._loop.run(
-            self._client.start_many(flow, inputs, ids=ids, queue=queue)  # pyright: ignore[reportArgumentType, reportCallIssue]  # the overloads do not take a union
+            self._client.start_many(  # pyright: ignore[reportCallIssue]  # the overloads do not take a union
+                flow,  # pyright: ignore[reportArgumentType]
+                inputs,
+                ids=ids,
+                queue=queue,
+                durability=durability,
+            )
         )
         return [FlowRun(self._loop, run) for run in started]
 
@@ -137,14 +164,17 @@ class Client:
     ) -> list[RunInfo]:
         return self._loop.run(self._client.list(status=status, flow=flow, limit=limit, after=after))
 
-    def cancel(self, id: str, reason: str = "") -> bool:
-        return self._loop.run(self._client.cancel(id, reason))
+    def cancel(self, id: str, reason: str = "", *, durability: Level | None = None) -> bool:
+        return self._loop.run(self._client.cancel(id, reason, durability=durability))
 
-    def terminate(self, id: str, reason: str = "") -> bool:
-        return self._loop.run(self._client.terminate(id, reason))
+    def terminate(self, id: str, reason: str = "", *, durability: Level | None = None) -> bool:
+        return self._loop.run(self._client.terminate(id, reason, durability=durability))
 
-    def retry(self, id: str, *, number: int | None = None) -> FlowRun[Any]:
-        return FlowRun(self._loop, self._loop.run(self._client.retry(id, number=number)))
+    def retry(
+        self, id: str, *, number: int | None = None, durability: Level | None = None
+    ) -> FlowRun[Any]:
+        work = self._client.retry(id, number=number, durability=durability)
+        return FlowRun(self._loop, self._loop.run(work))
 
     def dead_letters(self, *, limit: int = 50) -> Sequence[DeadLetter]:
         return self._loop.run(self._client.dead_letters(limit=limit))

@@ -18,6 +18,7 @@ LAYERS = {
     "errors": VOCABULARY,
     "clock": VOCABULARY,
     "ids": VOCABULARY,
+    "durability": VOCABULARY,
     "durations": VOCABULARY,
     "options": VOCABULARY,
     "status": VOCABULARY,

@@ -11,6 +11,7 @@ import click
 
 from resolute.errors import (
     ConfigurationError,
+    DurabilityNotConfirmed,
     IdConflict,
     InvalidInput,
     NotEncodable,
@@ -39,7 +40,7 @@ class Exit(IntEnum):
 
 _UNUSABLE = (
     ConfigurationError, StoreUnavailable, StoreError, InvalidInput, NotEncodable, PayloadTooLarge,
-    ServerNotFound, ServerFailed,
+    ServerNotFound, ServerFailed, DurabilityNotConfirmed,
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from resolute.cli.exits import Exit, fail, say_error
 from resolute.cli.output import print_json, to_json
 from resolute.cli.target import Target, json_option, target_options
 from resolute.client import Client, FlowRun
+from resolute.durability import Durability
 from resolute.durations import humanize
 from resolute.errors import FlowFailed
 from resolute.options import DURATION
@@ -42,6 +43,13 @@ def read_input(text: str) -> Any:
 @click.option(
     "--timeout", type=DURATION, default="30s", show_default=True, help="How long --wait waits."
 )
+@click.option(
+    "--durability",
+    type=click.Choice([level.value for level in Durability]),
+    default=Durability.FAST.value,
+    show_default=True,
+    help="What must hold before the start, and with --wait its result, is acknowledged.",
+)
 @json_option
 @target_options
 def start(
@@ -52,6 +60,7 @@ def start(
     queue: str | None,
     wait: bool,
     timeout: float,
+    durability: str,
     as_json: bool,
 ) -> None:
     """Start a run of FLOW and print its id.
@@ -59,14 +68,15 @@ def start(
     With --wait the id goes to stderr and the result, as JSON, to stdout.
     """
     value = read_input(source) if source is not None else None
+    level = Durability(durability)
 
     async def work(client: Client) -> Exit:
         try:
-            run = await client.start(flow, value, id=run_id, queue=queue)
+            run = await client.start(flow, value, id=run_id, queue=queue, durability=level)
         except ValueError as error:  # an id that cannot be one
             raise click.UsageError(str(error)) from None
         if wait:
-            return await _wait(run, timeout, as_json)
+            return await _wait(run, timeout, level, as_json)
         if as_json:
             print_json({"id": run.id, "flow": flow})
         else:
@@ -76,11 +86,11 @@ def start(
     sys.exit(target.run(work))
 
 
-async def _wait(run: FlowRun[Any], timeout: float, as_json: bool) -> Exit:
+async def _wait(run: FlowRun[Any], timeout: float, level: Durability, as_json: bool) -> Exit:
     if not as_json:
         click.echo(run.id, err=True)
     try:
-        result = await run.result(timeout=timeout)
+        result = await run.result(timeout=timeout, durability=level)
     except FlowFailed as failed:
         await _say_failure(run, failed, as_json)
         return Exit.FAILED

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Sequence
 from typing import Any, TypeVar, overload
 
 from resolute.client.directory import Directory, choose_queue, encode_input
@@ -13,11 +14,20 @@ from resolute.client.letters import DeadLetter, Letters
 from resolute.client.retrying import plan_retry
 from resolute.client.run import FlowRun, RunInfo
 from resolute.client.watcher import Watcher
-from resolute.errors import ErrorInfo, IdConflict, ResoluteError, UnknownRun
+from resolute.durability import Level, check_level, check_replicas
+from resolute.errors import (
+    DurabilityNotConfirmed,
+    ErrorInfo,
+    IdConflict,
+    ResoluteError,
+    UnknownRun,
+)
 from resolute.ids import check_run_id, new_run_id
 from resolute.model.flow import Flow
 from resolute.status import OPEN, TERMINAL, Code, RunStatus
 from resolute.store import runs
+from resolute.store.durable import Levels
+from resolute.store.keys import Partition
 from resolute.store.nodes import chunks
 from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
 
@@ -30,11 +40,13 @@ MAX_RETRIES_OF_ONE = 10_000
 class Client:
     """Starts runs and follows them; made by `Client.connect`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, durability: Level = "fast", replicas: int = 1) -> None:
         self.store = store
+        self.durability = check_level(durability)
         self.directory = Directory(store)
         self.watcher = Watcher(store)
         self.letters = Letters(store, self.directory)
+        self._levels = Levels(store, check_replicas(replicas))
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -44,14 +56,22 @@ class Client:
         *,
         namespace: str | None = None,
         patience: float = 10.0,
+        durability: Level = "fast",
+        replicas: int = 1,
     ) -> AsyncGenerator[Client]:
         """A client for as long as the `async with` lasts.
 
         Without `url` and `namespace`: RESOLUTE_REDIS and RESOLUTE_NAMESPACE, else
         redis://localhost:6379/0 and "resolute". `patience` (s) is how long a call outlasts a
         Redis that is away, before it raises StoreUnavailable.
+
+        `durability` is how much must have happened to what a call wrote before it returns, unless
+        the call says otherwise: "fast" (the server has it), "fsync" (its disk has it) or
+        "replicated" (at least `replicas` replicas have it); see docs/durability.md.
         """
-        client = await cls.open(url, namespace=namespace, patience=patience)
+        client = await cls.open(
+            url, namespace=namespace, patience=patience, durability=durability, replicas=replicas
+        )
         try:
             yield client
         finally:
@@ -64,8 +84,12 @@ class Client:
         *,
         namespace: str | None = None,
         patience: float = 10.0,
+        durability: Level = "fast",
+        replicas: int = 1,
     ) -> Client:
         """Like `connect`, for who closes it himself."""
+        check_level(durability)
+        check_replicas(replicas)
         store = await Store.open(
             url or os.environ.get("RESOLUTE_REDIS", DEFAULT_URL),
             namespace or os.environ.get("RESOLUTE_NAMESPACE", DEFAULT_NAMESPACE),
@@ -73,21 +97,31 @@ class Client:
             patience=patience,
             only_look=True,
         )
-        return cls(store)
+        return cls(store, durability=durability, replicas=replicas)
 
     async def close(self) -> None:
         await self.watcher.close()
+        await self._levels.close()
         await self.store.close()
+
+    def at(self, durability: Level | None) -> Store:
+        """The store whose calls are so durable when they return; None is the client's own level.
+
+        Raises ConfigurationError for what is no level.
+        """
+        level = self.durability if durability is None else check_level(durability)
+        return self._levels.at(level)
 
     @overload
     async def start(
         self, flow: Flow[I, O], input: I | None = None, *, id: str | None = None,
-        queue: str | None = None,
+        queue: str | None = None, durability: Level | None = None,
     ) -> FlowRun[O]: ...  # fmt: skip
     @overload
     async def start(
-        self, flow: str, input: Any = None, *, id: str | None = None, queue: str | None = None
-    ) -> FlowRun[Any]: ...
+        self, flow: str, input: Any = None, *, id: str | None = None, queue: str | None = None,
+        durability: Level | None = None,
+    ) -> FlowRun[Any]: ...  # fmt: skip
     async def start(
         self,
         flow: Flow[Any, Any] | str,
@@ -95,24 +129,29 @@ class Client:
         *,
         id: str | None = None,
         queue: str | None = None,
+        durability: Level | None = None,
     ) -> FlowRun[Any]:
         """Start a run; the same `id` with the same flow and input is the same run.
 
         Raises UnknownFlow, InvalidInput, IdConflict, ValueError for an unusable id,
-        StoreUnavailable (it may or may not have started: the same call again is safe).
+        StoreUnavailable (it may or may not have started: the same call again is safe). With a
+        `durability` above "fast" also DurabilityUnavailable (nothing was started) and
+        DurabilityNotConfirmed (it was, and the same call again with its id confirms it).
         """
         ids = None if id is None else [id]
-        return (await self.start_many(flow, [input], ids=ids, queue=queue))[0]
+        return (await self.start_many(flow, [input], ids=ids, queue=queue, durability=durability))[
+            0
+        ]
 
     @overload
     async def start_many(
         self, flow: Flow[I, O], inputs: Sequence[I], *, ids: Sequence[str] | None = None,
-        queue: str | None = None,
+        queue: str | None = None, durability: Level | None = None,
     ) -> list[FlowRun[O]]: ...  # fmt: skip
     @overload
     async def start_many(
         self, flow: str, inputs: Sequence[Any], *, ids: Sequence[str] | None = None,
-        queue: str | None = None,
+        queue: str | None = None, durability: Level | None = None,
     ) -> list[FlowRun[Any]]: ...  # fmt: skip
     async def start_many(
         self,
@@ -121,6 +160,7 @@ class Client:
         *,
         ids: Sequence[str] | None = None,
         queue: str | None = None,
+        durability: Level | None = None,
     ) -> list[FlowRun[Any]]:
         """Start a run for each input, in few calls. Raises what `start` does."""
         if ids is not None and len(ids) != len(inputs):
@@ -134,20 +174,20 @@ class Client:
         for flow_id, value in zip(names, inputs, strict=True):
             start = runs.Start(flow_id, name, chosen, encode_input(flow, offered, value))
             starts.setdefault(self.store.keys.of(flow_id).number, []).append(start)
-        for number, batch in starts.items():
-            await self._send(number, batch)
+        store = self.at(durability)
+        batches = (
+            (self.store.keys.partitions[number], batch)
+            for number, several in starts.items()
+            for batch in chunks(several, lambda start: len(start.input))
+        )
+        if store is self.store:
+            for partition, batch in batches:
+                await _send(store, partition, batch)
+        else:
+            with _naming(names):
+                await _all(_send(store, partition, batch) for partition, batch in batches)
         result_type = flow.result_type if isinstance(flow, Flow) else Any
         return [FlowRun(self, flow_id, result_type) for flow_id in names]
-
-    async def _send(self, number: int, starts: Sequence[runs.Start]) -> None:
-        partition = self.store.keys.partitions[number]
-        for batch in chunks(starts, lambda start: len(start.input)):
-            codes = await runs.start(self.store, partition, batch, 0)
-            for start, code in zip(batch, codes, strict=True):
-                if code == Code.CONFLICT:
-                    raise IdConflict(start.id)
-                if code not in (Code.OK, Code.EXISTS):
-                    raise ResoluteError(f"run {start.id!r} was not started: {code}")
 
     async def get(self, id: str) -> FlowRun[Any]:
         """The run of that id. Raises UnknownRun."""
@@ -209,32 +249,43 @@ class Client:
                     found.append(partition.ended(one, flow or ""))
         return found
 
-    async def cancel(self, id: str, reason: str = "") -> bool:
+    async def cancel(self, id: str, reason: str = "", *, durability: Level | None = None) -> bool:
         """Cancel a run; what completed is compensated. False where it had ended or is failing.
 
-        Raises UnknownRun.
+        Raises UnknownRun, and for its `durability` what `start` does.
         """
-        return await self._stop(id, "Cancelled", reason, terminate=False)
+        return await self._stop(id, "Cancelled", reason, durability, terminate=False)
 
-    async def terminate(self, id: str, reason: str = "") -> bool:
-        """End a run at once, without compensation. False where it had ended. Raises UnknownRun."""
-        return await self._stop(id, "Terminated", reason, terminate=True)
+    async def terminate(
+        self, id: str, reason: str = "", *, durability: Level | None = None
+    ) -> bool:
+        """End a run at once, without compensation. False where it had ended.
 
-    async def _stop(self, id: str, kind: str, reason: str, *, terminate: bool) -> bool:
+        Raises UnknownRun, and for its `durability` what `start` does.
+        """
+        return await self._stop(id, "Terminated", reason, durability, terminate=True)
+
+    async def _stop(
+        self, id: str, kind: str, reason: str, durability: Level | None, *, terminate: bool
+    ) -> bool:
         await self.store.find_partitions()
         error = ErrorInfo(kind, reason or "by a client")
-        code = await runs.cancel(self.store, id, error, terminate=terminate)
+        with _naming([id]):
+            code = await runs.cancel(self.at(durability), id, error, terminate=terminate)
         if code == Code.GONE:
             raise UnknownRun(id)
         return code == Code.OK
 
-    async def retry(self, id: str, *, number: int | None = None) -> FlowRun[Any]:
+    async def retry(
+        self, id: str, *, number: int | None = None, durability: Level | None = None
+    ) -> FlowRun[Any]:
         """Start an ended run anew from its failed step, or from the first compensated one.
 
         The new run is ``<id>/~<number>``; the same number twice is the same run. Without one, the
         next that is free. Raises UnknownRun; ResoluteError for a run that has not ended, or
-        completed.
+        completed; for its `durability` what `start` does (give a `number` to call again).
         """
+        store = self.at(durability)
         await self.store.find_partitions()
         header = await runs.read_header(self.store, id)
         if header is None:
@@ -252,7 +303,8 @@ class Client:
         numbers = [number] if number is not None else range(1, MAX_RETRIES_OF_ONE)
         for n in numbers:
             target = f"{base}/~{n}"
-            code = await runs.retry(self.store, header, target, resumption.drop, resumption.fields)
+            with _naming([target]):
+                code = await runs.retry(store, header, target, resumption.drop, resumption.fields)
             if code == Code.OK or (code == Code.EXISTS and number is not None):
                 return FlowRun(self, target)
             if code == Code.GONE:
@@ -289,3 +341,28 @@ class Client:
 def _check_choice(ids: Sequence[str], all: bool) -> None:
     if bool(ids) == all:
         raise ValueError("dead letters: expected ids, or all=True")
+
+
+async def _send(store: Store, partition: Partition, starts: Sequence[runs.Start]) -> None:
+    codes = await runs.start(store, partition, starts, 0)
+    for start, code in zip(starts, codes, strict=True):
+        if code == Code.CONFLICT:
+            raise IdConflict(start.id)
+        if code not in (Code.OK, Code.EXISTS):
+            raise ResoluteError(f"run {start.id!r} was not started: {code}")
+
+
+@contextlib.contextmanager
+def _naming(ids: Sequence[str]) -> Generator[None]:
+    """Say in DurabilityNotConfirmed which runs it is about: an id may be new to the caller."""
+    try:
+        yield
+    except DurabilityNotConfirmed as error:
+        raise DurabilityNotConfirmed(error.level, error.missing, ids) from None
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do it together, so that one wait serves all; the first error is raised when all is done."""
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 import msgspec
 
 from resolute.client.history import read_history
+from resolute.durability import Level
 from resolute.engine.attempt import step_output
 from resolute.errors import (
     DamagedRun,
@@ -23,6 +24,7 @@ from resolute.model.messages import NodeRecord
 from resolute.model.plan import Run
 from resolute.status import RunStatus
 from resolute.store import runs
+from resolute.store.store import Store
 
 if TYPE_CHECKING:
     from resolute.client.client import Client
@@ -80,16 +82,28 @@ class FlowRun(Generic[O]):
         return (await self._header()).status
 
     @overload
-    async def result(self, *, timeout: float | None = None) -> O: ...
+    async def result(
+        self, *, timeout: float | None = None, durability: Level | None = None
+    ) -> O: ...
     @overload
-    async def result(self, type_: type[T], *, timeout: float | None = None) -> T: ...
-    async def result(self, type_: Any = None, *, timeout: float | None = None) -> Any:
+    async def result(
+        self, type_: type[T], *, timeout: float | None = None, durability: Level | None = None
+    ) -> T: ...
+    async def result(
+        self,
+        type_: Any = None,
+        *,
+        timeout: float | None = None,
+        durability: Level | None = None,
+    ) -> Any:
         """What the last step returned, once the run has ended; `timeout` is in seconds.
 
-        Raises FlowFailed, FlowCancelled, FlowTerminated; TimeoutError; UnknownRun.
+        Raises FlowFailed, FlowCancelled, FlowTerminated; TimeoutError; UnknownRun. The end that it
+        tells is so durable as `durability` says, else DurabilityUnavailable or
+        DurabilityNotConfirmed is raised.
         """
         async with asyncio.timeout(timeout):
-            header = await self._ended()
+            header = await self._ended(self._client.at(durability))
         match header.status:
             case RunStatus.COMPLETED:
                 data = await self._result_data(header)
@@ -107,27 +121,31 @@ class FlowRun(Generic[O]):
         plan = await self._client.directory.plan(header.plan) if header.plan else None
         return await read_history(self._client.store, header, plan) if plan else []
 
-    async def cancel(self, reason: str = "") -> bool:
+    async def cancel(self, reason: str = "", *, durability: Level | None = None) -> bool:
         """Cancel it; what completed is compensated. False where it had ended or is failing."""
-        return await self._client.cancel(self.id, reason)
+        return await self._client.cancel(self.id, reason, durability=durability)
 
-    async def terminate(self, reason: str = "") -> bool:
+    async def terminate(self, reason: str = "", *, durability: Level | None = None) -> bool:
         """End it without compensation. False where it had ended."""
-        return await self._client.terminate(self.id, reason)
+        return await self._client.terminate(self.id, reason, durability=durability)
 
-    async def _header(self) -> runs.Header:
-        header = await runs.read_header(self._client.store, self.id)
+    async def _header(self, store: Store | None = None) -> runs.Header:
+        header = await runs.read_header(store or self._client.store, self.id)
         if header is None:
             raise UnknownRun(self.id)
         return header
 
-    async def _ended(self) -> runs.Header:
+    async def _ended(self, durable: Store) -> runs.Header:
+        """The header once it is terminal, as `durable` answers for it."""
         store = self._client.store
         channel = store.keys.of(self.id).channel(self.id)
         while True:
             event = await self._client.watcher.watch(channel)
             try:
                 header = await self._header()
+                if header.status.is_terminal and durable is not store:
+                    # The coordinator wrote it: not durable yet, and after a failover perhaps gone.
+                    header = await self._header(durable)
                 if header.status.is_terminal:
                     return header
                 try:

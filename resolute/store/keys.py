@@ -112,6 +112,11 @@ class Keys:
         return self.partitions[crc16(root_of(flow_id)) % self.count]
 
 
+def stats_beside(key: str) -> str:
+    """The counters of the partition that a key belongs to."""
+    return f"{key[: key.index('}') + 1]}:stats"
+
+
 def _tag(namespace: str, number: int, count: int) -> str:
     low, high = number * SLOTS // count, (number + 1) * SLOTS // count
     k = 0

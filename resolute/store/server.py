@@ -47,12 +47,12 @@ class ServerInfo:
 
 async def run_id(link: Link) -> str:
     """The identity of this run of the server: another after a restart or failover."""
-    return _parse(await link.execute("INFO", "server")).get("run_id", "")
+    return parse_info(await link.execute("INFO", "server")).get("run_id", "")
 
 
 async def inspect(link: Link) -> ServerInfo:
     """Read what there is to know. Raises StoreUnavailable."""
-    info = _parse(await link.execute("INFO"))
+    info = parse_info(await link.execute("INFO"))
     kind = "valkey" if "valkey_version" in info else "redis"
     return ServerInfo(
         kind=kind,
@@ -89,6 +89,7 @@ async def _setting(link: Link, name: str) -> str | None:
     return str(reply[1], "utf-8") if reply else None
 
 
-def _parse(reply: bytes) -> dict[str, str]:
+def parse_info(reply: bytes) -> dict[str, str]:
+    """The fields of an INFO reply."""
     lines = (line.partition(":") for line in str(reply, "utf-8", "replace").splitlines())
     return {name: value for name, colon, value in lines if colon}

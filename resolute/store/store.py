@@ -17,7 +17,7 @@ DEFAULT_URL = "redis://localhost:6379/0"
 DEFAULT_NAMESPACE = "resolute"
 
 # Errors that say "not now": the same call may succeed in a moment.
-_PASSING = frozenset(
+PASSING = frozenset(
     {
         "LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "READONLY", "MISCONF",
         "NOREPLICAS",
@@ -82,7 +82,7 @@ class Store:
                     if not wait:
                         raise
                 except ServerReply as error:
-                    if not wait or error.code not in _PASSING:
+                    if not wait or error.code not in PASSING:
                         raise
                 failures += 1
                 await asyncio.sleep(backoff(failures))
@@ -145,7 +145,7 @@ class Store:
                 if time.monotonic() > give_up:
                     raise
             except ServerReply as error:
-                if error.code not in _PASSING or time.monotonic() > give_up:
+                if error.code not in PASSING or time.monotonic() > give_up:
                     raise
                 if error.code in _DEMOTED and connection is not None:
                     connection.close()

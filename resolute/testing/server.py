@@ -18,7 +18,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -73,6 +73,7 @@ class EmbeddedServer:
         password: if given, clients must AUTH; it is part of `url`.
         appendfsync: "always", "everysec" or "no", as in redis.conf.
         options: further arguments for the server: `["--maxmemory", "100mb"]`. They win.
+        environment: variables for the server, beside those of this process.
 
     Raises `ServerNotFound` if there is no binary, `ServerFailed` if it does not come up.
     """
@@ -86,6 +87,7 @@ class EmbeddedServer:
         password: str | None = None,
         appendfsync: str = "everysec",
         options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         if appendfsync not in ("always", "everysec", "no"):
             raise ValueError(f"appendfsync: expected always, everysec or no, got {appendfsync!r}")
@@ -98,6 +100,7 @@ class EmbeddedServer:
         self.password = password
         self.appendfsync = appendfsync
         self.options = tuple(options)
+        self.environment = dict(environment or {})
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._paused = False
@@ -246,7 +249,7 @@ class EmbeddedServer:
                 stdout=log,
                 stderr=log,
                 # A locale that this machine lacks is fatal to Redis 7.2 and Valkey.
-                env={**os.environ, "LC_ALL": "C"},
+                env={**os.environ, "LC_ALL": "C", **self.environment},
                 start_new_session=True,
             )
         return self._process

@@ -21,6 +21,7 @@ from rich.table import Table
 from resolute import Client
 from resolute.testing.server import EmbeddedServer
 from tests.bench.app import LIMITER_NODES, LIMITER_RATE
+from tests.bench.durability import measure_durability
 from tests.bench.floor import Floor
 from tests.bench.limiter import judge, read_starts
 from tests.bench.monitor import count_commands
@@ -30,7 +31,7 @@ from tests.support.processes import children_of, resident_bytes
 ENRICHMENT = (1, 3, 1, 1)
 CHAIN = (1,) * 10
 FANS = (1000, 10_000)
-PARTS = ("idle", "speed", "sleepers", "limiter")
+PARTS = ("idle", "speed", "sleepers", "limiter", "durability")
 
 
 class Bench:
@@ -144,6 +145,8 @@ async def measure(bench: Bench, parts: set[str], flows: int, limiter_seconds: fl
         EmbeddedServer(Path(folder)) as server,
     ):
         await _measure_product(bench, parts, flows, limiter_seconds, server.url, folder)
+    if "durability" in parts:
+        await measure_durability(bench.record)
 
 
 async def _measure_product(

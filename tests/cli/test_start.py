@@ -89,3 +89,16 @@ def test_a_file_that_is_not_there_is_named(cli: Cli, tmp_path: Path):
 
 def test_an_id_that_cannot_be_one_is_refused(cli: Cli):
     assert "run id" in cli("start", "checkout", "--id", "a/b", code=Exit.UNUSABLE).stderr
+
+
+def test_a_durability_that_the_server_cannot_promise_is_refused_and_nothing_starts(cli: Cli):
+    given = ("start", "checkout", "--id", "lasting", "--input", '{"price": 1}')
+    outcome = cli(*given, "--durability", "fsync", code=Exit.UNUSABLE)
+    assert outcome.stderr.startswith("error: durability fsync cannot be promised by this server")
+    cli("show", "lasting", code=Exit.UNKNOWN)
+    assert cli(*given, "--durability", "fast").stdout == "lasting\n"
+
+
+def test_a_durability_that_is_none_is_refused_with_those_there_are(cli: Cli):
+    outcome = cli("start", "checkout", "--durability", "eternal", code=Exit.UNUSABLE)
+    assert "fast" in outcome.stderr and "replicated" in outcome.stderr

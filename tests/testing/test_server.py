@@ -395,3 +395,13 @@ def test_an_unknown_appendfsync_is_refused_before_anything_starts(
     with pytest.raises(ValueError, match="expected always, everysec or no, got 'sometimes'"):
         EmbeddedServer(tmp_path, binary=binary, appendfsync="sometimes")
     assert inspect_binary(binary.path) == binary
+
+
+@pytest.mark.skipif(not PROC.is_dir(), reason="needs /proc")
+def test_the_variables_asked_for_reach_the_server(binary: ServerBinary, tmp_path: Path):
+    """A library to load into it, for one."""
+    with EmbeddedServer(tmp_path, binary=binary, environment={"GREETING": "hello"}) as running:
+        # The server itself writes its title over them; what was started with it has the same.
+        group = [pid for pid in processes() if group_of(pid) == running.pid]
+        given = [(PROC / str(pid) / "environ").read_bytes() for pid in group]
+    assert any(b"GREETING=hello\0" in variables for variables in given)

@@ -1,0 +1,132 @@
+"""Losing power for real: a server whose file keeps only what the disk was made to keep.
+
+`disk.c`, loaded into the server, writes down how much of each file an fsync or fdatasync that
+succeeded has covered. To lose power is to kill the server and to cut its append-only files there:
+what was acknowledged before and is gone after was never durable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Generator, Sequence
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from resolute.testing.server import EmbeddedServer, ServerBinary
+
+SOURCE = Path(__file__).with_suffix(".c")
+_FILE = re.compile(r"^file (\S+) ", re.MULTILINE)
+
+
+@cache
+def why_not() -> str:
+    """Why no such disk can be had here; empty where it can."""
+    if not sys.platform.startswith("linux"):
+        return "LD_PRELOAD is Linux's"
+    return "" if shutil.which("cc") else "there is no C compiler (cc) to build tests/support/disk.c"
+
+
+class Disk:
+    """A server on a disk that can lose power. Skips the test where there is no C compiler.
+
+    Not a fixture, so that a soak can start it too: `with Disk(folder, binary=...) as disk`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        binary: ServerBinary,
+        appendfsync: str = "everysec",
+        options: Sequence[str] = (),
+    ) -> None:
+        if why_not():
+            pytest.skip(why_not())
+        folder.mkdir(parents=True, exist_ok=True)
+        library = folder / "disk.so"
+        command = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"]
+        subprocess.run(command, check=True)
+        self._log = folder / "synced.log"
+        self._log.touch()
+        self._hold = folder / "hold"
+        self.server = EmbeddedServer(
+            folder / "server",
+            binary=binary,
+            appendfsync=appendfsync,
+            options=options,
+            environment={
+                "LD_PRELOAD": str(library),
+                "DISK_LOG": str(self._log),
+                "DISK_HOLD": str(self._hold),
+            },
+        )
+
+    def __enter__(self) -> Disk:
+        self.server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hold.unlink(missing_ok=True)
+        self.server.stop()
+
+    @contextlib.contextmanager
+    def held(self) -> Generator[None]:
+        """As long as this lasts the disk keeps nothing more: every fsync waits."""
+        self._hold.touch()
+        try:
+            yield
+        finally:
+            self._hold.unlink(missing_ok=True)
+
+    def lose_power(self) -> int:
+        """Kill the server and cut off what no fsync has covered; how many bytes that were."""
+        self.server.kill()
+        synced = self._synced()
+        lost = 0
+        for path in self._files():
+            status = path.stat()
+            kept = min(status.st_size, synced.get(status.st_ino, 0))
+            lost += status.st_size - kept
+            with path.open("r+b") as file:
+                file.truncate(kept)
+        return lost
+
+    def start(self) -> EmbeddedServer:
+        """Start on what is left. That is on the disk, and is where the reckoning begins anew."""
+        self.server.start()
+        sizes = [path.stat() for path in self._files()]
+        self._log.write_text("".join(f"{one.st_ino} {one.st_size}\n" for one in sizes))
+        return self.server
+
+    def syncs(self) -> int:
+        """How many fsyncs there have been since the start."""
+        return len(self._log.read_text().splitlines())
+
+    def unsynced(self) -> int:
+        """How many bytes of the append-only files no fsync has covered yet."""
+        synced = self._synced()
+        sizes = [path.stat() for path in self._files()]
+        return sum(max(0, one.st_size - synced.get(one.st_ino, 0)) for one in sizes)
+
+    def _synced(self) -> dict[int, int]:
+        """By inode, the most that was ever covered. Files only grow; those deleted are gone."""
+        found: dict[int, int] = {}
+        for line in self._log.read_text().splitlines():
+            inode, size = map(int, line.split())
+            if size < 0:
+                found.pop(inode, None)
+            else:
+                found[inode] = max(size, found.get(inode, 0))
+        return found
+
+    def _files(self) -> list[Path]:
+        """The base and increment files that the manifest names."""
+        folder = self.server.directory / "appendonlydir"
+        manifest = (folder / "appendonly.aof.manifest").read_text()
+        return [folder / name for name in _FILE.findall(manifest)]
