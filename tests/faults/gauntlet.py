@@ -34,11 +34,12 @@ from tests.support.processes import send
 from tests.support.system import ROOT, System, first_use, until
 
 LEASE = 3.0  # s
-PATIENCE = 12.0  # s a victim lives without coming by its point
+PATIENCE = 6.0  # s a victim lives without coming by a point
+VISIT = 4.0  # s a victim lives where nothing is to fire
 TOGETHER = 8  # points of a victim that survives them
 LANES = ("worker", "worker", "coordinator", "coordinator", "client")
 LITTER_PERIOD = 4.0  # s between things that only a fault brings about
-RETENTION = "60s"
+RETENTION = "20s"
 
 LANE = {"supervisor": "worker", "child": "worker", "coordinator": "coordinator", "client": "client"}
 
@@ -98,18 +99,22 @@ class Gauntlet:
         self._binary = binary
         self._partitions = partitions
         self._count = 0
+        self._known: set[str] = set()
         self._visitors: list[subprocess.Popen[bytes]] = []
         self._followed: set[str] = set()
         self.outcome = Outcome()
 
-    async def run(self, points: Sequence[Point], *, seconds: float = 0.0) -> Outcome:
-        """Let every point fire, or as many as there is time for (0: no limit).
+    async def record(self, known: set[str], *, seconds: float) -> Outcome:
+        """Note which sites are reached, until that are all known ones or the time is over."""
+        self._known = known
+        return await self.run([], seconds=seconds)
 
-        Without points it notes for `seconds` which sites are reached.
-        """
+    async def run(self, points: Sequence[Point], *, seconds: float = 0.0) -> Outcome:
+        """Let every point fire, or as many as there is time for (0: no limit)."""
         (self._folder / "server").mkdir(parents=True)
         (self._folder / "oracle").mkdir()
-        server = EmbeddedServer(self._folder / "server", binary=self._binary)
+        # `always`, so that visitors may ask for `fsync` of any server.
+        server = EmbeddedServer(self._folder / "server", binary=self._binary, appendfsync="always")
         async with AsyncExitStack() as stack:
             await asyncio.to_thread(server.start)
             stack.callback(server.stop)
@@ -118,8 +123,10 @@ class Gauntlet:
             self._cluster = Cluster(system, self._random, LEASE)
             stack.push_async_callback(self._cluster.close)
             stack.callback(self._end_visitors)
-            self._cluster.add_coordinator("--retention", RETENTION)
-            self._cluster.add_worker()
+            # Where nothing is to fire, these too note what they come by: they live longest.
+            armed = {} if points else Spec(str(self._new_folder())).environment()
+            self._cluster.add_coordinator("--retention", RETENTION, **armed)
+            self._cluster.add_worker(**armed)
             store = await Store.open(server.url, patience=60.0)
             client = await stack.enter_async_context(Client.connect(server.url, patience=60.0))
             await system.offered(client, app.sequence.name)
@@ -152,12 +159,16 @@ class Gauntlet:
 
     async def _record(self, scene: Scene, until_when: float) -> None:
         """Victims that only note where they come by; they are killed and stopped all the same."""
-        while time.monotonic() < until_when:
-            for lane in ("worker", "coordinator", "client"):
-                spec = Spec(str(self._new_folder()))
-                victim = self._start(scene, lane, spec)
-                await asyncio.sleep(PATIENCE / 3)  # as long as it is watched
+        visitor = self._start(scene, "client", Spec(str(self._new_folder())))
+        while time.monotonic() < until_when and self._known - {s for _, s in self.reached()}:
+            for lane in ("worker", "coordinator"):
+                victim = self._start(scene, lane, Spec(str(self._new_folder())))
+                await asyncio.sleep(VISIT)
+                if lane == "coordinator":
+                    # What it was about to do is done by another, who takes its events over.
+                    await self._cluster.freeze(victim.pids(), VISIT)
                 await self._finish(victim, hard=self._random.random() < 0.5)
+        await self._finish(visitor, hard=True)
 
     async def _lane(
         self, scene: Scene, lane: str, todo: list[tuple[Point, ...]], until_when: float
@@ -174,8 +185,9 @@ class Gauntlet:
         spec = Spec(str(self._new_folder()), batch, delay=self._random.choice((0.3, LEASE * 1.2)))
         victim = self._start(scene, lane, spec)
         waiting, thaws = set(batch), set[asyncio.Task[None]]()
+        finishing: asyncio.Task[None] | None = None
         last = time.monotonic()
-        while waiting and time.monotonic() - last < PATIENCE:
+        while finishing is None or not finishing.done():
             await asyncio.sleep(0.02)  # files in another process's hands
             for point in [point for point in waiting if spec.fired(point).exists()]:
                 waiting.remove(point)
@@ -183,14 +195,15 @@ class Gauntlet:
                 self._say(f"fired  {point}")
                 if point.action is Action.STOP:
                     thaws.add(asyncio.create_task(self._thaw(spec.fired(point))))
-            if victim.process.poll() is not None:
-                break
+            is_over = victim.process.poll() is not None or not waiting
+            if finishing is None and (is_over or time.monotonic() - last > PATIENCE):
+                # Some calls are only made on the way out: there they fire, too.
+                finishing = asyncio.create_task(self._finish(victim, hard=False))
         for point in waiting:
             self._say(f"missed {point}")
         self.outcome.fired += [point for point in batch if point not in waiting]
         self.outcome.missed += waiting
-        await asyncio.gather(*thaws)
-        await self._finish(victim, hard=False)
+        await asyncio.gather(finishing, *thaws)
 
     async def _thaw(self, fired: Path) -> None:
         """Let a stopped process lie, at times for longer than a lease, then go on."""
@@ -244,7 +257,7 @@ class Gauntlet:
             else:
                 victim.process.terminate()
         try:
-            await asyncio.to_thread(victim.process.wait, 20)
+            await asyncio.to_thread(victim.process.wait, 30)
         except subprocess.TimeoutExpired:
             self.outcome.broken.append(Broken("end", "-", f"a {victim.kind} ignored SIGTERM"))
             victim.process.kill()
@@ -274,15 +287,22 @@ class Gauntlet:
 
     async def _litter(self, scene: Scene, stopped: asyncio.Event) -> None:
         """What only a fault brings about, so that the calls that deal with it are made too."""
+        down = scene.cluster.system.folder / app.DOWN
         while not stopped.is_set():
+            down.touch()  # what depends on it waits for longer than a lease
             await asyncio.sleep(LITTER_PERIOD)
+            if self._random.random() < 0.5:
+                down.unlink(missing_ok=True)
             await add_garbage(scene)
             for case in HARSH:
                 scene.load.start(case)
             for partition in scene.store.keys.partitions:
                 await scene.command("ZADD", partition.open, 1, "nobody")
+                await scene.command("ZADD", partition.timers, 1, "no timer")
+            await scene.command("SCRIPT", "FLUSH")
             if self._random.random() < 0.3:
                 await delete_stream(scene)
+        down.unlink(missing_ok=True)
 
     def _judge(self, load: Load) -> None:
         lines = oracle.read_all(self._folder / "oracle")

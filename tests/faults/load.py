@@ -135,6 +135,6 @@ class Load:
     async def _end_of(self, run: FlowRun[Any]) -> Header:
         while True:
             try:
-                return await run._ended()
+                return await run._ended(self._client.store)
             except StoreUnavailable:
                 continue

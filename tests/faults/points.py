@@ -37,6 +37,7 @@ PLUMBING = {
     "resolute.store.connection.Connection.request_all",
     "resolute.store.connection.Link.execute",
     "resolute.store.connection.Link.execute_all",
+    "resolute.store.durable.DurableStore.execute_all",
     "resolute.store.store.Store.call",
     "resolute.store.store.Store.execute",
     "resolute.store.store.Store.execute_all",

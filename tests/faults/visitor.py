@@ -7,52 +7,88 @@ its standard input does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
 from pathlib import Path
 from random import Random
 
-from resolute import Client, FlowFailed, ResoluteError, UnknownFlow, UnknownRun
+from resolute import (
+    Client,
+    DurabilityNotConfirmed,
+    FlowFailed,
+    ResoluteError,
+    UnknownFlow,
+    UnknownLetter,
+)
 from resolute.store.connection import ServerReply
 from tests.faults import app
 from tests.faults.cases import CASES, USUAL
 from tests.faults.oracle import FOLDER, Line, write
 
 PATIENCE = 20.0  # s
+LANES = 5  # visits at a time
 
 
 async def visit(client: Client, random: Random, name: str) -> None:
     """One visit: a run, and all that can be done with one."""
     case = random.choice([case for case in USUAL if case.flow is not app.wide])
-    run = await client.start(case.flow, case.work(random), id=name)
+    level = random.choice(("fast", "fsync"))
+    run = await client.start(case.flow, case.work(random), id=name, durability=level)
     write(Line("started", name, case.flow.name))
     if random.random() < 0.3:
         done = await (run.cancel() if random.random() < 0.5 else run.terminate())
         write(Line("stopped", name, note=str(done)))
     try:
-        await run.result(timeout=60)
+        await run.result(timeout=60, durability=level)
     except FlowFailed:
         again = await client.retry(name, number=1)
         write(Line("started", again.id, case.flow.name))
     await client.list(limit=5)
     await run.history()
-    try:
+
+
+async def look_around(client: Client, random: Random) -> None:
+    """What a client does beside starting runs."""
+    for letter in await client.dead_letters(limit=2):
+        with contextlib.suppress(UnknownLetter):  # another visit was faster
+            await client.dead_letter(letter.id)
+        # One that is put back dies again; one that is dropped was garbage.
+        await random.choice((client.retry_dead_letters, client.drop_dead_letters))(letter.id)
+    with contextlib.suppress(UnknownFlow):
         await client.start("no-such-flow")
-    except UnknownFlow:
-        pass
+
+
+async def visits(client: Client, random: Random, prefix: str) -> None:
+    """One visit after the other, until one fails."""
+    count = 0
+    while True:
+        count += 1
+        await look_around(client, random)
+        await visit(client, random, f"{prefix}-{count}")
+
+
+async def ask_for_replicas(client: Client) -> None:
+    """There are none, so that it is not confirmed, which takes its time."""
+    with contextlib.suppress(DurabilityNotConfirmed):
+        await client.start(app.sequence, durability="replicated")
 
 
 async def main(url: str, prefix: str) -> None:
-    random, count = Random(prefix), 0
+    round_ = 0
     while True:
+        round_ += 1
         try:
-            async with Client.connect(url, patience=PATIENCE) as client:
-                while True:
-                    count += 1
-                    await visit(client, random, f"{prefix}-{count}")
-        except (ResoluteError, UnknownRun, ServerReply, TimeoutError) as error:
-            print(f"visitor: {error!r}", file=sys.stderr)
+            async with (
+                Client.connect(url, patience=PATIENCE) as client,
+                asyncio.TaskGroup() as group,
+            ):
+                for lane in range(LANES):
+                    name = f"{prefix}-{round_}-{lane}"
+                    group.create_task(visits(client, Random(name), name))
+        except* (ResoluteError, ServerReply, TimeoutError) as errors:
+            print(f"visitor: {errors.exceptions!r}", file=sys.stderr)
 
 
 def _end_with_stdin() -> None:

@@ -1,0 +1,167 @@
+"""A deliberate break of each guard makes a test fail: else nothing would notice its loss.
+
+A guard is broken in a copy of the sources, and the tests that are to notice run there. Each break
+is one replacement of text, so that a guard that is written anew must be named here anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.system import ROOT
+
+PASSED, FAILED = 0, 1  # exit codes of pytest
+COPIED = ("resolute", "worker", "tests", "pyproject.toml")
+LUA = "resolute/store/lua"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What protects a promise, how to break it, and the tests that must notice."""
+
+    name: str
+    file: str
+    text: str
+    broken: str
+    tests: str
+
+
+GUARDS = (
+    # The fence: (token, process), and the status of the run.
+    Guard("fence of complete", f"{LUA}/complete_nodes.lua",
+          "string.sub(record, 1, #held) ~= held", "false", "tests/store/test_fences.py"),
+    Guard("status in complete", f"{LUA}/complete_nodes.lua",
+          "(status ~= RUNNING and status ~= FAILING and status ~= COMPENSATING)", "false",
+          "tests/store/test_fences.py"),
+    Guard("token in the fence", f"{LUA}/lib_node.lua",
+          "r.state == NODE_RUNNING and r.token == token\n    and r.process == process",
+          "r.state == NODE_RUNNING\n    and r.process == process", "tests/store/test_fences.py"),
+    Guard("process in the fence", f"{LUA}/lib_node.lua",
+          "r.token == token\n    and r.process == process", "r.token == token",
+          "tests/store/test_fences.py"),
+    Guard("open run in the fence", f"{LUA}/lib_node.lua",
+          "return node.open and node.current == node.seq and r.state == NODE_RUNNING",
+          "return node.current == node.seq and r.state == NODE_RUNNING",
+          "tests/store/test_fences.py"),
+    Guard("token at the first begin", f"{LUA}/begin_nodes.lua",
+          "if h[2] ~= token or h[4] ~= seq then return refuse(STALE, entry) end", "",
+          "tests/store/test_begin_nodes.py"),
+    Guard("one claim at a time", f"{LUA}/begin_nodes.lua",
+          "elseif not is_held(node, token, process) or r.entry ~= entry then\n"
+          "    return refuse(STALE, entry)\n  end", "end", "tests/store/test_begin_nodes.py"),
+    Guard("a released timer's token", f"{LUA}/release_due.lua",
+          "      and node.record.token == token then", "then", "tests/store/test_release_due.py"),
+    Guard("reclaim of a claim", f"{LUA}/reclaim_nodes.lua",
+          "if not was_claimed and not is_unclaimed(node, token) then return {STALE} end", "",
+          "tests/store/test_reclaim_nodes.py"),
+    # Compare-and-set.
+    Guard("compare-and-set of a transition", f"{LUA}/commit_transition.lua",
+          "if current ~= expect then", "if not current then",
+          "tests/store/test_commit_transition.py"),
+    Guard("a lost race is told", f"{LUA}/commit_transition.lua",
+          "if current and current ~= rev then return {CONFLICT} end", "",
+          "tests/store/test_commit_transition.py"),
+    Guard("a lost race is run again", "resolute/coordinator/dispatcher.py",
+          "again.append(Pending(pending.id, _look_of(pending.event)))", "pass",
+          "tests/coordinator/test_dispatcher.py"),
+    Guard("deletion by the hash", f"{LUA}/drop_flows.lua",
+          " and ended and ended <= before", "", "tests/store/test_drop_flows.py"),
+    # Idempotence: an answer may be lost.
+    Guard("a start sent twice", f"{LUA}/start_flow.lua",
+          "if there[1] == item[4] and there[2] == input then return {EXISTS} end", "",
+          "tests/store/test_resends.py tests/store/test_start_flow.py"),
+    Guard("a start that is there", f"{LUA}/start_flow.lua", "if there[1] then", "if false then",
+          "tests/store/test_start_flow.py"),
+    Guard("a completion sent twice", f"{LUA}/complete_nodes.lua",
+          "if record and string.sub(record, 1, #settled) == settled then return {OK} end", "",
+          "tests/store/test_resends.py tests/store/test_complete_nodes.py"),
+    Guard("a failure sent twice", f"{LUA}/fail_nodes.lua",
+          "      return {OK}\n    end\n    stale", "    end\n    stale",
+          "tests/store/test_resends.py tests/store/test_fail_nodes.py"),
+    Guard("a return sent twice", f"{LUA}/return_nodes.lua",
+          "if skipped or r.token == next_token(token) then return {OK} end", "",
+          "tests/store/test_resends.py tests/store/test_return_nodes.py"),
+    Guard("a commit sent twice", f"{LUA}/commit_transition.lua",
+          "return {current and OK or GONE}", "return {CONFLICT}",
+          "tests/store/test_resends.py tests/store/test_commit_transition.py"),
+    Guard("a retry sent twice", f"{LUA}/retry_flow.lua",
+          "if there == nonce then return {OK} end", "",
+          "tests/store/test_resends.py tests/store/test_retry_flow.py"),
+    Guard("the fan-in never falls below 0", f"{LUA}/lib_node.lua",
+          "if node.pending < 0 then error(", "if false then error(",
+          "tests/store/test_fail_nodes.py tests/store/test_fences.py"
+          " tests/store/test_return_nodes.py tests/store/test_reclaim_nodes.py"),
+    # Leases.
+    Guard("a worker without beats stands down", "worker/resolute_worker/shared.py",
+          "return self.beat_age() > self.lease * 2 / 3", "return False",
+          "tests/worker"),
+    Guard("a lease lasts a lease", "resolute/coordinator/leases.py",
+          "return self._last_read - seen.since >= self._span(process)", "return True",
+          "tests/coordinator/test_leases.py"),
+    Guard("a gap in one's own reads", "resolute/coordinator/leases.py",
+          "is_blind = span > self._lease / 2 or", "is_blind =", "tests/coordinator/test_leases.py"),
+    Guard("a new connection", "resolute/coordinator/leases.py",
+          " or self._store.link.generation != self._generation", "",
+          "tests/coordinator/test_leases.py"),
+    Guard("a lease that was ended", f"{LUA}/beat.lua",
+          "if beat == '-1' then return {GONE} end", "if beat == '-1' then beat = '0' end",
+          "tests/store/test_beat.py"),
+    Guard("a consumer with work pending", f"{LUA}/drop_consumer.lua",
+          "if #pending > 0 then return {CONFLICT} end", "", "tests/store/test_drop_consumer.py"),
+    # Limits.
+    Guard("the bucket's capacity", f"{LUA}/take_tokens.lua",
+          "local start = math.max(now, tat - capacity)", "local start = now",
+          "tests/store/test_take_tokens.py"),
+)  # fmt: skip
+
+
+def copy_to(folder: Path) -> None:
+    skip = shutil.ignore_patterns("__pycache__", ".*")
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=skip)
+        else:
+            shutil.copy(source, folder / name)
+
+
+def run_tests(folder: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run tests of a copy, in the copy, on the first server and one partition."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests,
+               "-k", "not redis-7 and not P3"]  # fmt: skip
+    path = os.pathsep.join([str(folder), str(folder / "worker")])
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name.replace(" ", "-"))
+def test_the_loss_of_a_guard_is_noticed(guard: Guard, tmp_path: Path) -> None:
+    copy_to(tmp_path)
+    path = tmp_path / guard.file
+    text = path.read_text("utf-8")
+    assert text.count(guard.text) == 1, f"{guard.file} has no longer this guard: name it anew"
+    path.write_text(text.replace(guard.text, guard.broken), "utf-8")
+    done = run_tests(tmp_path, guard.tests.split())
+    assert done.returncode == FAILED, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_with_all_guards_these_tests_pass(tmp_path: Path) -> None:
+    """Or their failure would prove nothing."""
+    copy_to(tmp_path)
+    tests = sorted({test for guard in GUARDS for test in guard.tests.split()})
+    done = run_tests(tmp_path, tests)
+    assert done.returncode == PASSED, done.stdout[-3000:] + done.stderr[-1000:]
