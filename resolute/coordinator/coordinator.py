@@ -16,7 +16,7 @@ from resolute.coordinator.retention import Retention
 from resolute.coordinator.schedules import Schedules
 from resolute.coordinator.surviving import surviving
 from resolute.coordinator.timers import Timers
-from resolute.errors import ResoluteError
+from resolute.errors import ConfigurationError, ResoluteError
 from resolute.ids import process_name
 from resolute.store import registry, server
 from resolute.store.store import Store
@@ -61,7 +61,10 @@ class Coordinator:
         self.leases.wake()
 
     async def run(self) -> None:
-        """Register and coordinate until cancelled; then let go of the lease."""
+        """Register and coordinate until cancelled; then let go of the lease.
+
+        Raises ConfigurationError where the namespace was given another number of partitions.
+        """
         try:
             await self._register()
             self.is_ready = True
@@ -78,6 +81,11 @@ class Coordinator:
                     self._take_over(),
                 ):
                     group.create_task(loop)
+        except BaseExceptionGroup as errors:
+            for error in errors.exceptions:
+                if isinstance(error, ConfigurationError):
+                    raise error from None
+            raise
         finally:
             self.is_ready = False
             await self._leave()
@@ -106,6 +114,8 @@ class Coordinator:
             with surviving(log, "beat"):
                 answer = await registry.beat(self._store, [self.name])
                 if answer[0] is None:
+                    # Forgotten, perhaps with everything else (FLUSHALL).
+                    await self._store.confirm_partitions()
                     await self._register()
                 if self._store.link.generation != self._generation:
                     await self._notice_server()

@@ -49,6 +49,14 @@ class Store:
                 self._is_used = True
         return self._is_used
 
+    async def confirm_partitions(self) -> None:
+        """Write the number of partitions anew where it was lost with everything else.
+
+        Raises ConfigurationError where somebody was faster with another number: then all keys that
+        are known here are wrong.
+        """
+        await _write_partitions(self.link, self.keys.meta, self.keys.count)
+
     @classmethod
     async def open(
         cls,
@@ -73,11 +81,12 @@ class Store:
             while True:
                 try:
                     meta = MetaKeys(namespace)
-                    if not only_look:
-                        await _write_partitions(link, meta, partitions)
-                    store = cls(link, Keys(namespace, 1), patience)
-                    await store.find_partitions()
-                    return store
+                    if only_look:
+                        store = cls(link, Keys(namespace, 1), patience)
+                        await store.find_partitions()
+                        return store
+                    count = await _write_partitions(link, meta, partitions)
+                    return cls(link, Keys(namespace, count), patience)
                 except StoreUnavailable:
                     if not wait:
                         raise
@@ -172,8 +181,8 @@ async def _evaluate(connection: Connection, script: Script, command: Command) ->
     return await connection.request(command)
 
 
-async def _write_partitions(link: Link, meta: MetaKeys, wanted: int | None) -> None:
-    """Decide the number of partitions, unless that was done. Raises ConfigurationError."""
+async def _write_partitions(link: Link, meta: MetaKeys, wanted: int | None) -> int:
+    """The number of partitions, decided now unless it was before. Raises ConfigurationError."""
     if wanted is not None and not 1 <= wanted <= MAX_PARTITIONS:
         raise ConfigurationError(f"partitions: expected 1 to {MAX_PARTITIONS}, got {wanted}")
     stored = await link.execute("GET", meta.partitions)
@@ -185,3 +194,4 @@ async def _write_partitions(link: Link, meta: MetaKeys, wanted: int | None) -> N
         raise ConfigurationError(
             f"namespace {meta.namespace!r} has {count} partition(s) and cannot be given {wanted}"
         )
+    return count

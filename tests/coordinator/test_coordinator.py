@@ -12,6 +12,7 @@ import pytest
 
 from resolute.coordinator import coordinator as coordinator_module
 from resolute.coordinator.coordinator import Coordinator
+from resolute.errors import ConfigurationError
 from resolute.model.messages import Entry
 from resolute.store import registry, streams
 from resolute.store.connection import Link
@@ -115,6 +116,22 @@ async def test_a_coordinator_that_is_stopped_lets_go_of_its_lease_at_once(stage:
         await link.close()
     beats = await registry.beats(stage.store)
     assert beats == {coordinator.name: -1}
+
+
+@pytest.mark.leaves_keys("the number of partitions is changed under it")
+async def test_a_coordinator_ends_where_the_namespace_was_given_another_number_of_partitions(
+    stage: Stage,
+):
+    """Everything was flushed, and somebody else was faster: all that it knows is wrong."""
+    coordinator = Coordinator(stage.store, lease=0.3)
+    working = asyncio.create_task(coordinator.run())
+    link = Link(stage.store.link.address)
+    await link.execute("XREAD", "BLOCK", 30_000, "STREAMS", stage.of("run").inbox, "0")
+    await link.close()
+    await stage.store.execute("SET", stage.store.keys.meta.partitions, 7)
+    await stage.store.execute("DEL", stage.store.keys.meta.processes)
+    with pytest.raises(ConfigurationError, match=r"has 7 partition\(s\)"):
+        await working
 
 
 async def test_a_coordinator_makes_the_group_of_a_deleted_inbox_anew(stage: Stage):

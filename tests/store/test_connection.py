@@ -412,6 +412,21 @@ async def test_the_first_to_use_a_namespace_says_how_many_partitions_it_has(stor
     await other.close()
 
 
+async def test_a_number_of_partitions_that_was_lost_is_written_anew_by_who_knows_it(store: Store):
+    """FLUSHALL: whoever comes next must not decide on another one."""
+    count = store.keys.count
+    await store.execute("DEL", store.keys.meta.partitions)
+    await store.confirm_partitions()
+    await store.confirm_partitions()
+    assert int(await store.execute("GET", store.keys.meta.partitions)) == count
+
+
+async def test_who_knows_another_number_than_that_which_was_written_anew_is_told(store: Store):
+    await store.execute("SET", store.keys.meta.partitions, 7)
+    with pytest.raises(ConfigurationError, match=r"has 7 partition\(s\)"):
+        await store.confirm_partitions()
+
+
 async def test_the_number_of_partitions_cannot_be_changed(store: Store):
     with pytest.raises(ConfigurationError, match="cannot be given 7"):
         await Store.open(store.link.address.url, store.keys.meta.namespace, partitions=7)

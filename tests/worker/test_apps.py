@@ -14,7 +14,7 @@ from resolute_worker.process import ProcessConfig, _choose
 from resolute_worker.shared import SharedPage
 from tests.support.flows import chain
 
-CONFIG = ProcessConfig("n", "s", "redis:", "ns", "q", "app.py", (), 1, 15.0, 1.0, "info")
+CONFIG = ProcessConfig("n", "s", "redis:", "ns", 1, "q", "app.py", (), 1, 15.0, 1.0, "info")
 
 TWINS = """
 from resolute import FlowBuilder, manual, node

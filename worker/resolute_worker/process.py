@@ -46,6 +46,7 @@ class ProcessConfig(msgspec.Struct, frozen=True):
     supervisor: str
     redis: str
     namespace: str
+    partitions: int
     queue: str
     app: str
     only: tuple[str, ...]
@@ -203,8 +204,9 @@ def _die_with_parent() -> None:
 
 async def _serve(config: ProcessConfig, page: SharedPage, orders: asyncio.StreamReader) -> None:
     store = await Store.open(
-        config.redis, config.namespace, name=config.name, patience=float("inf"), wait=True
-    )
+        config.redis, config.namespace, name=config.name, patience=float("inf"), wait=True,
+        partitions=config.partitions,
+    )  # fmt: skip
     try:
         await Process(config, page, store).run(orders)
     finally:

@@ -119,7 +119,9 @@ class Supervisor:
             if self._stopping:
                 return
             if code == EXIT_UNUSABLE and not was_registered:
-                raise ConfigurationError(f"the app {self._config.app!r} cannot be served")
+                raise ConfigurationError(
+                    f"a process for the app {self._config.app!r} cannot start: its error is above"
+                )
             lived = time.monotonic() - child.born
             failures = 0 if lived > STABLE or child.is_killed else failures + 1
             if failures:
@@ -141,6 +143,7 @@ class Supervisor:
             supervisor=self.name,
             redis=config.redis,
             namespace=config.namespace,
+            partitions=self._store.keys.count,
             queue=config.queue,
             app=config.app,
             only=config.only,
