@@ -34,6 +34,8 @@ LEASE = 3.0  # s
 STUCK = 3  # leases in which nothing moved while runs are open: then something is stuck
 DRAIN_POLL = 0.05  # s
 DRAIN_LEASES = 20
+SEEN_AGAIN = 30.0  # s after its end a run is looked at once more
+RETENTION = "5m"  # a long soak must not fill the memory
 
 
 class Stuck(AssertionError):
@@ -118,7 +120,7 @@ class Soak:
     async def _play(self, cluster: Cluster, inject: Inject) -> None:
         plan, system = self.plan, cluster.system
         for _ in range(plan.coordinators):
-            cluster.add_coordinator()
+            cluster.add_coordinator("--retention", RETENTION)
         for _ in range(plan.workers):
             cluster.add_worker("--processes", str(plan.processes))
         store = await Store.open(system.server.url, patience=60.0)
@@ -131,6 +133,7 @@ class Soak:
             await cluster.revive()
             await self._watched(load.drained(), scene)
             self._say("drained: looking at what is left")
+            await load.look_again(store, 0.0)
             self.report.broken += await self._leftovers(store)
             await self._judge_ticks(client, load)
             self.report.memory = {
@@ -183,6 +186,7 @@ class Soak:
             await asyncio.wait([task], timeout=0.5)
             fresh = list(self._reader.fresh())
             self._lines += fresh
+            await scene.load.look_again(scene.store, SEEN_AGAIN)
             if fresh or not scene.load.open:
                 self._moved = time.monotonic()
             # A fault may hold everything up for two leases by itself.

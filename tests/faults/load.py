@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from resolute import Client, FlowRun, StoreUnavailable
+from resolute.store import runs
 from resolute.store.connection import ServerReply
 from resolute.store.runs import Header
+from resolute.store.store import Store
 from tests.faults.app import Work
 from tests.faults.cases import Case
 from tests.faults.checker import Broken, Ended, Snapshot, judge_run
 from tests.faults.oracle import Line, write
 
 STOP_RATE = 0.4  # of the runs whose case allows it
+CHUNK = 200  # runs looked at together
 
 
 class Load:
@@ -41,6 +45,7 @@ class Load:
         self._prefix = f"{random.randrange(1 << 32):08x}"
         self._count = 0
         self.ended: dict[str, Ended] = {}
+        self._to_see_again: deque[tuple[float, str]] = deque()
         self.broken: list[Broken] = []
         self.last_end = time.monotonic()
 
@@ -75,6 +80,21 @@ class Load:
     def adopt(self, name: str, case: Case) -> None:
         """Wait for a run that somebody else started, and judge it; it may have been stopped."""
         self._keep(asyncio.create_task(self._guarded(name, self._follow(name, case, "unknown"))))
+
+    async def look_again(self, store: Store, after: float) -> None:
+        """I6: runs that ended `after` seconds ago are what they were then."""
+        names: list[str] = []
+        while self._to_see_again and time.monotonic() - self._to_see_again[0][0] >= after:
+            names.append(self._to_see_again.popleft()[1])
+        for at in range(0, len(names), CHUNK):
+            batch = names[at : at + CHUNK]
+            for name, header in zip(batch, await runs.read_headers(store, batch), strict=True):
+                was = self.ended[name]
+                if not isinstance(header, Header):
+                    self.broken.append(Broken("I6", name, f"it is not there any more: {header}"))
+                elif (header.status, header.rev) != (was.status, was.rev):
+                    why = f"it was {was.status} ({was.rev}), and is {header.status} ({header.rev})"
+                    self.broken.append(Broken("I6", name, why))
 
     async def drained(self) -> None:
         """Wait until every run has ended and was judged."""
@@ -111,6 +131,7 @@ class Load:
         snapshot = await Snapshot.read(self._client.store, header, plan)
         ended, broken = judge_run(snapshot, was_stopped=bool(how))
         self.ended[name] = ended
+        self._to_see_again.append((time.monotonic(), name))
         self.broken += broken
 
     async def _started(self, name: str, case: Case, work: Work) -> FlowRun[Any]:
