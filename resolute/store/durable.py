@@ -24,7 +24,7 @@ from resolute.store.connection import REPLY_TIMEOUT, Arg, Command, Connection, S
 from resolute.store.keys import stats_beside
 from resolute.store.proofs import Proof, find_proof
 from resolute.store.script import Script, load_script, pack
-from resolute.store.store import PASSING, Store
+from resolute.store.store import LOADS, PASSING, Store
 
 MOST = 256  # calls of a group
 LEAST_WAIT = 5.0  # s; under everysec an honest wait takes two
@@ -127,12 +127,14 @@ class _Group:
     async def _send(self, calls: Sequence[_Call], proof: Proof) -> list[Any]:
         """Fill in the replies, scripts loaded where they must be; the replies to the proof."""
         lost, replies = await self._round(calls, proof)
-        if lost:
+        mark = calls[-1]  # again, as the last: it is what the proof is about
+        for _ in range(LOADS):
+            if not lost:
+                break
             sources = {call.script.source for call in lost if call.script is not None}
             await self.connection.request_all([("SCRIPT", "LOAD", source) for source in sources])
-            mark = calls[-1]  # again, as the last: it is what the proof is about
             again = [call for call in lost if call is not mark]
-            _, replies = await self._round([*again, mark], proof)
+            lost, replies = await self._round([*again, mark], proof)
         return replies
 
     async def _round(self, calls: Sequence[_Call], proof: Proof) -> tuple[list[_Call], list[Any]]:

@@ -27,6 +27,9 @@ PASSING = frozenset(
 _DEMOTED = frozenset({"READONLY", "MASTERDOWN"})
 
 
+LOADS = 5  # times that a script is loaded for one call
+
+
 class Store:
     """A namespace in a Redis. `patience` (s) is how long a call outlasts a Redis that is away.
 
@@ -172,12 +175,14 @@ async def _request_all(connection: Connection, commands: Sequence[Command]) -> l
 
 
 async def _evaluate(connection: Connection, script: Script, command: Command) -> Any:
-    try:
-        return await connection.request(command)
-    except ServerReply as error:
-        if error.code != "NOSCRIPT":
-            raise
-    await connection.request(("SCRIPT", "LOAD", script.source))
+    for _ in range(LOADS):
+        try:
+            return await connection.request(command)
+        except ServerReply as error:
+            if error.code != "NOSCRIPT":
+                raise
+        # Not there yet, or flushed; perhaps once more before we are back.
+        await connection.request(("SCRIPT", "LOAD", script.source))
     return await connection.request(command)
 
 

@@ -654,6 +654,19 @@ async def test_commands_sent_together_are_all_asked_again_where_one_was_refused_
         assert await store.execute_all([("GET", "a"), ("GET", "b")]) == [b"a", b"b"]
 
 
+async def test_a_script_that_is_flushed_while_it_is_loaded_is_loaded_again():
+    unknown, loaded = b"-NOSCRIPT No matching script.\r\n", b"+loaded\r\n"
+    answers = iter([unknown, loaded, unknown, loaded, b"+OK\r\n"])
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(10_000):
+            writer.write(next(answers))
+
+    async with strange_server(talk) as url, linked(url) as link:
+        store = Store(link, Keys("n", 1), 30.0)
+        assert await store.call("due_timers", ["timers"], pack(1)) == b"OK"
+
+
 async def test_without_patience_what_is_refused_for_the_moment_is_said_at_once():
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(100):
