@@ -149,6 +149,24 @@ async def test_an_exception_that_cannot_be_looked_at_fails_its_node(stage: Stage
 
 
 @ONE
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
+async def test_an_input_function_that_raises_fails_its_node_and_no_more(
+    stage: Stage, make_parts: Make, kind: type[BaseException]
+):
+    def broken(_: FlowState) -> Any:
+        raise kind("of the input")
+
+    flow = chain_of(step("one", retry=ONCE).with_input(broken))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.read()
+    await parts.idle()
+    await stage.coordinate()
+    assert await stage.status() is RunStatus.FAILED
+    assert kind.__name__.encode() in (await stage.hash())["x:one"]
+
+
+@ONE
 async def test_an_input_that_cannot_be_read_now_costs_no_attempt(
     stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
 ):

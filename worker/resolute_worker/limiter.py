@@ -85,7 +85,7 @@ class Limiter:
     def _admission(self, job: Job) -> Admission | None:
         try:
             buckets = _buckets(job)
-        except Exception as error:  # the key function of a limit is the user's
+        except BaseException as error:  # the key function of a limit is the user's
             self._fail(job, error)
             return None
         return Admission(job, buckets, self._loop.time())
