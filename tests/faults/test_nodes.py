@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
-from tests.faults.app import ILL_BEHAVED
-from tests.faults.cases import CASES
+from tests.faults.app import ILL_BEHAVED, Work
+from tests.faults.cases import CASES, Case
 from tests.faults.conftest import Drill
 from tests.faults.nemesis import Scene
 from tests.faults.oracle import read_all
 from tests.faults.test_processes import STEADY, is_busy
 from tests.support.system import until
 
+
+@dataclass(frozen=True)
+class Given(Case):
+    """A case with its number said."""
+
+    number: int = 0
+
+    def work(self, random: Random) -> Work:
+        return Work(self.number)
+
+
+def given(flow: str, number: int) -> Given:
+    case = CASES[flow]
+    return Given(case.flow, case.weight, case.expect, number=number)
+
+
 STEADY_OR_LONG = [*STEADY, CASES["long"]]
 MB = 2**20
 
 
-async def have_ended(scene: Scene, count: int) -> None:
-    """Wait until so many runs more have ended."""
-    wanted = len(scene.load.ended) + count
-    await until(lambda: len(scene.load.ended) >= wanted, f"{count} more runs have ended")
+def ended_of(scene: Scene, flow: str) -> int:
+    """How many runs of a flow have ended."""
+    return sum(run.flow == flow for run in scene.load.ended.values())
 
 
 async def peak_memory(scene: Scene) -> int:
@@ -37,10 +54,11 @@ def test_13_what_a_node_returns_or_raises_never_ends_its_worker(drill: Drill) ->
         await is_busy(scene)
         before = [member.pids() for member in scene.cluster.workers]
         peak = await peak_memory(scene)
-        case = CASES["misbehaving"]
-        for _ in range(3):
-            scene.load.start(case, len(ILL_BEHAVED))
-            await have_ended(scene, len(ILL_BEHAVED))
+        numbers = [*range(len(ILL_BEHAVED))] * 2
+        scene.random.shuffle(numbers)
+        for number in numbers:
+            scene.load.start(given("misbehaving", number))
+        await until(lambda: ended_of(scene, "misbehaving") == len(numbers), "all have failed")
         await is_busy(scene)
         assert [member.pids() for member in scene.cluster.workers] == before
         assert await peak_memory(scene) - peak < 30 * MB
@@ -57,20 +75,21 @@ def test_14_a_node_that_nothing_can_stop_loses_its_slot_and_harms_no_neighbour(
     async def scenario(scene: Scene) -> None:
         await is_busy(scene)
         before = {pid for member in scene.cluster.workers for pid in member.children()}
-        scene.load.start(CASES["overrunning"], 12)
-        await have_ended(scene, 40)
-
-        async def replaced() -> bool:
-            now = {pid for member in scene.cluster.workers for pid in member.children()}
-            return now != before
-
-        await until(replaced, "a process was replaced")
+        numbers = [0, 1, 3, 5]
+        scene.random.shuffle(numbers)
+        # One at a time: what waits behind a blocked loop may itself overrun so short a timeout.
+        for done, number in enumerate(numbers):
+            scene.load.start(given("overrunning", number))
+            await until(lambda n=done: ended_of(scene, "overrunning") > n, "it has ended")
+        after = {pid for member in scene.cluster.workers for pid in member.children()}
+        assert after != before
         await is_busy(scene)
 
     report = drill(scenario, cases=STEADY_OR_LONG)
     assert report.crashes == 0
-    assert all(" overrunning 2.0: 2 attempts, 0 crashes" in line for line in report.repeated)
-    assert len(report.repeated) == 12
+    strange = [line for line in report.repeated if " overrunning 2.0: 2 attempts" not in line]
+    assert strange == []
+    assert len(report.repeated) == 4
 
 
 def test_15_a_node_that_kills_its_process_fails_as_poison_and_innocents_complete(
@@ -80,12 +99,12 @@ def test_15_a_node_that_kills_its_process_fails_as_poison_and_innocents_complete
 
     async def scenario(scene: Scene) -> None:
         await is_busy(scene)
-        scene.load.start(CASES["poisonous"], poisonous)
+        for number in range(poisonous):
+            scene.load.start(given("poisonous", number))
         for case in STEADY:
             scene.load.start(case, 100 // len(STEADY))
         await until(
-            lambda: sum(run.is_poisoned for run in scene.load.ended.values()) == poisonous,
-            "what kills is known as poison",
+            lambda: ended_of(scene, "poisonous") == poisonous, "what kills is known as poison"
         )
         await is_busy(scene)
         folder = scene.cluster.system.folder
@@ -108,7 +127,7 @@ def test_15_a_node_that_wants_more_memory_than_there_is_fails_alone(drill: Drill
             now = address_space(pid)
             resource.prlimit(pid, resource.RLIMIT_AS, (now + 200 * MB, resource.RLIM_INFINITY))
         scene.load.start(CASES["hungry"], 6)
-        await have_ended(scene, 30)
+        await until(lambda: ended_of(scene, "hungry") == 6, "all have ended")
         assert children == [pid for member in scene.cluster.workers for pid in member.children()]
 
     report = drill(scenario, cases=STEADY)

@@ -145,5 +145,8 @@ def _ask(admission: Admission) -> tuple[Ask, int, int]:
     hold = begun.hold if begun else ""
     if len(admission.buckets) > 1 or not hold:
         return (Ask.NEW, 0, 0)
-    kind, time, shift = hold.split(":")
-    return (Ask.CONFIRM if kind == RESERVED else Ask.RETURNING, int(time), int(shift))
+    try:
+        kind, time, shift = hold.split(":")
+        return (Ask.CONFIRM if kind == RESERVED else Ask.RETURNING, int(time), int(shift))
+    except ValueError:
+        return (Ask.NEW, 0, 0)  # its record is damaged; the others of the batch are not
