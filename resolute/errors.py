@@ -27,8 +27,9 @@ ResoluteError
 
 from __future__ import annotations
 
+import contextlib
 import traceback as _traceback
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 
 import msgspec
 
@@ -101,6 +102,15 @@ class DamagedRun(ResoluteError):
     def __init__(self, flow_id: str, reason: str) -> None:
         self.id = flow_id
         super().__init__(f"the hash of run {flow_id!r} is damaged: {reason}")
+
+
+@contextlib.contextmanager
+def reading(flow_id: str) -> Generator[None]:
+    """What cannot be read of a run here raises DamagedRun."""
+    try:
+        yield
+    except (ValueError, LookupError) as error:  # numbers, statuses, text; places in its plan
+        raise DamagedRun(flow_id, str(error)) from error
 
 
 class UnknownFlow(ResoluteError):

@@ -195,7 +195,7 @@ class Letters:
         try:
             plan = await self._directory.plan(entry.plan)
             node = plan.step(entry.pc).nodes[entry.index] if plan else None
-        except (LookupError, ResoluteError, msgspec.DecodeError):
+        except (LookupError, ResoluteError, ValueError):
             return ""
         if node is None:
             return ""
@@ -207,7 +207,7 @@ def _decode(letter: Letter) -> Entry | Event | None:
     try:
         decode = _decode_event if letter.origin == dead.INBOX else _decode_entry
         return decode(letter.raw)
-    except msgspec.DecodeError:
+    except ValueError:
         return None
 
 

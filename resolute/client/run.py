@@ -18,6 +18,7 @@ from resolute.errors import (
     FlowTerminated,
     ResoluteError,
     UnknownRun,
+    reading,
 )
 from resolute.model import codec
 from resolute.model.messages import NodeRecord
@@ -119,7 +120,8 @@ class FlowRun(Generic[O]):
         """Every node instance with its attempts and times, in order of dispatch."""
         header = await self._header()
         plan = await self._client.directory.plan(header.plan) if header.plan else None
-        return await read_history(self._client.store, header, plan) if plan else []
+        with reading(self.id):
+            return await read_history(self._client.store, header, plan) if plan else []
 
     async def cancel(self, reason: str = "", *, durability: Level | None = None) -> bool:
         """Cancel it; what completed is compensated. False where it had ended or is failing."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
-
 from resolute.clock import Clock
 from resolute.model.plan import Plan, RetentionPlan
 from resolute.store import registry
@@ -62,7 +60,7 @@ class Catalog:
         offer = self.offers.get(flow)
         try:
             return await self.plan(offer.plan) if offer else None
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             log.warning("the plan of flow %r cannot be read: %s", flow, error)
             return None
 

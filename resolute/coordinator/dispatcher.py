@@ -171,7 +171,7 @@ class Dispatcher:
             return None
         try:
             return _decode_event(message.payload)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             await self._bury(partition, message, f"not an event: {error}")
             return None
 

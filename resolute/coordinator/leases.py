@@ -25,6 +25,7 @@ from resolute.coordinator.reclaiming import as_reclaim
 from resolute.coordinator.surviving import surviving
 from resolute.errors import ResoluteError
 from resolute.model.messages import Entry
+from resolute.status import Code
 from resolute.store import dead, nodes, registry, streams
 from resolute.store.keys import Partition
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS, pack
@@ -211,9 +212,16 @@ class Leases:
                 if plan is None:
                     raise LookupError(f"plan {held.entry.plan} is not stored")
                 lost.append(as_reclaim(plan, held, process, queue.partition("@")[0]))
-            except (msgspec.DecodeError, LookupError, ResoluteError) as error:
+            except (ValueError, LookupError, ResoluteError) as error:
                 hopeless.append((entry_id, str(error)))
         for batch in nodes.chunks(lost):
-            await nodes.reclaim(self._store, partition, batch)
+            codes = await nodes.reclaim(self._store, partition, batch)
+            hopeless += [
+                (one.held.id, "damaged run")
+                for one, code in zip(batch, codes, strict=True)
+                if code == Code.ERROR
+            ]
+        for _, why in hopeless:
+            log.error("dead letter from %s: %s", partition.queue(queue), why)
         await dead.bury_entries(self._store, partition, queue, hopeless)
         await streams.acknowledge(self._store, partition.queue(queue), GROUP_WORKERS, useless)

@@ -16,7 +16,7 @@ import msgspec
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.reclaiming import as_reclaim
 from resolute.coordinator.surviving import surviving
-from resolute.errors import DamagedRun
+from resolute.errors import DamagedRun, reading
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import Plan
 from resolute.status import Code, EventKind, NodeStatus, RunStatus
@@ -113,7 +113,7 @@ class Reconciler:
                     log.warning("run %s was in the index of open runs, but is not open", flow_id)
                     repairs += 1
             elif now - header.moved >= self._lease:
-                with surviving(log, f"reconciling run {flow_id}"):
+                with surviving(log, f"reconciling run {flow_id}"), reading(flow_id):
                     repairs += await self._check(partition, header)
         return repairs
 
@@ -229,7 +229,7 @@ def _is_for(message: streams.Message, entry: Entry) -> bool:
     """Whether a message is this hand-out of a node."""
     try:
         found = _decode_entry(message.payload or b"")
-    except msgspec.DecodeError:
+    except ValueError:
         return False
     wanted = (entry.flow, entry.seq, entry.index, entry.token)
     return (found.flow, found.seq, found.index, found.token) == wanted

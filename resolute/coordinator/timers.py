@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from resolute.coordinator.surviving import surviving
+from resolute.status import Code
 from resolute.store import transitions
 from resolute.store.connection import backoff
 from resolute.store.nodes import chunks
@@ -48,8 +49,13 @@ class Timers:
         for partition in self._store.keys.partitions:
             due, strange, following = await transitions.due_timers(self._store, partition)
             for batch in chunks(due):
-                await transitions.release_due(self._store, partition, batch)
+                codes = await transitions.release_due(self._store, partition, batch)
                 released += len(batch)
+                # Of runs that are damaged: the reconciler sets them again once they are put right.
+                hopeless = [t.member for t, c in zip(batch, codes, strict=True) if c == Code.ERROR]
+                if hopeless:
+                    log.error("dropping %d timers of damaged runs: %r", len(hopeless), hopeless[:3])
+                    await self._store.execute("ZREM", partition.timers, *hopeless)
             if strange:
                 log.error("dropping %d timers that are none: %r", len(strange), strange[:3])
                 await self._store.execute("ZREM", partition.timers, *strange)

@@ -22,6 +22,7 @@ from resolute.errors import (
     NotEncodable,
     PayloadTooLarge,
     RetryAfter,
+    StoreUnavailable,
     TerminalError,
 )
 from resolute.model import codec
@@ -293,7 +294,9 @@ def undo_input(bound: Bound, output: bytes, remote: Outputs) -> bytes | None:
         if callable(source):
             source = source(FlowState(Preloaded(bound, {}, remote, own=output)))
         return _pack_undo(0, codec.encode(source, what="input of the compensation"))
-    except Exception as error:
+    except StoreUnavailable:
+        raise  # what it reads cannot be read now, which says nothing about it
+    except BaseException as error:  # SystemExit too: it is the user's function
         info = ErrorInfo.of(error, compensation.name)
         return _pack_undo(1, msgspec.msgpack.encode(info))
 

@@ -206,7 +206,11 @@ def _begun(answer: list[Any], now: int) -> Begun:
     code = code_of(answer)
     if code != Code.OK:
         return Begun(code)
-    return Begun(code, now, str(answer[1], "ascii"), str(answer[2], "ascii"), answer[3:])
+    try:
+        rev, hold = str(answer[1], "ascii"), str(answer[2], "ascii")
+    except UnicodeDecodeError:
+        return Begun(Code.ERROR)  # this run is damaged; the others of the batch are not
+    return Begun(code, now, rev, hold, answer[3:])
 
 
 async def complete(store: Store, process: str, results: Sequence[Completion]) -> list[str]:

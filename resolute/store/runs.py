@@ -157,7 +157,7 @@ async def read_headers(store: Store, ids: Sequence[str]) -> list[Header | Damage
 def _header_or_damage(flow_id: str, values: Sequence[bytes | None]) -> Header | DamagedRun | None:
     try:
         return parse_header(flow_id, values)
-    except (ValueError, msgspec.DecodeError) as error:
+    except ValueError as error:
         return DamagedRun(flow_id, str(error))
 
 
@@ -244,7 +244,7 @@ def decode_error(value: Any) -> ErrorInfo | None:
     """An error field of the hash; a damaged one is shown as what it is."""
     try:
         return _error(value)
-    except msgspec.DecodeError:
+    except ValueError:
         return ErrorInfo("Damaged", repr(value)[:200])
 
 

@@ -13,7 +13,9 @@ from resolute import FlowBuilder, manual, node
 from resolute.cli.doctor.findings import Finding, Severity, exit_code
 from resolute.cli.doctor.server import check_server
 from resolute.cli.exits import Exit
+from resolute.cli.show.snapshot import take_snapshot
 from resolute.client import Client
+from resolute.errors import DamagedRun
 from resolute.store import registry, streams
 from resolute.store.registry import ProcessInfo
 from resolute.store.server import ServerInfo
@@ -244,6 +246,24 @@ def test_a_damaged_run_is_named(store: Store, examine: Examine, runner: asyncio.
 
     run_id = runner.run(damage())
     assert any(run_id in finding["text"] for finding in findings(examine(), "runs"))
+
+
+@pytest.mark.parametrize("damage", ["0|0|x", "0|0|1\xec", "7|0|1", "1"])
+def test_who_looks_at_a_run_whose_steps_are_damaged_is_told(
+    store: Store, runner: asyncio.Runner, damage: str
+):
+    async def look() -> None:
+        await offer(store)
+        run = await Client(store).start(FLOW.name, 1)
+        key = store.keys.of(run.id).flow(run.id)
+        plan = FLOW.plan_hash
+        await store.execute("HSET", key, "plan", plan, "s:1", damage.encode("latin-1"))
+        with pytest.raises(DamagedRun, match="damaged"):
+            await take_snapshot(Client(store), run.id)
+        with pytest.raises(DamagedRun, match="damaged"):
+            await run.history()
+
+    runner.run(look())
 
 
 def test_the_report_is_one_json_document(examine: Examine):

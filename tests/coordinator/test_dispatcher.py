@@ -42,7 +42,15 @@ async def inbox_length(stage: Stage) -> int:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"\xc1", encode(["explode", "run"]), encode({"kind": "look"}), b"\xff" * 300]
+    "raw",
+    [
+        b"",
+        b"\xc1",
+        encode(["explode", "run"]),
+        encode({"kind": "look"}),
+        b"\xff" * 300,
+        encode(["look", "run"]).replace(b"run", b"r\xecn"),  # no UTF-8
+    ],
 )
 async def test_what_is_no_event_is_a_dead_letter_with_its_raw_bytes(stage: Stage, raw: bytes):
     await stage.begin_run(FLOW)

@@ -320,7 +320,7 @@ async def everything(stage: Stage) -> list[streams.Message]:
 # What nobody can use.
 
 
-@pytest.mark.parametrize("damage", ["garbage", "pc", "index", "plan"])
+@pytest.mark.parametrize("damage", ["garbage", "text", "pc", "index", "plan"])
 async def test_an_entry_that_nobody_can_use_is_buried_and_delays_no_other(
     stage: Stage, watch: Watch, damage: str
 ):
@@ -329,6 +329,7 @@ async def test_an_entry_that_nobody_can_use_is_buried_and_delays_no_other(
     ((_, entry), _) = await stage.entries()
     raw = {
         "garbage": b"\xc1 no message",
+        "text": msgspec.msgpack.encode(entry).replace(b"run", b"r\xecn"),
         "pc": msgspec.msgpack.encode(msgspec.structs.replace(entry, pc=77)),
         "index": msgspec.msgpack.encode(msgspec.structs.replace(entry, index=77)),
         "plan": msgspec.msgpack.encode(msgspec.structs.replace(entry, plan="nowhere")),
@@ -353,9 +354,11 @@ async def test_a_damaged_record_does_not_hold_back_the_others_or_the_look(
     one, *_ = await stage.claim("dead")
     await stage.store.execute("HSET", one.partition.flow("run"), "n:1.0", "flipped")
     await registry.end_lease(stage.store, "dead")
-    await watch.look()
+    assert await watch.look() == 1  # nothing of the dead one is left
     again = await stage.take("other")
     assert sorted(held.entry.index for held in again) == [1, 2]
+    ((_, fields),) = await stage.store.execute("XRANGE", one.partition.dead, "-", "+")
+    assert b"damaged run" in fields
 
 
 async def test_looking_changes_nothing_where_all_live(stage: Stage, watch: Watch):

@@ -18,6 +18,7 @@ from resolute.errors import (
     NotEncodable,
     PayloadTooLarge,
     RetryAfter,
+    StoreUnavailable,
     TerminalError,
 )
 from resolute.model import codec
@@ -311,15 +312,27 @@ def test_a_fixed_input_of_a_compensation_is_stored_as_it_is():
     assert compensation_value(flow, undo_of(flow, 5)) == "all"
 
 
-def test_an_input_function_that_raises_fails_the_compensation_and_not_the_node():
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit, KeyboardInterrupt])
+def test_an_input_function_that_raises_fails_the_compensation_and_not_the_node(
+    kind: type[BaseException],
+):
     def broken(_: FlowState) -> Any:
-        raise ZeroDivisionError("no seat")
+        raise kind("no seat")
 
     flow = chain_of(step("book").on_error(step("cancel").with_input(broken)))
     data = undo_of(flow, 5)
-    with pytest.raises(TerminalError, match=r"ZeroDivisionError: no seat") as caught:
+    with pytest.raises(TerminalError, match=f"{kind.__name__}: no seat") as caught:
         compensation_value(flow, data)
     assert attempt.retry_delay(NodePlan("cancel", "cancel"), 1, caught.value) is None
+
+
+def test_an_outage_while_the_input_of_a_compensation_is_made_is_not_its_failure():
+    def away(_: FlowState) -> Any:
+        raise StoreUnavailable("for now")
+
+    flow = chain_of(step("book").on_error(step("cancel").with_input(away)))
+    with pytest.raises(StoreUnavailable):
+        undo_of(flow, 5)
 
 
 def test_a_compensation_whose_input_is_not_stored_fails():

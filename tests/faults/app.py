@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -257,14 +259,28 @@ long = (
 )
 
 
+CATASTROPHE = re.compile(r"(x+x+)+y")  # on many x it tries every way to part them
+
+
 @node("hangs", timeout="400ms", retry=QUICK)
 async def hangs(found: Made) -> Made:
-    """Overruns in its first attempt: politely, or with the loop blocked for odd numbers."""
+    """Overruns in its first attempt: politely, with the loop blocked, with the GIL, or stubbornly.
+
+    An odd number takes its process with it.
+    """
     with execution([found.mark]) as (here, mark):
         if here.attempt == 1:
-            if found.value % 2:
-                time.sleep(60)  # noqa: ASYNC251 - in a node
-            await asyncio.sleep(60)  # in a node
+            match found.value % 6:
+                case 1:
+                    time.sleep(60)  # noqa: ASYNC251 - in a node
+                case 3:
+                    CATASTROPHE.match("x" * 64)
+                case 5:
+                    while True:
+                        with contextlib.suppress(asyncio.CancelledError):
+                            await asyncio.sleep(60)  # in a node
+                case _:
+                    await asyncio.sleep(60)  # in a node
         return Made(found.value, mark)
 
 
@@ -273,31 +289,83 @@ overrunning = flow("overrunning").then(begin).then(hangs).build()
 
 @node("killer")
 async def killer(found: Made) -> Made:
-    """Takes its process with it, each time."""
+    """Takes its process with it, each time: as the kernel does for want of memory, or by itself."""
     with execution([found.mark]):
-        os.kill(os.getpid(), signal.SIGKILL)
+        match found.value % 3:
+            case 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case 1:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case _:
+                os._exit(0)
         raise AssertionError("still alive")
 
 
 poisonous = flow("poisonous").then(begin).then(killer).build()
 
 
+class Unspeakable(Exception):
+    """An exception that cannot even be printed."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+    __str__ = __repr__
+
+
+def _broken_input(state: FlowState) -> Made:
+    """An input function that ends the program, for some numbers."""
+    found = state[begin]
+    if found.value % len(ILL_BEHAVED) == 7:
+        raise SystemExit(4)
+    return found
+
+
+# What becomes of a node that does what a worker must live through, by number.
+ILL_BEHAVED = (
+    "SystemExit", "KeyboardInterrupt", "NotEncodable", "PayloadTooLarge", "Unspeakable",
+    "ValueError", "NotEncodable", "SystemExit",
+)  # fmt: skip
+
+
 @node("ill-behaved", retry=ONCE)
 async def ill_behaved(found: Made) -> Any:
     """What a worker must live through, by number."""
     with execution([found.mark]):
-        match found.value % 4:
+        match found.value % len(ILL_BEHAVED):
             case 0:
                 raise SystemExit(3)
             case 1:
                 raise KeyboardInterrupt
             case 2:
                 return {"inner": [1, object()]}
+            case 3:
+                return b"x" * 100_000_000
+            case 4:
+                raise Unspeakable
+            case 5:
+                raise ValueError("x" * 100_000_000)
             case _:
-                return b"x" * 20_000_000
+                looped: list[Any] = []
+                looped.append(looped)
+                return looped
 
 
-misbehaving = flow("misbehaving").then(begin).then(ill_behaved).build()
+misbehaving = flow("misbehaving").then(begin).then(ill_behaved.with_input(_broken_input)).build()
+
+
+@node("greedy", retry=ONCE)
+async def greedy(found: Made) -> Made:
+    """Takes all the memory that its process may have."""
+    with execution([found.mark]) as (_, mark):
+        taken: list[bytearray] = []
+        while len(taken) < GREED:
+            taken.append(bytearray(2**20))
+        return Made(found.value, mark)
+
+
+GREED = 1_000  # MB
+hungry = flow("hungry").then(begin).then(greedy).build()
 
 DOWN = "down"  # a file in the oracle's folder while the dependency is down
 
@@ -335,5 +403,5 @@ every_second = (
 
 ALL: tuple[Flow[Any, Any], ...] = (
     sequence, fan, wide, branching, retrying, throttled, best_effort, pausing, saga, long,
-    overrunning, poisonous, misbehaving, depending, every_second,
+    overrunning, poisonous, misbehaving, hungry, depending, every_second,
 )  # fmt: skip

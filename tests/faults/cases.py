@@ -62,8 +62,7 @@ def _saga(number: int) -> Expected:
 
 
 def _misbehaving(number: int) -> Expected:
-    errors = ("SystemExit", "KeyboardInterrupt", "NotEncodable", "PayloadTooLarge")
-    return Expected(FAILED, error=errors[number % 4])
+    return Expected(FAILED, error=app.ILL_BEHAVED[number % len(app.ILL_BEHAVED)])
 
 
 SUM = sum(range(app.FAN))
@@ -85,4 +84,5 @@ HARSH = (
     Case(app.misbehaving, 1, _misbehaving),
     Case(app.depending, 3, _done(0)),
 )
-CASES = {case.flow.name: case for case in (*USUAL, *HARSH)}
+SPECIAL = (Case(app.hungry, 1, lambda _: Expected(FAILED, error="MemoryError")),)
+CASES = {case.flow.name: case for case in (*USUAL, *HARSH, *SPECIAL)}

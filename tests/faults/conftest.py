@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
-from resolute.testing.server import ServerBinary, find_servers
+from resolute.testing.server import EmbeddedServer, ServerBinary, find_servers
 from tests.faults.cases import USUAL, Case
 from tests.faults.chaos import LEASE, Plan, Report, Soak
 from tests.faults.nemesis import Inject
+from tests.support.system import System, first_use
 
 SERVERS = find_servers()
 LIGHT = 20  # runs kept open beside a fault
@@ -79,3 +81,28 @@ def drill(tmp_path: Path, seed: int, binary: ServerBinary) -> Drill:
         return report
 
     return play
+
+
+MakeSystem = Callable[..., System]
+
+
+@pytest.fixture
+def make_system(tmp_path: Path, seed: int, binary: ServerBinary) -> Iterator[MakeSystem]:
+    """A server, and what a test starts on it: for what a drill's load cannot show."""
+    made: list[System] = []
+
+    def make(
+        *, binary: ServerBinary = binary, folder: Path | None = None, **options: Any
+    ) -> System:
+        server = EmbeddedServer(folder or tmp_path / "server", binary=binary, **options)
+        (tmp_path / "oracle").mkdir()
+        asyncio.run(first_use(server.start().url, (1, 3)[seed % 2]))
+        system = System(server, tmp_path / "oracle")
+        made.append(system)
+        return system
+
+    yield make
+    for system in made:
+        system.close()
+        system.server.stop()
+        print(system.logs())

@@ -112,6 +112,16 @@ async def test_a_reservation_survives_the_wait(stage: Stage):
     assert record.hold == "77:2"
 
 
+async def test_the_timer_of_a_damaged_run_is_thrown_away_and_does_not_keep_anybody_busy(
+    stage: Stage,
+):
+    held = await waiting(stage, 0)
+    await stage.store.execute("HSET", held.partition.flow("run"), "n:1.0", "garbage")
+    await Timers(stage.store).run_once()
+    assert await stage.store.execute("ZCARD", held.partition.timers) == 0
+    assert (await Timers(stage.store).run_once())[0] == 0
+
+
 @pytest.mark.parametrize("garbage", [b"garbage", b"node|q|run|x|0|t", b"node|q|run|1|0", b"\xff|"])
 async def test_a_timer_that_is_none_is_thrown_away_and_delays_no_other(
     stage: Stage, garbage: bytes

@@ -52,9 +52,12 @@ async def test_a_key_splits_the_bucket_by_the_input(stage: Stage, make_parts: Ma
 
 
 @ONE
-async def test_a_key_function_that_raises_fails_its_node(stage: Stage, make_parts: Make):
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+async def test_a_key_function_that_raises_fails_its_node(
+    stage: Stage, make_parts: Make, kind: type[BaseException]
+):
     def broken(value: int) -> str:
-        raise ZeroDivisionError(f"no key for {value}")
+        raise kind(f"no key for {value}")
 
     limit = RateLimit(1, "1h", key=broken)
     await begin_two(stage, make_parts, step("a", rate_limit=limit, retry=ONCE))

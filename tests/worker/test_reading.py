@@ -167,7 +167,11 @@ async def test_with_fewer_slots_than_partitions_no_more_is_read_than_there_are_s
 
 
 @ONE
-@pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x90"], ids=["empty", "nonsense", "no entry"])
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"\xc1", b"\x90", b"\x96\xa3r\xecn\xa1p\x00\x01\x00\xa1t"],
+    ids=["empty", "nonsense", "no entry", "no UTF-8"],
+)
 async def test_what_is_no_entry_is_a_dead_letter(stage: Stage, make_parts: Make, raw: bytes):
     flow = chain_of(step("a"))
     parts = make_parts(flow)

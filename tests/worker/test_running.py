@@ -18,7 +18,7 @@ from resolute.store.store import Store
 from resolute_worker import committer
 from resolute_worker.jobs import Stop
 from tests.support.flows import builder, chain_of, echo, step
-from tests.support.stage import Stage
+from tests.support.stage import QUEUE, Stage
 from tests.worker.parts import NAME, ONCE, ONE, OTHER, PATIENCE, Gate, Make, held_by
 
 # Stopping.
@@ -149,6 +149,24 @@ async def test_an_exception_that_cannot_be_looked_at_fails_its_node(stage: Stage
 
 
 @ONE
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
+async def test_an_input_function_that_raises_fails_its_node_and_no_more(
+    stage: Stage, make_parts: Make, kind: type[BaseException]
+):
+    def broken(_: FlowState) -> Any:
+        raise kind("of the input")
+
+    flow = chain_of(step("one", retry=ONCE).with_input(broken))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.read()
+    await parts.idle()
+    await stage.coordinate()
+    assert await stage.status() is RunStatus.FAILED
+    assert kind.__name__.encode() in (await stage.hash())["x:one"]
+
+
+@ONE
 async def test_an_input_that_cannot_be_read_now_costs_no_attempt(
     stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
 ):
@@ -210,6 +228,50 @@ async def test_a_node_whose_own_redis_is_away_has_failed(stage: Stage, make_part
     await parts.read()
     await parts.idle()
     assert (await stage.header()).status is RunStatus.FAILING
+
+
+@ONE
+async def test_a_run_whose_hash_takes_no_outcome_is_a_dead_letter_and_holds_no_slot(
+    stage: Stage, make_parts: Make
+):
+    gate = Gate()
+    flow = chain_of(held_by(gate))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.read()
+    key = stage.of("run").flow("run")
+    await stage.store.execute("HSET", key, "pending", "x")
+    gate.open.set()
+    await parts.idle()
+    (letter,) = await stage.store.execute("XRANGE", stage.of("run").dead, "-", "+")
+    assert b"damaged run" in letter[1]
+    assert parts.slots.free == parts.slots.size
+    assert await stage.entries() == []
+    await stage.store.execute("HSET", key, "pending", 1)
+
+
+@ONE
+@pytest.mark.parametrize("field", ["rev", "n:1.0"])
+async def test_a_damaged_run_does_not_keep_the_others_of_its_batch_from_running(
+    stage: Stage, make_parts: Make, field: str
+):
+    flow = chain_of(step("echo", rate_limit="1000/s"))
+    await stage.offer(flow)
+    for run_id in ("one", "two"):
+        await stage.start(flow, run_id)
+    await stage.coordinate()
+    key = stage.of("one").flow("one")
+    kept = await stage.store.execute("HGET", key, field)
+    token = str(await stage.store.execute("HGET", key, "token"), "ascii")
+    entry_id = (await stage.entries("one"))[0][0]
+    record = f"ready|{token}||1|0|{QUEUE}|{entry_id}||line:x:y|"
+    await stage.store.execute("HSET", key, field, record if field == "n:1.0" else b"1-\xec")
+    parts = make_parts(flow)
+    await parts.read()
+    await parts.idle()
+    await stage.store.execute("HSET", key, "rev", kept) if kept else None
+    await stage.coordinate()
+    assert await stage.status("two") is RunStatus.COMPLETED
 
 
 @ONE

@@ -60,7 +60,7 @@ async def _settle_stream(
             try:
                 held = Held(partition, name, entry_id, _decode(payload or b""))
                 node = _node_of(plans.get(held.entry.plan), held.entry)
-            except (msgspec.DecodeError, LookupError):
+            except (ValueError, LookupError):
                 continue  # deleted or damaged: a coordinator puts it away
             queue = (node.queue if node else "") or name.partition("@")[0]
             if node is not None and (partition.number, name, entry_id) in late:

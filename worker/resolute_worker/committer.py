@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,9 +11,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from resolute.errors import ErrorInfo
+from resolute.errors import ErrorInfo, ResoluteError
 from resolute.status import Code
-from resolute.store import nodes
+from resolute.store import dead, nodes
 from resolute.store.store import Store
 from resolute_worker.jobs import Job
 
@@ -84,6 +85,8 @@ class Committer:
                 return
             codes = [await self._send_refusal(*part[0], error)]
         for (job, _), code in zip(part, codes, strict=True):
+            if code == Code.ERROR:
+                await self._bury(job)
             if code != Code.OK:
                 log.info("outcome of %s of run %s refused: %s", job.bound.plan.name,
                          job.held.entry.flow, code)  # fmt: skip
@@ -99,7 +102,16 @@ class Committer:
             return (await nodes.fail(self._store, self._process, [failure]))[0]
         except Exception as again:
             log.error("and its failure: %s; it stays pending and is begun again", again)
-            return Code.ERROR
+            return ""
+
+    async def _bury(self, job: Job) -> None:
+        """A node whose run is damaged, so that no outcome can be committed, is a dead letter."""
+        held = job.held
+        log.error("no outcome of %s of run %s can be committed: the run is damaged",
+                  job.bound.plan.name, held.entry.flow)  # fmt: skip
+        with contextlib.suppress(ResoluteError):  # else it is begun again, and comes here again
+            entries = [(held.id, "damaged run")]
+            await dead.bury_entries(self._store, held.partition, held.queue, entries)
 
 
 _SENDERS: tuple[tuple[type[Result], Any], ...] = (

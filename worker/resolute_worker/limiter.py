@@ -85,7 +85,7 @@ class Limiter:
     def _admission(self, job: Job) -> Admission | None:
         try:
             buckets = _buckets(job)
-        except Exception as error:  # the key function of a limit is the user's
+        except BaseException as error:  # the key function of a limit is the user's
             self._fail(job, error)
             return None
         return Admission(job, buckets, self._loop.time())
@@ -145,5 +145,8 @@ def _ask(admission: Admission) -> tuple[Ask, int, int]:
     hold = begun.hold if begun else ""
     if len(admission.buckets) > 1 or not hold:
         return (Ask.NEW, 0, 0)
-    kind, time, shift = hold.split(":")
-    return (Ask.CONFIRM if kind == RESERVED else Ask.RETURNING, int(time), int(shift))
+    try:
+        kind, time, shift = hold.split(":")
+        return (Ask.CONFIRM if kind == RESERVED else Ask.RETURNING, int(time), int(shift))
+    except ValueError:
+        return (Ask.NEW, 0, 0)  # its record is damaged; the others of the batch are not

@@ -15,6 +15,7 @@ import msgspec
 from resolute.engine.attempt import Bound
 from resolute.errors import ResoluteError
 from resolute.model.messages import Entry
+from resolute.status import Code
 from resolute.store import dead, nodes, streams
 from resolute.store.connection import Connection, ServerReply, backoff
 from resolute.store.keys import Partition
@@ -161,7 +162,7 @@ class Reader:
             try:
                 held = Held(partition, queue, message.id, _decode(message.payload))
                 self._place(held, self._runner.bound_for(held), batch)
-            except (msgspec.DecodeError, LookupError) as error:
+            except (ValueError, LookupError) as error:
                 batch.dead.append((message.id, str(error)))
         if batch.jobs:
             self._spawn(self._runner.begin(batch.jobs))
@@ -205,12 +206,17 @@ class Reader:
     async def _put_away(self, partition: Partition, queue: str, batch: Batch) -> None:
         stream = partition.queue(queue)
         try:
+            await streams.acknowledge(self._store, stream, GROUP_WORKERS, batch.useless)
+            for returns in nodes.chunks(batch.returns):
+                codes = await nodes.give_back(self._store, self._process, returns)
+                batch.dead += [
+                    (back.held.id, "damaged run")
+                    for back, code in zip(returns, codes, strict=True)
+                    if code == Code.ERROR
+                ]
             for _, why in batch.dead:
                 log.error("dead letter from %s: %s", stream, why)
             await dead.bury_entries(self._store, partition, queue, batch.dead)
-            await streams.acknowledge(self._store, stream, GROUP_WORKERS, batch.useless)
-            for returns in nodes.chunks(batch.returns):
-                await nodes.give_back(self._store, self._process, returns)
         except ResoluteError as error:
             log.warning("putting entries away: %s; they stay pending and are read again", error)
 

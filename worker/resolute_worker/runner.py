@@ -139,7 +139,7 @@ class Runner:
             except OutputsAway as error:
                 self._return_unread(job, error)
                 continue
-            except Exception as error:
+            except BaseException as error:  # SystemExit too: it is the user's function
                 self._fail(job, error)
                 continue
             if bound.plan.limits:

@@ -11,7 +11,7 @@ from resolute.cli.live import read_situation
 from resolute.cli.show.waiting import Wait, find_waits
 from resolute.client import Client, DeadLetter, RunInfo
 from resolute.client.history import read_fields, read_history
-from resolute.errors import ResoluteError, UnknownRun
+from resolute.errors import ResoluteError, UnknownRun, reading
 from resolute.model.messages import NodeRecord
 from resolute.store import registry, runs
 from resolute.store.store import Store
@@ -40,13 +40,18 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 async def take_snapshot(client: Client, run_id: str) -> Snapshot:
-    """Read a run. Raises UnknownRun."""
+    """Read a run. Raises UnknownRun, DamagedRun."""
     header = await runs.read_header(client.store, run_id)
     if header is None:
         raise UnknownRun(run_id)
+    with reading(run_id):
+        return await _read(client, header)
+
+
+async def _read(client: Client, header: runs.Header) -> Snapshot:
     plan = await client.directory.plan(header.plan) if header.plan else None
     nodes = await read_history(client.store, header, plan) if plan else []
-    letters = await client.letters.of_run(run_id)
+    letters = await client.letters.of_run(header.id)
     if header.status.is_terminal:
         now = await registry.server_ms(client.store) / 1000
         result = await _result(client, header)
