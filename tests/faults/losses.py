@@ -1,0 +1,304 @@
+"""A system whose server may forget what it acknowledged, and what must hold all the same.
+
+A lost second, a loss of power and a failover all make the server's time go on from an earlier
+moment, under live processes. Runs may be gone then, where they were started at no higher
+durability; what is there is whole and ends, and nothing of the time that was lost comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from resolute import Client, FlowRun, StoreUnavailable
+from resolute.durability import Durability
+from resolute.errors import DurabilityNotConfirmed, FlowFailed, UnknownRun
+from resolute.store import registry, runs
+from resolute.store.connection import Address, Link
+from resolute.store.server import parse_info
+from resolute.store.store import Store
+from resolute.testing.server import EmbeddedServer
+from tests.faults import oracle
+from tests.faults.app import Work, sequence
+from tests.faults.cases import CASES, Case
+from tests.faults.checker import Broken, CutOff, judge_lines
+from tests.faults.cluster import Cluster
+from tests.faults.load import Load
+from tests.faults.nemesis import streams_of
+from tests.support.leaks import find_leaks
+from tests.support.system import System, first_use, until
+
+LEASE = 3.0  # s
+OPEN_RUNS = 20
+SPINNING = 1000  # commands between two beats of an idle system: a third of a lease
+MIXED = [CASES[name] for name in ("sequence", "fan", "branching", "retrying", "throttled",
+                                  "saga", "long")]  # fmt: skip
+
+
+@dataclass
+class Tracked:
+    """A run of the load, as its client knows it. Times are monotonic."""
+
+    case: Case
+    how: str
+    level: Durability
+    acknowledged: float | None = None
+    told: str = ""  # what `result` at its level returned
+    is_gone: bool = False
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The server lost what was acknowledged from `since` on, if anything, and began anew `at`."""
+
+    since: float
+    at: float
+
+
+class LossyLoad(Load):
+    """Starts runs and waits for them at one of `levels` each, and copes with those that vanish."""
+
+    def __init__(self, *args: Any, levels: Sequence[Durability] = (Durability.FAST,)) -> None:
+        super().__init__(*args)
+        self._levels = levels
+        self.tracked: dict[str, Tracked] = {}
+        self.endings = 0
+
+    async def _drive(self, name: str, case: Case, work: Work, how: str, after: float) -> None:
+        level = Random(name).choice(self._levels)
+        tracked = self.tracked[name] = Tracked(case, how, level)
+        run = await self._begun(name, case, work, level)
+        tracked.acknowledged = time.monotonic()
+        try:
+            if how:
+                await asyncio.sleep(after)
+                await self._stop(run, how)
+            if level is not Durability.FAST:
+                tracked.told = await self.outcome(run, level)
+            header = await self._end_of(run)
+            note = f"{header.status} {header.rev}"
+            oracle.write(oracle.Line("ended", name, note=note), self._folder)
+            self.endings += 1
+        except UnknownRun:
+            tracked.is_gone = True
+
+    async def _begun(self, name: str, case: Case, work: Work, level: Durability) -> FlowRun[Any]:
+        while True:
+            try:
+                run = await self._client.start(case.flow, work, id=name, durability=level)
+            except (StoreUnavailable, DurabilityNotConfirmed):
+                continue
+            oracle.write(oracle.Line("started", name, case.flow.name), self._folder)
+            return run
+
+    async def outcome(self, run: FlowRun[Any], level: Durability) -> str:
+        """What `result` says at this level, as text."""
+        while True:
+            try:
+                return repr(await run.result(durability=level))
+            except FlowFailed as error:
+                return repr(error)
+            except (StoreUnavailable, DurabilityNotConfirmed):
+                continue
+
+    async def judge(self) -> None:
+        """Judge every run that is there now; an end that was seen may be of a time that is lost."""
+        for name, tracked in self.tracked.items():
+            try:
+                await self._follow(name, tracked.case, tracked.how)
+                tracked.is_gone = False
+            except UnknownRun:
+                tracked.is_gone = True
+
+
+@dataclass
+class Trial:
+    """Processes under load, on a server that is about to lose something."""
+
+    cluster: Cluster
+    load: LossyLoad
+    client: Client
+    store: Store  # past every proxy
+    random: Random
+    losses: list[Loss] = field(default_factory=list[Loss])
+    pids: set[int] = field(default_factory=set[int])
+
+    async def is_busy(self, count: int = 5) -> None:
+        """Wait until the load is under way, or under way again."""
+        done = self.load.endings
+        await until(lambda: self.load.endings >= done + count, f"{count} more runs end")
+
+    async def acknowledged(self, count: int) -> None:
+        """Wait until so many more starts were acknowledged."""
+        done = self._acknowledged()
+        await until(lambda: self._acknowledged() >= done + count, f"{count} more starts")
+
+    def _acknowledged(self) -> int:
+        return sum(one.acknowledged is not None for one in self.load.tracked.values())
+
+    def find_pids(self) -> set[int]:
+        return {pid for member in self.cluster.members for pid in member.pids()}
+
+    def gone(self) -> list[Tracked]:
+        """The runs that were acknowledged and are not there."""
+        tracked = self.load.tracked.values()
+        return [one for one in tracked if one.is_gone and one.acknowledged is not None]
+
+    async def follow(self, server: EmbeddedServer) -> None:
+        """From now on look at another server; the processes are led there by their proxies."""
+        await self.store.close()
+        await self.cluster.admin.close()
+        self.cluster.system.server = server
+        self.cluster.admin = Link(Address(server.url), name="nemesis")
+        self.store = await Store.open(server.url, patience=60.0)
+
+
+@asynccontextmanager
+async def trial(
+    server: EmbeddedServer,
+    folder: Path,
+    seed: int,
+    *,
+    partitions: int,
+    levels: Sequence[Durability] = (Durability.FAST,),
+    cases: Sequence[Case] = MIXED,
+    workers: int = 2,
+    coordinators: int = 2,
+) -> AsyncGenerator[Trial]:
+    """A system under load on a server that runs; when the block is left, all of it is judged."""
+    random = Random(seed)
+    oracle_folder = folder / "oracle"
+    oracle_folder.mkdir()
+    await first_use(server.url, partitions)
+    cluster = Cluster(System(server, oracle_folder), random, LEASE)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(cluster.close)
+        for _ in range(coordinators):
+            cluster.add_coordinator()
+        for _ in range(workers):
+            cluster.add_worker("--processes", "1")
+        store = await Store.open(server.url, patience=60.0)
+        connected = Client.connect(cluster.client_proxy.url, patience=60.0)
+        client = await stack.enter_async_context(connected)
+        await cluster.system.offered(client, sequence.name, workers)
+        load = LossyLoad(client, oracle_folder, Random(seed), cases, OPEN_RUNS, levels=levels)
+        on = Trial(cluster, load, client, store, random)
+        on.pids = on.find_pids()
+        stopped = asyncio.Event()
+        loading = asyncio.create_task(load.run(stopped))
+        try:
+            yield on
+        finally:
+            stopped.set()
+            await loading
+        await until(lambda: not load.open, "every run has ended, or is gone")
+        await load.drained()
+        broken = await _judge(on)
+        await cluster.close()
+        broken += [Broken("I8", "-", leak) for leak in await find_leaks(on.store)]
+        await on.store.close()
+    assert not broken, "\n".join([f"seed {seed}", *map(str, broken)])
+
+
+async def _judge(on: Trial) -> list[Broken]:
+    """Everything that must hold however much was lost; each test adds what may not be lost."""
+    load = on.load
+    await load.judge()
+    await until(lambda: _is_drained(on.store), "streams, pending lists and timers are empty")
+    broken = [*load.broken, *_wrong_processes(on)]
+    if await _is_spinning(on):
+        broken.append(Broken("spin", "-", "an idle system sends command after command"))
+    lines = oracle.read_all(on.cluster.system.folder)
+    broken += _judge_lines(on, lines)
+    broken += [one async for one in _left_their_end(on, lines)]
+    return broken
+
+
+async def _is_drained(store: Store) -> bool:
+    for stream, group in streams_of(store):
+        length, pending = await store.execute_all([("XLEN", stream), ("XPENDING", stream, group)])
+        if length or pending[0]:
+            return False
+    counts = [await store.execute("ZCARD", p.timers) for p in store.keys.partitions]
+    return sum(counts) == 0
+
+
+def _wrong_processes(on: Trial) -> Iterator[Broken]:
+    """Whoever lived at the start lives: none died of what it was told by the server."""
+    died = on.pids - on.find_pids()
+    if died:
+        yield Broken("died", "-", f"{sorted(died)}\n{on.cluster.system.logs()}")
+
+
+async def _is_spinning(on: Trial) -> bool:
+    """Whether more is sent between two beats than an idle system has to send."""
+
+    async def commands() -> int:
+        info = parse_info(await on.store.execute("INFO", "stats"))
+        return int(info["total_commands_processed"])
+
+    async def beats() -> dict[str, int]:
+        return (await registry.read_beats(on.store)).counts
+
+    before = await beats()
+    sent = await commands()
+
+    async def has_beaten() -> bool:
+        now = await beats()
+        return any(now.get(name) != count for name, count in before.items())
+
+    await until(has_beaten, "a process raises its beat")
+    return await commands() - sent > SPINNING
+
+
+def _judge_lines(on: Trial, lines: Sequence[oracle.Line]) -> Iterable[Broken]:
+    """I2 to I4 and I7 for what counts: executions that are committed, or began after the loss.
+
+    The others are of a time that was lost: of them nothing is left but their lines.
+    """
+    load = on.load
+    began = max((loss.at for loss in on.losses), default=0.0)
+    committed = {mark for one in load.ended.values() for mark in one.marks.values()}
+    old = {
+        line.mark
+        for line in lines
+        if line.what == "start" and line.at < began and line.mark not in committed
+    }
+    there = [
+        line
+        for line in lines
+        if line.run in load.ended and line.mark not in old and line.what != "started"
+    ]
+    # What runs when the server's time goes back may be handed out again at once.
+    excused = [CutOff(pid, 0.0, began) for pid in on.pids]
+    yield from judge_lines(there, load.ended, excused, extra_bursts=len(on.losses)).broken
+
+
+async def _left_their_end(on: Trial, lines: Sequence[oracle.Line]) -> AsyncGenerator[Broken]:
+    """I6: what was seen at its end after the last loss, or durably, is at this end still."""
+    began = max((loss.at for loss in on.losses), default=0.0)
+    ends = [(line.run, line.note) for line in lines if line.what == "ended" and line.at > began]
+    for name, note in ends:
+        header = await runs.read_header(on.store, name)
+        found = f"{header.status} {header.rev}" if header else "gone"
+        if found != note:
+            yield Broken("I6", name, f"it was {note} and is {found}")
+    for name, tracked in on.load.tracked.items():
+        if tracked.told:
+            found = await on.load.outcome(FlowRun(on.client, name), Durability.FAST)
+            if found != tracked.told:
+                yield Broken("I6", name, f"it told {tracked.told} durably and says {found}")
+
+
+def assert_only_lost(on: Trial, levels: Sequence[Durability] = ()) -> None:
+    """None of these levels is gone, and of the others none that was acknowledged before a loss."""
+    for one in on.gone():
+        assert one.level not in levels, f"acknowledged with {one.level}, and gone: {one}"
+        assert one.acknowledged is not None
+        assert any(loss.since <= one.acknowledged <= loss.at for loss in on.losses), one
