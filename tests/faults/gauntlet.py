@@ -28,7 +28,7 @@ from tests.faults.checker import Broken, CutOff, judge_lines
 from tests.faults.cluster import Cluster, Member
 from tests.faults.load import Load
 from tests.faults.nemesis import Scene, add_garbage, delete_stream
-from tests.faults.points import Action, Phase, Point, Spec, fired_in, reached
+from tests.faults.points import Action, Phase, Point, Spec, fired_in, reached, sites
 from tests.support.leaks import find_leaks
 from tests.support.processes import send
 from tests.support.system import ROOT, System, first_use, until
@@ -124,7 +124,7 @@ class Gauntlet:
             stack.push_async_callback(self._cluster.close)
             stack.callback(self._end_visitors)
             # Where nothing is to fire, these too note what they come by: they live longest.
-            armed = {} if points else Spec(str(self._new_folder())).environment()
+            armed = {} if points else self._spec().environment()
             self._cluster.add_coordinator("--retention", RETENTION, **armed)
             self._cluster.add_worker("--processes", "2", **armed)
             store = await Store.open(server.url, patience=60.0)
@@ -159,10 +159,10 @@ class Gauntlet:
 
     async def _record(self, scene: Scene, until_when: float) -> None:
         """Victims that only note where they come by; they are killed and stopped all the same."""
-        visitor = self._start(scene, "client", Spec(str(self._new_folder())))
+        visitor = self._start(scene, "client", self._spec())
         while time.monotonic() < until_when and self._known - {s for _, s in self.reached()}:
             for lane in ("worker", "coordinator"):
-                victim = self._start(scene, lane, Spec(str(self._new_folder())))
+                victim = self._start(scene, lane, self._spec())
                 await asyncio.sleep(VISIT)
                 if lane == "coordinator":
                     # What it was about to do is done by another, who takes its events over.
@@ -214,11 +214,16 @@ class Gauntlet:
         send([pid], signal.SIGCONT)
         self._cluster.cut_off.append(CutOff(pid, since, time.monotonic() + LEASE))
 
-    def _new_folder(self) -> Path:
+    def _spec(self, points: tuple[Point, ...] = ()) -> Spec:
+        """What the next victim is armed with, in a folder of its own."""
         self._count += 1
         folder = self._folder / "points" / str(self._count)
         folder.mkdir(parents=True)
-        return folder
+        known = self._folder / "points" / "known"
+        if not known.exists():
+            known.write_text("\n".join(sorted(sites())))
+        delay = self._random.choice((0.3, LEASE * 1.2))
+        return Spec(str(folder), str(known), points, delay=delay)
 
     def _start(self, scene: Scene, lane: str, spec: Spec) -> Member:
         system, environment = scene.cluster.system, spec.environment()

@@ -86,6 +86,7 @@ class Spec(msgspec.Struct, frozen=True):
     """
 
     folder: str
+    known: str  # a file with the sites, a line each: reading all sources at each start is slow
     points: tuple[Point, ...] = ()
     nth: int = 1
     delay: float = 1.0
@@ -223,7 +224,7 @@ def program_name() -> str:
 def install() -> None:
     """Wrap every way to Redis in this process, as RESOLUTE_POINTS says."""
     spec = msgspec.json.decode(os.environ[VARIABLE], type=Spec)
-    tap = Tap(spec, sites())
+    tap = Tap(spec, set(Path(spec.known).read_text().split()))
     if tap.program != "other":
         Connection.send = _tapped_send(tap, Connection.send)
         Connection.post = _tapped_post(tap, Connection.post)
