@@ -77,7 +77,8 @@ def main(
 
 def _run(plan: Plan, folder: Path, console: Console) -> int:
     def say(line: str) -> None:
-        console.print(line, highlight=False, end="\r" if console.is_terminal else "\n")
+        end = "\r" if console.is_terminal else "\n"
+        console.print(line, highlight=False, soft_wrap=True, end=end)
 
     soak = Soak(plan, folder, say)
     try:
@@ -87,7 +88,7 @@ def _run(plan: Plan, folder: Path, console: Console) -> int:
         return 1
     console.print(table(report))
     for broken in report.broken:
-        console.print(f"BROKEN {broken}", highlight=False, style="red")
+        console.print(f"BROKEN {broken}", highlight=False, soft_wrap=True, style="red")
     for run, history in report.histories.items():
         console.print(f"history of {run}:\n{history}", highlight=False)
     if report.broken:

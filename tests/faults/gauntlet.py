@@ -182,7 +182,7 @@ class Gauntlet:
             await self._one(scene, lane, batch)
 
     async def _one(self, scene: Scene, lane: str, batch: tuple[Point, ...]) -> None:
-        spec = Spec(str(self._new_folder()), batch, delay=self._random.choice((0.3, LEASE * 1.2)))
+        spec = self._spec(batch)
         victim = self._start(scene, lane, spec)
         waiting, thaws = set(batch), set[asyncio.Task[None]]()
         finishing: asyncio.Task[None] | None = None
