@@ -224,21 +224,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize("program", ["resolute-coord", "resolute-worker"])
+PROGRAMS = ("resolute-coord", "resolute-worker")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_19_an_evicting_server_is_refused_unless_that_is_allowed(
     make_system: MakeSystem, program: str
 ) -> None:
     system = make_system(options=["--maxmemory-policy", "allkeys-lru"])
-    start = {
-        "resolute-coord": system.coordinator,
-        "resolute-worker": lambda *flags: system.worker(*flags, app=APP, queue=QUEUE),
-    }
-    refused = start[program]()
-    assert refused.wait(30) == 2
+
+    def start(program: str, *flags: str) -> subprocess.Popen[bytes]:
+        if program == "resolute-coord":
+            return system.coordinator(*flags)
+        return system.worker(*flags, app=APP, queue=QUEUE)
+
+    assert start(program).wait(30) == 2
     assert "maxmemory-policy is allkeys-lru, which can delete flows" in system.logs()
     assert "--allow-eviction" in system.logs()
-    for one in start.values():
-        one("--allow-eviction")
+    for one in PROGRAMS:
+        start(one, "--allow-eviction")
 
     async def run() -> None:
         async with system.client() as client:

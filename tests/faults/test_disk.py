@@ -61,6 +61,7 @@ def test_20_a_full_disk_loses_nothing_acknowledged_and_work_resumes_when_there_i
         async with Client.connect(system.server.url, patience=0.5) as client:
             await system.offered(client, app.sequence.name)
             acknowledged = await fill(client)
+            assert acknowledged
             if appendfsync == "always":
                 await until(lambda: not system.server.running, "the server has ended itself")
             disk(LARGE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from resolute import FlowBuilder, TerminalError, manual
 from resolute.model.nodes import Node
@@ -25,7 +25,7 @@ def step(name: str, *, waits: bool = False, fails: bool = False) -> Node[Any, li
             await asyncio.sleep(0.01)  # in a node
         if fails:
             raise TerminalError(VERSION)
-        before = found if isinstance(found, list) else []
+        before = cast("list[str]", found) if isinstance(found, list) else []
         return [*before, f"{name} {VERSION}"]
 
     return Node(name, run)
