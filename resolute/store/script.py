@@ -16,6 +16,14 @@ GROUP_COORDINATORS = "coordinators"
 
 _pack = msgspec.msgpack.Encoder().encode
 
+# Read at import, all of them: a process must not find those of another release when it first calls
+# one, nor none because it has no descriptor left to read it with.
+_TEXTS = {
+    file.name.removesuffix(".lua"): file.read_text("utf-8")
+    for file in (files("resolute.store") / "lua").iterdir()
+    if file.name.endswith(".lua")
+}
+
 
 class Item(msgspec.Struct, array_like=True):
     """One item of a script's batch; the fields are those of the ITEM line of its header."""
@@ -62,11 +70,11 @@ def pack_item(item: Item) -> bytes:
 @cache
 def load_script(name: str) -> Script:
     """The script of that name, with the prelude and its includes."""
-    text = _read(name)
+    text = _TEXTS[name]
     shebang, _, body = text.partition("\n")
     header = [line[3:] for line in body.splitlines() if line.startswith("-- ")]
     includes = re.findall(r"^-- @include (\w+)$", body, re.MULTILINE)
-    parts = [shebang, prelude(), *(_read(f"lib_{include}") for include in includes), body]
+    parts = [shebang, prelude(), *(_TEXTS[f"lib_{include}"] for include in includes), body]
     source = "\n".join(parts)
     return Script(
         name=name,
@@ -94,10 +102,6 @@ def prelude() -> str:
         "FAILED_NODE": NodeStatus.FAILED.value,
     }
     return "\n".join(f"local {name} = '{value}'" for name, value in sorted(names.items()))
-
-
-def _read(name: str) -> str:
-    return (files("resolute.store") / "lua" / f"{name}.lua").read_text("utf-8")
 
 
 def _words(

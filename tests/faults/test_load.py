@@ -17,7 +17,7 @@ from tests.support.processes import children_of, resident_bytes
 from tests.support.system import System, until
 
 IS_LONG = bool(os.environ.get("RESOLUTE_FAULTS_LONG"))
-STARTS = 50_000 if IS_LONG else 20_000
+STARTS = 50_000
 WARM_UP = STARTS // 10
 BATCH = 500
 STORM = 5_000 if IS_LONG else 500

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -87,6 +88,16 @@ def test_a_script_s_version_is_its_text_with_all_that_it_includes():
     assert "local NODE_RUNNING = 'running'" in script.source
     assert script.sha == load_script("begin_nodes").sha
     assert len({load_script(name).sha for name in SCRIPTS}) == len(SCRIPTS)
+
+
+def test_no_script_is_read_when_it_is_called(monkeypatch: pytest.MonkeyPatch):
+    """By then the files may be those of another release, or no descriptor may be left."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert load_script.__wrapped__("begin_nodes") == load_script("begin_nodes")
 
 
 class Call(msgspec.Struct):

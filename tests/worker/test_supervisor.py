@@ -54,3 +54,22 @@ async def test_a_process_that_is_not_registered_yet_is_not_fenced(store: Store):
     beating.cancel()
     await asyncio.gather(beating, return_exceptions=True)
     child.page.close()
+
+
+async def test_a_process_that_cannot_be_started_now_is_started_later(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    """For want of a descriptor, of memory, of a place in the table of processes."""
+    supervisor = Supervisor(store, CONFIG)
+    tries = 0
+
+    async def start(*_: Any, **__: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        supervisor._stopping = tries == 3
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    await supervisor._keep()
+    assert tries == 3
+    assert not supervisor._children

@@ -110,7 +110,13 @@ class Supervisor:
         """Spawn a process, and another one whenever it ends."""
         failures = 0
         while not self._stopping:
-            child = await self._spawn()
+            try:
+                child = await self._spawn()
+            except OSError as error:  # no descriptor, memory or process left; there may be again
+                failures += 1
+                log.error("cannot start a process: %s; trying again", error)
+                await asyncio.sleep(backoff(failures))
+                continue
             code = await child.process.wait()
             self._children.discard(child)
             was_registered = child.page.is_registered
@@ -130,12 +136,16 @@ class Supervisor:
     async def _spawn(self) -> Child:
         config = self._config
         page = SharedPage.create(config.concurrency, config.lease)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "resolute_worker", str(page.descriptor),
-            stdin=asyncio.subprocess.PIPE,
-            pass_fds=(page.descriptor,),
-            start_new_session=True,
-        )  # fmt: skip
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "resolute_worker", str(page.descriptor),
+                stdin=asyncio.subprocess.PIPE,
+                pass_fds=(page.descriptor,),
+                start_new_session=True,
+            )  # fmt: skip
+        except BaseException:
+            page.close()
+            raise
         name = process_name(process.pid)
         child = Child(name, process, page)
         told = ProcessConfig(
