@@ -25,7 +25,7 @@ from resolute.store.server import parse_info
 from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer
 from tests.faults import oracle
-from tests.faults.app import Work, sequence
+from tests.faults.app import Made, Work, sequence
 from tests.faults.cases import CASES, Case
 from tests.faults.checker import Broken, CutOff, judge_lines
 from tests.faults.cluster import Cluster
@@ -45,7 +45,7 @@ MIXED = [CASES[name] for name in ("sequence", "fan", "branching", "retrying", "t
 class Tracked:
     """A run of the load, as its client knows it. Times are monotonic."""
 
-    case: Case
+    case: Case = field(repr=False)
     how: str
     level: Durability
     acknowledged: float | None = None
@@ -101,7 +101,7 @@ class LossyLoad(Load):
         """What `result` says at this level, as text."""
         while True:
             try:
-                return repr(await run.result(durability=level))
+                return repr(await run.result(Made, durability=level))
             except FlowFailed as error:
                 return repr(error)
             except (StoreUnavailable, DurabilityNotConfirmed):

@@ -17,7 +17,8 @@ from tests.faults.losses import Loss, Trial, assert_only_lost, trial
 async def test_03b_after_a_lost_second_no_old_reply_matches_the_new_timeline(
     tmp_path: Path, seed: int, binary: ServerBinary, partitions: int
 ) -> None:
-    with EmbeddedServer(tmp_path / "server", binary=binary) as server:
+    # Under everysec a write may come to the file after its answer, while an fsync takes long.
+    with EmbeddedServer(tmp_path / "server", binary=binary, appendfsync="no") as server:
         async with trial(server, tmp_path, seed, partitions=partitions) as on:
             for _ in range(2):
                 await on.is_busy()
