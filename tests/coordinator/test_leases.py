@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +11,9 @@ import pytest
 
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.leases import Leases
-from resolute.store import registry, streams
+from resolute.status import Code
+from resolute.store import nodes, registry, streams
+from resolute.store.keys import Partition
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS
 from resolute.store.store import Store
 from tests.support.clocks import FakeClock
@@ -409,18 +412,21 @@ async def test_a_process_that_registers_again_has_a_whole_lease(stage: Stage, wa
     assert await watch.look() == 0
 
 
-async def test_a_process_is_kept_until_all_it_had_is_taken_back(stage: Stage, watch: Watch):
+async def test_a_process_is_kept_until_all_it_had_is_taken_back(
+    stage: Stage, watch: Watch, monkeypatch: pytest.MonkeyPatch
+):
+    async def in_vain(_: Store, __: Partition, lost: Sequence[nodes.Reclaim]) -> list[str]:
+        return [Code.OK] * len(lost)
+
     await stage.begin_run(fan(2))
     await register(stage, "dead")
-    _, last = await stage.claim("dead")
-    key = last.partition.flow("run")
-    record = await stage.store.execute("HGET", key, "n:1.1")
-    await stage.store.execute("HSET", key, "n:1.1", "flipped")
+    await stage.claim("dead")
     await registry.end_lease(stage.store, "dead")
-    async with asyncio.timeout(10):
-        assert await watch.look() == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(nodes, "reclaim", in_vain)
+        async with asyncio.timeout(10):
+            assert await watch.look() == 0
     assert "dead" in await registry.processes(stage.store)
-    await stage.store.execute("HSET", key, "n:1.1", record)
     assert await watch.look() == 1
 
 
