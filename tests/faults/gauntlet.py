@@ -156,6 +156,8 @@ class Gauntlet:
         stopped.set()
         await asyncio.gather(*background)
         await scene.load.drained()
+        for partition in scene.store.keys.partitions:
+            await scene.command("ZREM", partition.open, "nobody")  # what was littered last
 
     async def _record(self, scene: Scene, until_when: float) -> None:
         """Victims that only note where they come by; they are killed and stopped all the same."""
