@@ -43,8 +43,9 @@ async def visit(client: Client, random: Random, name: str) -> None:
     try:
         await run.result(timeout=60, durability=level)
     except FlowFailed:
-        again = await client.retry(name, number=1)
-        write(Line("started", again.id, case.flow.name))
+        with contextlib.suppress(ResoluteError):  # it was stopped before it began
+            again = await client.retry(name, number=1)
+            write(Line("started", again.id, case.flow.name))
     await client.list(limit=5)
     await run.history()
 
@@ -84,6 +85,7 @@ async def main(url: str, prefix: str) -> None:
                 Client.connect(url, patience=PATIENCE) as client,
                 asyncio.TaskGroup() as group,
             ):
+                group.create_task(ask_for_replicas(client))
                 for lane in range(LANES):
                     name = f"{prefix}-{round_}-{lane}"
                     group.create_task(visits(client, Random(name), name))
