@@ -291,7 +291,7 @@ async def test_a_run_that_moved_within_a_lease_is_not_looked_at(stage: Stage):
 
 
 async def test_a_run_that_moved_before_the_clock_was_set_back_is_looked_at(stage: Stage):
-    """It would be repaired only when the clock has passed that time again, however long it takes."""
+    """Else it is repaired when the clock has passed that time again, however long that takes."""
     await stage.begin_run(FLOW)
     moved = await registry.server_ms(stage.store) + 3_600_000
     await stage.store.execute("HSET", stage.of("run").flow("run"), "moved", moved)
