@@ -112,7 +112,7 @@ class Reconciler:
                 if await transitions.unlist(self._store, partition, flow_id, flows):
                     log.warning("run %s was in the index of open runs, but is not open", flow_id)
                     repairs += 1
-            elif now - header.moved >= self._lease:
+            elif abs(now - header.moved) >= self._lease:  # ahead: Redis's clock was set back
                 with surviving(log, f"reconciling run {flow_id}"), reading(flow_id):
                     repairs += await self._check(partition, header)
         return repairs

@@ -24,7 +24,7 @@ PASSING = frozenset(
     }
 )  # fmt: skip
 # Of these, the ones that another server behind the same address may not answer.
-_DEMOTED = frozenset({"READONLY", "MASTERDOWN"})
+DEMOTED = frozenset({"READONLY", "MASTERDOWN"})
 
 
 LOADS = 5  # times that a script is loaded for one call
@@ -159,7 +159,7 @@ class Store:
             except ServerReply as error:
                 if error.code not in PASSING or time.monotonic() > give_up:
                     raise
-                if error.code in _DEMOTED and connection is not None:
+                if error.code in DEMOTED and connection is not None:
                     connection.close()
             failures += 1
             await asyncio.sleep(backoff(failures))

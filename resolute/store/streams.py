@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from resolute.errors import StoreUnavailable
 from resolute.store.connection import Connection, Link, ServerReply
 from resolute.store.keys import Partition
 from resolute.store.script import pack
-from resolute.store.store import Store
+from resolute.store.store import DEMOTED, Store
 
 READ_MARGIN = 15.0  # s more than the block, before a read counts as dead
 FIELD = b"e"
@@ -36,7 +37,8 @@ async def read_group(
 ) -> dict[str, list[Message]]:
     """New entries of the streams, at most `count` of each; blocks `block_ms` unless None.
 
-    Raises ServerReply with code NOGROUP or UNBLOCKED where a stream was lost.
+    Raises ServerReply with code NOGROUP or UNBLOCKED where a stream was lost; StoreUnavailable,
+    also where the server is a replica by now.
     """
     connection = await link.connection()
     return await read_on(connection, group, consumer, streams, count, block_ms)
@@ -54,12 +56,17 @@ async def read_on(
     """`read_group` on a given connection; `start` "0" gives what the consumer has pending."""
     block = () if block_ms is None else ("BLOCK", block_ms)
     timeout = READ_MARGIN + (block_ms or 0) / 1000
-    reply = await connection.request(
-        ("XREADGROUP", "GROUP", group, consumer, "COUNT", count, *block, "STREAMS")
-        + tuple(streams)
-        + (start,) * len(streams),
-        timeout,
-    )
+    command = ("XREADGROUP", "GROUP", group, consumer, "COUNT", count, *block, "STREAMS")
+    try:
+        reply = await connection.request(
+            command + tuple(streams) + (start,) * len(streams), timeout
+        )
+    except ServerReply as error:
+        if error.code not in DEMOTED:
+            raise
+        # It would refuse for ever: only a new connection leads to the primary of today.
+        connection.close()
+        raise StoreUnavailable(f"this server is not the primary any more: {error}") from error
     return parse_streams(reply)
 
 

@@ -13,15 +13,21 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from resolute.errors import StoreError, StoreUnavailable
+from resolute.store.connection import Link
 
 TIMEOUT = 5.0  # s
 
 
 class SyncReader:
-    """One blocking connection, made when it is first needed. Not for several threads."""
+    """One blocking connection, made when it is first needed. Not for several threads.
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    It follows `link`: where that had to connect anew, the server behind this connection may have
+    been demoted, and a replica answers reads with what is no longer so.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._generation = 0
         self._client: redis.Redis | None = None
 
     def hmget(self, key: str, fields: Sequence[str]) -> list[bytes | None]:
@@ -49,9 +55,12 @@ class SyncReader:
             self._client.close()
 
     def _redis(self) -> redis.Redis:
+        if self._generation != self._link.generation:
+            self.close()
+            self._client, self._generation = None, self._link.generation
         if self._client is None:
             self._client = redis.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]  # untyped **kwargs
-                self._url,
+                self._link.address.url,
                 socket_timeout=TIMEOUT,
                 socket_connect_timeout=TIMEOUT,
                 retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=1.0), 6),

@@ -290,6 +290,16 @@ async def test_a_run_that_moved_within_a_lease_is_not_looked_at(stage: Stage):
     assert await stage.entries() == []
 
 
+async def test_a_run_that_moved_before_the_clock_was_set_back_is_looked_at(stage: Stage):
+    """Else it is repaired when the clock has passed that time again, however long that takes."""
+    await stage.begin_run(FLOW)
+    moved = await registry.server_ms(stage.store) + 3_600_000
+    await stage.store.execute("HSET", stage.of("run").flow("run"), "moved", moved)
+    await lose(stage, "q")
+    assert await reconciler(stage, lease=60.0).run_once() == 1
+    assert len(await stage.entries()) == 1
+
+
 async def test_two_coordinators_repair_once(stage: Stage):
     await stage.begin_run(fan(20))
     await lose(stage, "q")

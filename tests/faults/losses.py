@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +128,7 @@ class Trial:
     random: Random
     losses: list[Loss] = field(default_factory=list[Loss])
     pids: set[int] = field(default_factory=set[int])
+    forward_jumps: int = 0  # of Redis's clock: each may cost a limiter a burst
 
     async def is_busy(self, count: int = 5) -> None:
         """Wait until the load is under way, or under way again."""
@@ -170,8 +171,13 @@ async def trial(
     cases: Sequence[Case] = MIXED,
     workers: int = 2,
     coordinators: int = 2,
+    of_workers: Mapping[str, str] | None = None,
+    of_coordinators: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Trial]:
-    """A system under load on a server that runs; when the block is left, all of it is judged."""
+    """A system under load on a server that runs; when the block is left, all of it is judged.
+
+    `of_workers` and `of_coordinators` are variables for their environment.
+    """
     random = Random(seed)
     oracle_folder = folder / "oracle"
     oracle_folder.mkdir()
@@ -180,9 +186,9 @@ async def trial(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(cluster.close)
         for _ in range(coordinators):
-            cluster.add_coordinator()
+            cluster.add_coordinator(**(of_coordinators or {}))
         for _ in range(workers):
-            cluster.add_worker("--processes", "1")
+            cluster.add_worker("--processes", "1", **(of_workers or {}))
         store = await Store.open(server.url, patience=60.0)
         connected = Client.connect(cluster.client_proxy.url, patience=60.0)
         client = await stack.enter_async_context(connected)
@@ -277,7 +283,8 @@ def _judge_lines(on: Trial, lines: Sequence[oracle.Line]) -> Iterable[Broken]:
     ]
     # What runs when the server's time goes back may be handed out again at once.
     excused = [CutOff(pid, 0.0, began) for pid in on.pids]
-    yield from judge_lines(there, load.ended, excused, extra_bursts=len(on.losses)).broken
+    bursts = len(on.losses) + on.forward_jumps
+    yield from judge_lines(there, load.ended, excused, extra_bursts=bursts).broken
 
 
 async def _left_their_end(on: Trial, lines: Sequence[oracle.Line]) -> AsyncGenerator[Broken]:

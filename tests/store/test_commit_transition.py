@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from resolute import Flow
 from resolute.engine.run import PAGE
 from resolute.model.messages import Event
 from resolute.status import EventKind, NodeStatus, RunStatus
@@ -345,3 +346,25 @@ async def test_a_commit_says_when_the_run_moved(stage: Stage):
     before = await server_ms(stage.store)
     await stage.coordinate()
     assert before <= round((await stage.header()).moved * 1000) <= await server_ms(stage.store)
+
+
+# A server that lost what it had.
+
+
+@pytest.mark.parametrize("flow", [chain("a", "b"), chain("a")], ids=["next-step", "end"])
+async def test_a_step_whose_result_was_lost_is_not_left(stage: Stage, flow: Flow[Any, Any]):
+    """A coordinator has read that it is settled; the rev is the same, the result is gone."""
+    await stage.begin_run(flow)
+    held = await stage.claim_one("worker")
+    key = stage.of("run").flow("run")
+    before = await stage.store.execute("DUMP", key)
+    assert await stage.complete("worker", held) == "OK"
+    settled = await stage.read_inbox(stage.of("run"))
+    await stage.store.execute("RESTORE", key, 0, before, "REPLACE")
+    await stage.dispatcher.handle(stage.of("run"), settled)
+    header = await stage.header()
+    assert (header.status, header.seq, header.pending) == (RunStatus.RUNNING, 1, 1)
+    assert await stage.entries() == []
+    assert await stage.complete("worker", held) == "OK"
+    await stage.work()
+    assert await stage.status() is RunStatus.COMPLETED

@@ -20,8 +20,10 @@ from resolute.store.connection import Address, Connection, Link, ServerReply
 from resolute.store.keys import Keys
 from resolute.store.script import GROUP_WORKERS, load_script, pack
 from resolute.store.store import Store
+from resolute.store.sync import SyncReader
 from resolute.testing.server import EmbeddedServer, ServerBinary
 from tests.support.flows import chain
+from tests.support.proxy import Proxy
 from tests.support.stage import Stage
 
 one_partition = pytest.mark.parametrize("partitions", [1], indirect=True)
@@ -701,3 +703,36 @@ async def test_what_is_no_stream_has_nothing_pending_only_by_mistake(store: Stor
     with pytest.raises(ServerReply, match="WRONGTYPE"):
         await streams.pending_of(store, stream, GROUP_WORKERS, "worker")
     await store.execute("DEL", stream)
+
+
+# A server that was demoted.
+
+
+async def test_a_read_of_entries_leaves_a_server_that_became_a_replica(own_server: EmbeddedServer):
+    """It would be refused for ever: the connection stays open, and the primary is elsewhere."""
+    async with linked(own_server.url) as link:
+        connection = await link.connection()
+        await link.execute("XGROUP", "CREATE", "stream", "group", "0", "MKSTREAM")
+        await link.execute("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(StoreUnavailable, match="not the primary"):
+            await streams.read_group(link, "group", "consumer", ["stream"], 1, None)
+        assert connection.closed.done()
+
+
+async def test_blocking_reads_follow_the_link_to_another_server(
+    server: EmbeddedServer, own_server: EmbeddedServer
+):
+    """Else they would be answered by a replica, late, when the link has found the new primary."""
+    with Proxy(own_server.port) as proxy:
+        async with linked(proxy.url) as link, linked(server.url) as new:
+            await link.execute("HSET", "a-hash", "field", "old")
+            await new.execute("HSET", "a-hash", "field", "new")
+            reader = SyncReader(link)
+            assert await asyncio.to_thread(reader.hmget, "a-hash", ["field"]) == [b"old"]
+            proxy.target = server.port
+            (await link.connection()).close()
+            assert await asyncio.to_thread(reader.hmget, "a-hash", ["field"]) == [b"old"]
+            await link.connection()
+            assert await asyncio.to_thread(reader.hmget, "a-hash", ["field"]) == [b"new"]
+            reader.close()
+            await new.execute("DEL", "a-hash")

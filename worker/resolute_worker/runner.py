@@ -54,7 +54,7 @@ class Runner:
         self._bound: dict[tuple[str, int, int, bool], Bound] = {}
         self._slots = slots
         self._page = page
-        self._reader = SyncReader(store.link.address.url)
+        self._reader = SyncReader(store.link)
         self._threads = ThreadPoolExecutor(slots.size, thread_name_prefix="node")
         self._loop = asyncio.get_running_loop()
         self._side_tasks: set[asyncio.Task[None]] = set()

@@ -7,6 +7,9 @@
 --   streams: for each entry in order of index the key of its stream; as many BLOBs follow
 --   page: the event of the next page, or {}     skip: {start, stop, more, id} or {}
 --   ending: {id, status, open:flow key, status key, status:flow key, channel, ttl ms} or {}
+-- Node-level writes do not change the rev. So where a server has lost some, an event or a state read
+-- before may say that a step is settled which is not, any more, and the rev is the same: a step is
+-- left only when `pending` is 0 here too.
 -- RETURNS {OK | CONFLICT | GONE} for each. On CONFLICT the event stays.
 -- @include common
 -- @include node
@@ -75,12 +78,15 @@ local function commit(packed, at)
   local flow_index, event, expect, rev, seq, fields, step, streams, page, skip, ending =
     unpack(packed)
   local key = KEYS[flow_index]
-  local current = redis.call('HGET', key, 'rev')
+  local h = redis.call('HMGET', key, 'rev', 'pending')
+  local current = h[1]
   if current ~= expect then
     if current and current ~= rev then return {CONFLICT} end
     acked[#acked + 1] = event
     return {current and OK or GONE}
   end
+  local leaves_step = step ~= '' or (ending[1] and ending[2] ~= TERMINATED)
+  if leaves_step and h[2] ~= '0' then return {CONFLICT} end
   local n = #fields
   fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'rev', rev, 'moved', now
   n = n + 4
