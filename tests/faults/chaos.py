@@ -190,7 +190,8 @@ class Soak:
             if fresh or not scene.load.open:
                 self._moved = time.monotonic()
             # A fault may hold everything up for two leases by itself.
-            if time.monotonic() - self._moved > (STUCK + 2) * self.plan.lease:
+            allowed = (STUCK + 2) * self.plan.lease + scene.standstill
+            if time.monotonic() - self._moved > allowed:
                 task.cancel()
                 raise Stuck(
                     f"nothing moved for {time.monotonic() - self._moved:.0f} s with"

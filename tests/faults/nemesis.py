@@ -33,6 +33,7 @@ class Scene:
     load: Load
     store: Store  # past every proxy
     random: Random
+    standstill: float = 0.0  # s for which a fault may hold everything up, beyond what is usual
 
     @property
     def lease(self) -> float:

@@ -56,6 +56,7 @@ def test_02_runs_go_on_as_soon_as_one_coordinator_lives(drill: Drill) -> None:
         for member in members:  # three at once, and none for a while
             scene.cluster.kill(member)
         seconds = 30.0 if scene.random.random() < 0.2 else 2 * scene.lease
+        scene.standstill = seconds
         await scene.pass_time(seconds, seconds)
         for member in members:
             scene.cluster.start_again(member)
