@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
-import pytest
+from tests.support.preload import build
 
 SOURCE = Path(__file__).with_suffix(".c")
 BYTES = 8  # of the offset in its file
-
-
-@cache
-def why_not() -> str:
-    """Why no such clock can be had here; empty where it can."""
-    if not sys.platform.startswith("linux"):
-        return "LD_PRELOAD is Linux's"
-    return (
-        "" if shutil.which("cc") else "there is no C compiler (cc) to build tests/support/clock.c"
-    )
 
 
 class WallClock:
@@ -31,15 +18,10 @@ class WallClock:
     """
 
     def __init__(self, folder: Path) -> None:
-        if why_not():
-            pytest.skip(why_not())
-        folder.mkdir(parents=True, exist_ok=True)
-        library = folder / "clock.so"
-        command = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"]
-        subprocess.run(command, check=True)
+        loaded = build(SOURCE, folder)
         self._file = folder / "offset"
         self._file.write_bytes(bytes(BYTES))
-        self.variables = {"LD_PRELOAD": str(library), "CLOCK_FILE": str(self._file)}
+        self.variables = {**loaded, "CLOCK_FILE": str(self._file)}
 
     def set(self, offset: int) -> None:
         """From now on it is off by so many seconds."""

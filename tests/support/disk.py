@@ -9,27 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Generator, Sequence
-from functools import cache
 from pathlib import Path
 
-import pytest
-
 from resolute.testing.server import EmbeddedServer, ServerBinary
+from tests.support.preload import build
 
 SOURCE = Path(__file__).with_suffix(".c")
 _FILE = re.compile(r"^file (\S+) ", re.MULTILINE)
-
-
-@cache
-def why_not() -> str:
-    """Why no such disk can be had here; empty where it can."""
-    if not sys.platform.startswith("linux"):
-        return "LD_PRELOAD is Linux's"
-    return "" if shutil.which("cc") else "there is no C compiler (cc) to build tests/support/disk.c"
 
 
 class Disk:
@@ -46,12 +33,7 @@ class Disk:
         appendfsync: str = "everysec",
         options: Sequence[str] = (),
     ) -> None:
-        if why_not():
-            pytest.skip(why_not())
-        folder.mkdir(parents=True, exist_ok=True)
-        library = folder / "disk.so"
-        command = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"]
-        subprocess.run(command, check=True)
+        loaded = build(SOURCE, folder)
         self._log = folder / "synced.log"
         self._log.touch()
         self._hold = folder / "hold"
@@ -61,7 +43,7 @@ class Disk:
             appendfsync=appendfsync,
             options=options,
             environment={
-                "LD_PRELOAD": str(library),
+                **loaded,
                 "DISK_LOG": str(self._log),
                 "DISK_HOLD": str(self._hold),
             },
