@@ -61,6 +61,24 @@ async def test_after_a_break_everybody_is_subscribed_again(stage: Stage, store: 
     await client.watcher.close()
 
 
+async def test_where_calls_had_to_connect_anew_the_subscription_is_made_anew(
+    stage: Stage, store: Store
+):
+    """The server was demoted: as a replica out of step it would publish nothing."""
+    client = Client(store)
+    task = await waiting(stage, client)
+    before = client.watcher._connection
+    assert before is not None
+    (await store.link.connection()).close()
+    await store.execute("PING")
+    event = await client.watcher.watch("another-channel")
+    assert before.closed.done()
+    client.watcher.forget("another-channel", event)
+    await stage.work()
+    assert await task is None
+    await client.watcher.close()
+
+
 async def test_also_two_who_wait_for_the_same_run_hear_of_it_after_a_break(
     stage: Stage, store: Store
 ):
