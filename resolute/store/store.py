@@ -76,10 +76,12 @@ class Store:
 
         The first to use a namespace writes that number (`partitions`, default 1); it never changes,
         so whoever may `only_look` (a client) leaves it to others: see `find_partitions`. A server
-        that cannot be reached now is an error, unless we are to `wait` for it.
+        that cannot be reached now is an error, unless we are to `wait` for it; one that says "not
+        now" (it loads its file) is waited for as long as the patience lasts.
         """
         link = Link(Address(url), name=name)
         failures = 0
+        give_up = time.monotonic() + patience
         try:
             while True:
                 try:
@@ -94,7 +96,7 @@ class Store:
                     if not wait:
                         raise
                 except ServerReply as error:
-                    if not wait or error.code not in PASSING:
+                    if error.code not in PASSING or (not wait and time.monotonic() > give_up):
                         raise
                 failures += 1
                 await asyncio.sleep(backoff(failures))

@@ -184,6 +184,7 @@ class Soak:
         self._moved = time.monotonic()
         while not task.done():
             await asyncio.wait([task], timeout=0.5)
+            scene.cluster.keep_up()
             fresh = list(self._reader.fresh())
             self._lines += fresh
             await scene.load.look_again(scene.store, SEEN_AGAIN)

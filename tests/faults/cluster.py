@@ -29,6 +29,7 @@ class Member:
     flags: tuple[str, ...]
     app: str
     process: subprocess.Popen[bytes]
+    is_down: bool = False  # on purpose: nobody is to start it again
 
     def pids(self) -> list[int]:
         """The process and its children, a worker's supervisor first."""
@@ -94,8 +95,15 @@ class Cluster:
         self.members.append(member)
         return member
 
+    def keep_up(self) -> None:
+        """What systemd does: who ended by itself (Redis was away when it began) begins again."""
+        for member in self.members:
+            if not member.is_down and member.process.poll() is not None:
+                self.start_again(member)
+
     def start_again(self, member: Member) -> None:
         """Another process in the place of one that ended."""
+        member.is_down = False
         if member.kind == "worker":
             member.process = self.system.worker(
                 *member.flags, app=member.app, queue=QUEUE, RESOLUTE_REDIS=member.proxy.url
@@ -109,6 +117,7 @@ class Cluster:
             self.kills.append(Kill("a worker process", [child], time.monotonic()))
             send([child], signal.SIGKILL)
             return
+        member.is_down = True
         what = "a supervisor" if member.kind == "worker" else "a coordinator"
         self.kills.append(Kill(what, member.pids(), time.monotonic()))
         member.process.kill()

@@ -243,6 +243,7 @@ async def break_dependency(scene: Scene) -> None:
 @fault("18", "rolling restart")
 async def restart_workers(scene: Scene) -> None:
     for member in scene.cluster.workers:
+        member.is_down = True
         member.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(member.process.wait)
         scene.cluster.start_again(member)

@@ -91,6 +91,7 @@ def test_18_a_rolling_restart_uses_up_no_attempt(drill: Drill, seed: int) -> Non
             await is_busy(scene)
             await nemesis.restart_workers(scene)
             for member in scene.cluster.coordinators:
+                member.is_down = True
                 member.process.send_signal(signal.SIGTERM)
                 await asyncio.to_thread(member.process.wait)
                 scene.cluster.start_again(member)

@@ -679,6 +679,20 @@ async def test_without_patience_what_is_refused_for_the_moment_is_said_at_once()
             await Store(link, Keys("n", 1), 0.0).execute("SET", "key", "value")
 
 
+async def test_a_server_that_loads_its_file_is_waited_for_at_the_first_connection():
+    """A coordinator that is started while Redis comes back after a crash."""
+    answers = iter([b"-LOADING not now\r\n", b"-LOADING not now\r\n", b"$1\r\n3\r\n"])
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(100):
+            writer.write(next(answers))
+
+    async with strange_server(talk) as url, asyncio.timeout(30):
+        store = await Store.open(url, "n", name="", patience=30.0)
+        assert store.keys.count == 3
+        await store.close()
+
+
 async def test_who_waits_for_a_server_does_not_wait_for_what_will_not_pass():
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(100):
