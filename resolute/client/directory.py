@@ -36,10 +36,13 @@ class Directory:
         self._plans: dict[str, Plan | None] = {}
 
     async def offered(self, name: str) -> Offered:
-        """Raises UnknownFlow where no worker ever offered it."""
+        """Raises UnknownFlow where no worker ever offered it, and ConfigurationError where the
+        namespace has another number of partitions than we know: nobody would read what we write.
+        """
         known = self._offers.get(name)
         if known is not None and time.monotonic() - known.read < FRESH:
             return known
+        await self._store.check_partitions()
         offer = await registry.offered_flow(self._store, name)
         plan = await self.plan(offer.plan) if offer else None
         if offer is None or plan is None:

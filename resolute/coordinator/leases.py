@@ -2,8 +2,9 @@
 
 A lease is over when this coordinator saw the same beat for a whole lease on its own monotonic
 clock, with its own reads answered meanwhile. So neither a stalled or restarted Redis nor a clock
-that jumps ends one: after a gap in its own reads, or on a new connection, it watches everybody from
-anew, since nobody could beat meanwhile. A beat of -1 is a supervisor's word that its child is dead.
+that jumps ends one: what its own reads take longer than usual does not count, and on a new
+connection it watches everybody from anew, since nobody could beat meanwhile. A beat of -1 is a
+supervisor's word that its child is dead.
 
 A beat that is new at a look was raised between the look before and this one. Redis says when, and
 that is believed as long as Redis's clock and ours went on alike between the two looks; so a dead
@@ -126,22 +127,24 @@ class Leases:
     def _observe(self, beats: registry.Beats, consumers: Iterable[str]) -> None:
         now = self._clock.monotonic()
         span = now - self._last_read
-        is_blind = span > self._lease / 2 or self._store.link.generation != self._generation
+        is_new_link = self._store.link.generation != self._generation
+        gap = max(0.0, span - self._lease / 3 - MARGIN)  # beyond what lies between two looks
         credible = abs(beats.now - self._last_server_time - span) < CLOCKS_ALIKE
         self._last_read, self._last_server_time = now, beats.now
         self._generation = self._store.link.generation
         for process in {*beats.counts, *self._catalog.processes, *consumers}:
             beat = beats.counts.get(process)
             seen = self._seen.get(process)
-            if seen is None or (is_blind and beat != registry.LEASE_OVER):
+            if seen is None or (is_new_link and beat != registry.LEASE_OVER):
                 self._seen[process] = Seen(beat, now)
             elif seen.beat != beat:
                 age = min(beats.ages.get(process, 0.0), span) if credible else 0.0
                 self._seen[process] = Seen(beat, now - age)
+            else:
+                seen.since += gap
         for process in [p for p in self._seen if p not in beats.counts and p not in consumers]:
-            if is_blind:
-                self._seen[process].since = now
-            elif now - self._seen[process].since > 10 * self._lease:
+            self._seen[process].since = now if is_new_link else self._seen[process].since + gap
+            if now - self._seen[process].since > 10 * self._lease:
                 del self._seen[process]
 
     async def _recent_consumers(self) -> set[str]:

@@ -43,6 +43,10 @@ FINAL_ERRORS = (
 _decode_undo = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
 
 
+class OutputsAway(StoreUnavailable):
+    """What a node's input needs cannot be read now: that is not the node's failure."""
+
+
 class Source(StrEnum):
     """The kinds of input."""
 
@@ -294,7 +298,7 @@ def undo_input(bound: Bound, output: bytes, remote: Outputs) -> bytes | None:
         if callable(source):
             source = source(FlowState(Preloaded(bound, {}, remote, own=output)))
         return _pack_undo(0, codec.encode(source, what="input of the compensation"))
-    except StoreUnavailable:
+    except OutputsAway:
         raise  # what it reads cannot be read now, which says nothing about it
     except BaseException as error:  # SystemExit too: it is the user's function
         info = ErrorInfo.of(error, compensation.name)

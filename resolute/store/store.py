@@ -52,6 +52,15 @@ class Store:
                 self._is_used = True
         return self._is_used
 
+    async def check_partitions(self) -> None:
+        """Raises ConfigurationError where the namespace was given another number meanwhile."""
+        stored = await self.execute("GET", self.keys.meta.partitions)
+        if stored is not None and int(stored) != self.keys.count:
+            raise ConfigurationError(
+                f"namespace {self.keys.meta.namespace!r} has {int(stored)} partition(s) now, and"
+                f" had {self.keys.count}: everything was deleted and begun anew; connect anew"
+            )
+
     async def confirm_partitions(self) -> None:
         """Write the number of partitions anew where it was lost with everything else.
 

@@ -183,3 +183,16 @@ async def test_retries_of_retries_are_numbered_after_the_first_run(stage: Stage,
         await stage.coordinate()
     assert (await client.retry("run", number=2)).id == "run/~2"
     assert (await client.retry("run")).id == "run/~3"
+
+
+@pytest.mark.leaves_keys("the number of partitions is changed under it")
+async def test_a_client_that_outlived_its_namespace_starts_nothing_where_nobody_reads(
+    stage: Stage,
+):
+    """Everything was flushed, and begun anew with another number of partitions."""
+    client = Client(stage.store)
+    await stage.offer(FLOW)
+    await stage.store.execute("SET", stage.store.keys.meta.partitions, 7)
+    with pytest.raises(ConfigurationError, match=r"has 7 partition\(s\) now, and had"):
+        await client.start(FLOW.name, id="r")
+    assert not await stage.hash("r")

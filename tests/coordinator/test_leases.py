@@ -87,36 +87,34 @@ async def test_a_coordinator_that_just_started_gives_everybody_a_whole_lease(
 
 async def test_one_beat_is_enough_for_another_lease(stage: Stage, watch: Watch):
     await register(stage, "slow")
-    assert [await watch.look(span) for span in (0, 7, 7)] == [0, 0, 0]
+    assert [await watch.look(span) for span in (0, 5, 5)] == [0, 0, 0]
     await registry.beat(stage.store, ["slow"])
-    assert [await watch.look(span) for span in (0.5, 7, 7)] == [0, 0, 0]
-    assert await watch.look(1) == 1
+    assert [await watch.look(span) for span in (0.5, 5, 5, 4.9)] == [0, 0, 0, 0]
+    assert await watch.look(0.2) == 1
 
 
-async def test_a_gap_in_its_own_reads_makes_a_coordinator_watch_from_anew(
-    stage: Stage, watch: Watch
-):
+async def test_while_its_own_reads_are_not_answered_no_lease_goes_on(stage: Stage, watch: Watch):
     """Redis did not answer for longer than a lease, so nobody could beat."""
     await register(stage, "alive")
-    assert [await watch.look(span) for span in (0, 7, LEASE + 1)] == [0, 0, 0]
-    assert [await watch.look(span) for span in (7, 7)] == [0, 0]
-    assert await watch.look(1) == 1
+    assert [await watch.look(span) for span in (0, 5, 100 * LEASE)] == [0, 0, 0]
+    # Of the outage a third of a lease counts: it may be the usual pause between two looks.
+    assert await watch.look(4.8) == 0
+    assert await watch.look(0.3) == 1
 
 
-async def test_a_gap_of_half_a_lease_is_one_too(stage: Stage, watch: Watch):
-    """Who was about to beat when Redis went away has to find it again first."""
-    await register(stage, "alive")
-    assert [await watch.look(span) for span in (0, 7, 7.6)] == [0, 0, 0]
-    assert [await watch.look(span) for span in (7, 7)] == [0, 0]
-    assert await watch.look(1.1) == 1
+async def test_looks_that_are_slow_end_a_lease_all_the_same(stage: Stage, watch: Watch):
+    """A coordinator under load: each of its looks takes a second more than it should."""
+    await register(stage, "silent")
+    await watch.look()
+    assert sum([await watch.look(LEASE / 3 + 1) for _ in range(4)]) == 1
 
 
 async def test_on_a_new_connection_a_coordinator_watches_from_anew(stage: Stage, watch: Watch):
     await register(stage, "alive")
-    assert [await watch.look(span) for span in (0, 7)] == [0, 0]
+    assert [await watch.look(span) for span in (0, 5, 5)] == [0, 0, 0]
     (await stage.store.link.connection()).close()
-    assert [await watch.look(span) for span in (7, 7, 7)] == [0, 0, 0]
-    assert await watch.look(1) == 1
+    assert [await watch.look(span) for span in (5, 5, 5, 4.9)] == [0, 0, 0, 0]
+    assert await watch.look(0.2) == 1
 
 
 async def beaten(stage: Stage, name: str, count: int, age: float) -> None:
@@ -156,8 +154,8 @@ async def test_a_beat_is_never_older_than_the_look_before_it(stage: Stage, watch
     await beaten(stage, "alive", 2, age=60.0)
     watch.leases._last_server_time -= 5.0
     await watch.look(5)
-    assert [await watch.look(span) for span in (4, 5.9)] == [0, 0]
-    assert await watch.look(0.1) == 1
+    assert [await watch.look(span) for span in (5, 4.9)] == [0, 0]
+    assert await watch.look(0.2) == 1
 
 
 async def test_between_its_reads_a_coordinator_calls_nobody_dead(stage: Stage, watch: Watch):

@@ -18,7 +18,6 @@ from resolute.errors import (
     NotEncodable,
     PayloadTooLarge,
     RetryAfter,
-    StoreUnavailable,
     TerminalError,
 )
 from resolute.model import codec
@@ -328,10 +327,10 @@ def test_an_input_function_that_raises_fails_the_compensation_and_not_the_node(
 
 def test_an_outage_while_the_input_of_a_compensation_is_made_is_not_its_failure():
     def away(_: FlowState) -> Any:
-        raise StoreUnavailable("for now")
+        raise attempt.OutputsAway("for now")
 
     flow = chain_of(step("book").on_error(step("cancel").with_input(away)))
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(attempt.OutputsAway):
         undo_of(flow, 5)
 
 

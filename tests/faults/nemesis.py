@@ -53,9 +53,9 @@ class Scene:
         except ServerReply:
             return None
 
-    def running(self, pids: Iterable[int]) -> list[int]:
-        """Those of the processes that run a node at this moment, by the oracle."""
-        return [pid for pid in pids if is_running(self.cluster.system.folder, pid)]
+    def running(self, pids: Iterable[int], node: str = "") -> list[int]:
+        """Those of the processes that run a node, whose name begins so, by the oracle."""
+        return [pid for pid in pids if is_running(self.cluster.system.folder, pid, node)]
 
     def streams(self) -> list[tuple[str, str]]:
         return streams_of(self.store)

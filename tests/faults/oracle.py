@@ -101,14 +101,17 @@ class Reader:
             yield from map(_decode, whole.splitlines())
 
 
-def is_running(folder: Path, pid: int) -> bool:
-    """Whether a process is in the middle of a node."""
+def is_running(folder: Path, pid: int, prefix: str = "") -> bool:
+    """Whether a process is in the middle of a node whose name begins so."""
     path = folder / f"{pid}{SUFFIX}"
     if not path.exists():
         return False
     lines = [_decode(line) for line in path.read_bytes().splitlines()]
     over = {line.mark for line in lines if line.what in ("end", "stop")}
-    return any(line.what == "start" and line.mark not in over for line in lines)
+    return any(
+        line.what == "start" and line.mark not in over and line.node.startswith(prefix)
+        for line in lines
+    )
 
 
 def read_all(folder: Path) -> list[Line]:

@@ -14,6 +14,7 @@ from tests.faults.nemesis import Scene
 from tests.support.system import until
 
 # Nodes of a second and a half, so that there is always one to be killed, and others in between.
+SLOW = "slow-"
 LONG = [CASES["long"], CASES["fan"], CASES["saga"]]
 STEADY = [CASES[name] for name in ("sequence", "fan", "branching", "saga")]  # no retries in them
 
@@ -29,8 +30,8 @@ def test_01_nodes_of_a_killed_process_run_again(drill: Drill) -> None:
         for round_ in range(4):
             await is_busy(scene)
             member = scene.some(scene.cluster.workers)
-            await until(lambda m=member: bool(scene.running(m.children())), "it runs a node")
-            (child,) = scene.running(member.children())
+            await until(lambda m=member: bool(scene.running(m.children(), SLOW)), "it runs a node")
+            (child,) = scene.running(member.children(), SLOW)
             if round_ % 2:
                 scene.cluster.kill(member)
                 scene.cluster.start_again(member)

@@ -200,9 +200,46 @@ async def test_what_cannot_be_read_now_costs_no_attempt(
     monkeypatch.setattr(parts.runner._reader, "hmget", away)
     await parts.read()
     await parts.idle()
+    assert await stage.take(OTHER) == []  # not at once: what is away may stay so for a while
+    await stage.make_due(stage.of("run"))
+    assert await stage.release(stage.of("run")) == ["OK"]
     back = await stage.take_one(OTHER)
     assert (back.entry.seq, back.entry.attempt, back.entry.crashes) == (2, 1, 0)
     assert not [field for field in await stage.hash() if field.startswith("x:")]
+
+
+@ONE
+async def test_a_node_that_has_run_does_not_run_again_for_the_input_of_its_compensation(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    """That is read once the node has returned, and waited for where it cannot be read."""
+    charged: list[Any] = []
+
+    async def charge(value: Any) -> Any:
+        charged.append(value)
+        return value
+
+    charging: AsyncNode[Any, Any] = AsyncNode("charge", charge)
+    flow = chain_of(step("first"), charging.on_error(step("refund").with_input(_reads)))
+    await stage.begin_run(flow)
+    await stage.complete(OTHER, await stage.claim_one(OTHER))
+    await stage.coordinate()
+    parts = make_parts(flow)
+    read, tries = parts.runner._reader.hmget, 0
+
+    def away_twice(*arguments: Any) -> Any:
+        nonlocal tries
+        tries += bool(charged)
+        if charged and tries <= 2:
+            raise StoreUnavailable("away")
+        return read(*arguments)
+
+    monkeypatch.setattr(parts.runner._reader, "hmget", away_twice)
+    await parts.read()
+    await parts.idle()
+    assert len(charged) == 1 and tries == 3
+    await stage.coordinate()
+    assert await stage.status() is RunStatus.COMPLETED
 
 
 @ONE

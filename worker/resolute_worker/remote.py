@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resolute.engine.attempt import Bound
+from resolute.engine.attempt import Bound, OutputsAway
 from resolute.errors import ErrorInfo, StoreUnavailable
 from resolute.model.plan import Run
 from resolute.store.keys import Partition
@@ -10,10 +10,6 @@ from resolute.store.runs import decode_error
 from resolute.store.sync import SyncReader
 
 SIBLINGS = 1000
-
-
-class OutputsAway(StoreUnavailable):
-    """What a node's input needs cannot be read now: that is not the node's failure."""
 
 
 class RemoteOutputs:

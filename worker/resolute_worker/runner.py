@@ -15,24 +15,27 @@ from typing import Any
 import msgspec
 
 from resolute.engine import attempt, context
-from resolute.engine.attempt import Bound
+from resolute.engine.attempt import Bound, OutputsAway
 from resolute.errors import ErrorInfo, ResoluteError, RetryAfter
 from resolute.model.flow import Flow, Predicate
 from resolute.status import Code
 from resolute.store import dead, nodes
+from resolute.store.connection import backoff
 from resolute.store.nodes import Begun, Completion, Failure, Held, Return
 from resolute.store.store import Store
 from resolute.store.sync import SyncReader
 from resolute_worker.committer import Committer, Result
 from resolute_worker.jobs import Job, Stop
 from resolute_worker.limiter import Limiter
-from resolute_worker.remote import OutputsAway, RemoteOutputs
+from resolute_worker.remote import RemoteOutputs
 from resolute_worker.shared import SharedPage
 from resolute_worker.slots import Slots
 
 log = logging.getLogger(__name__)
 
 _encode = msgspec.msgpack.Encoder().encode
+
+UNREAD_DELAY_MS = 1000  # until a node whose input could not be read is handed out again
 
 JobKey = tuple[str, int, int]
 
@@ -150,9 +153,9 @@ class Runner:
             self._spawn(self._admit(limited))
 
     def _return_unread(self, job: Job, error: OutputsAway) -> None:
-        """Hand a node back whose input, predicate or compensation's input could not be read."""
+        """Hand a node back whose input or predicate could not be read, for a little later."""
         log.warning("reading for %s of run %s: %s", job.bound.plan.name, job.held.entry.flow, error)
-        self.report(job, Return(job.held, job.queue))
+        self.report(job, Return(job.held, job.queue, delay=UNREAD_DELAY_MS))
 
     async def _bury(self, held: Held) -> None:
         """An entry that cannot be begun, since the node's record is damaged, is a dead letter."""
@@ -212,7 +215,7 @@ class Runner:
             output, arg = attempt.encode_output(bound, value)
             undo = None
             if bound.compensation is not None:
-                undo = attempt.undo_input(bound, output, self._remote(job))
+                undo = await self._undo_input(job, output)
         except OutputsAway as error:
             self._return_unread(job, error)
         except BaseException as error:
@@ -221,8 +224,23 @@ class Runner:
         else:
             self.report(job, Completion(job.held, bound.plan.key, output, undo, arg))
 
+    async def _undo_input(self, job: Job, output: bytes) -> bytes | None:
+        """The input of the compensation. The node has run, so what that reads is waited for."""
+        failures = 0
+        while True:
+            try:
+                return attempt.undo_input(job.bound, output, self._remote(job))
+            except OutputsAway as error:
+                name, flow = job.bound.plan.name, job.held.entry.flow
+                log.warning("reading for the compensation of %s of run %s: %s", name, flow, error)
+            failures += 1
+            await asyncio.sleep(backoff(failures))
+            if job.is_stopped:  # nobody cancels the task of a thread
+                raise asyncio.CancelledError
+
     def _ended_badly(self, job: Job, error: BaseException) -> None:
-        if job.is_stopped and not job.bound.is_threaded:
+        is_cut_short = not job.bound.is_threaded or isinstance(error, asyncio.CancelledError)
+        if job.is_stopped and is_cut_short:
             self._finish_stopped(job)  # whatever it answered its cancellation with
             return
         try:
