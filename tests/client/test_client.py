@@ -192,6 +192,7 @@ async def test_a_client_that_outlived_its_namespace_starts_nothing_where_nobody_
     """Everything was flushed, and begun anew with another number of partitions."""
     client = Client(stage.store)
     await stage.offer(FLOW)
+    await stage.store.find_partitions()
     await stage.store.execute("SET", stage.store.keys.meta.partitions, 7)
     with pytest.raises(ConfigurationError, match=r"has 7 partition\(s\) now, and had"):
         await client.start(FLOW.name, id="r")
