@@ -6,7 +6,6 @@ was told, together with what the hashes said.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -365,20 +364,19 @@ def _one_place(instances: Mapping[Instance, Sequence[Execution]]) -> Iterable[Br
 
 
 def _over_limit(lines: Sequence[Line], account: Account, extra_bursts: int) -> Iterable[Broken]:
-    """I7: in every window w, starts <= burst + refill x (w + 100 ms)."""
-    starts = [line.at for line in lines if line.what == "start" and line.node == "limited"]
+    """I7: in every window w, starts <= burst + refill x (w + 100 ms); the first that breaks it."""
+    starts = [line for line in lines if line.what == "start" and line.node == "limited"]
     account.limited = len(starts)
-    burst = BURST * (1 + extra_bursts)
-    for first, begin in enumerate(starts):
-        # The bound grows by RATE a second, so it is broken soonest where starts are dense.
-        last = bisect_right(starts, begin + 2.0) - 1
-        for at in range(first, last + 1):
-            allowed = burst + RATE * (starts[at] - begin + LATE + CLOCK_GRAIN)
-            if at - first + 1 > allowed:
-                count = at - first + 1
-                yield Broken(
-                    "I7",
-                    lines[0].run,
-                    f"{count} starts in {starts[at] - begin:.3f} s, allowed {allowed:.1f}",
-                )
-                return
+    allowed = BURST * (1 + extra_bursts) + RATE * (LATE + CLOCK_GRAIN)
+    # `ahead` is how far the starts are ahead of the refill. From a start to a later one it grows
+    # by their number less what was refilled: most of all from where it was lowest.
+    lowest, since = float("inf"), 0
+    for number, line in enumerate(starts):
+        ahead = number - RATE * line.at
+        if ahead < lowest:
+            lowest, since = ahead, number
+        if ahead - lowest + 1 > allowed:
+            seconds = line.at - starts[since].at
+            why = f"{number - since + 1} starts in {seconds:.3f} s"
+            yield Broken("I7", line.run, f"{why}, allowed {allowed + RATE * seconds:.1f}")
+            return
