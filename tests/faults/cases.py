@@ -15,7 +15,7 @@ from tests.faults import app
 from tests.faults.app import Work
 
 COMPLETED, FAILED = RunStatus.COMPLETED, RunStatus.FAILED
-OTHER_ENDS = (RunStatus.CANCELLED, RunStatus.TERMINATED)
+OTHER_ENDS = {RunStatus.CANCELLED, RunStatus.TERMINATED}
 POISON = "Poison"  # the error of a node that three processes died with
 
 

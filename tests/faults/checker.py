@@ -6,8 +6,7 @@ was told, together with what the hashes said.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -27,6 +26,7 @@ from tests.faults.oracle import Line
 
 Instance = tuple[str, int, int]  # (run, seq, index)
 
+STOPPED_AS = {"cancel": RunStatus.CANCELLED, "terminate": RunStatus.TERMINATED}
 LATE = 0.1  # s by which a start under a limit may be late: FAULTS.md, I7
 CLOCK_GRAIN = 0.005  # s between the start of a node and its line
 
@@ -303,12 +303,39 @@ def judge_lines(
     account.executions = len(by_mark)
     account.unfinished = sum(execution.end is None for execution in by_mark.values())
     account.broken += [Broken("I1", run, "never ended") for run in acknowledged - ended.keys()]
+    account.broken += _wrong_stop(lines, ended)
     for instance, executions in instances.items():
         account.broken += _not_at_once(instance, executions, cut_off, account)
     account.broken += _one_result(by_mark.values(), ended)
     account.broken += _one_place(instances)
     account.broken += _over_limit(lines, account, extra_bursts)
     return account
+
+
+def _wrong_stop(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[Broken]:
+    """I1: a run that was cancelled or terminated ends so, and no other does.
+
+    A "stopping" that no "stopped" follows is one whose answer was lost: it may have been done.
+    """
+    unanswered: dict[str, Counter[str]] = defaultdict(Counter)
+    done: dict[str, set[str]] = defaultdict(set)
+    for line in lines:
+        if line.what == "stopping":
+            unanswered[line.run][line.note] += 1
+        elif line.what == "stopped":
+            how, answer = line.note.split()
+            unanswered[line.run][how] -= 1
+            if answer == "True":
+                done[line.run].add(how)
+    for run, one in ended.items():
+        was = done.get(run, set())
+        maybe = {how for how, count in unanswered.get(run, Counter()).items() if count > 0}
+        allowed = {STOPPED_AS[how] for how in was | maybe}
+        if "terminate" in was:
+            allowed = {RunStatus.TERMINATED}
+        if (was and one.status not in allowed) or one.status in OTHER_ENDS - allowed:
+            told = f"stopped by {sorted(was)}, perhaps by {sorted(maybe)}"
+            yield Broken("I1", run, f"it {one.status}, but was {told}")
 
 
 def _not_at_once(
@@ -365,20 +392,19 @@ def _one_place(instances: Mapping[Instance, Sequence[Execution]]) -> Iterable[Br
 
 
 def _over_limit(lines: Sequence[Line], account: Account, extra_bursts: int) -> Iterable[Broken]:
-    """I7: in every window w, starts <= burst + refill x (w + 100 ms)."""
-    starts = [line.at for line in lines if line.what == "start" and line.node == "limited"]
+    """I7: in every window w, starts <= burst + refill x (w + 100 ms); the first that breaks it."""
+    starts = [line for line in lines if line.what == "start" and line.node == "limited"]
     account.limited = len(starts)
-    burst = BURST * (1 + extra_bursts)
-    for first, begin in enumerate(starts):
-        # The bound grows by RATE a second, so it is broken soonest where starts are dense.
-        last = bisect_right(starts, begin + 2.0) - 1
-        for at in range(first, last + 1):
-            allowed = burst + RATE * (starts[at] - begin + LATE + CLOCK_GRAIN)
-            if at - first + 1 > allowed:
-                count = at - first + 1
-                yield Broken(
-                    "I7",
-                    lines[0].run,
-                    f"{count} starts in {starts[at] - begin:.3f} s, allowed {allowed:.1f}",
-                )
-                return
+    allowed = BURST * (1 + extra_bursts) + RATE * (LATE + CLOCK_GRAIN)
+    # `ahead` is how far the starts are ahead of the refill. From a start to a later one it grows
+    # by their number less what was refilled: most of all from where it was lowest.
+    lowest, since = float("inf"), 0
+    for number, line in enumerate(starts):
+        ahead = number - RATE * line.at
+        if ahead < lowest:
+            lowest, since = ahead, number
+        if ahead - lowest + 1 > allowed:
+            seconds = line.at - starts[since].at
+            why = f"{number - since + 1} starts in {seconds:.3f} s"
+            yield Broken("I7", line.run, f"{why}, allowed {allowed + RATE * seconds:.1f}")
+            return

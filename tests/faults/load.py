@@ -150,6 +150,7 @@ class Load:
             return run
 
     async def _stop(self, run: FlowRun[Any], how: str) -> None:
+        write(Line("stopping", run.id, note=how), self._folder)
         done = await (run.cancel() if how == "cancel" else run.terminate())
         write(Line("stopped", run.id, note=f"{how} {done}"), self._folder)
 

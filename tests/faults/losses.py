@@ -279,7 +279,11 @@ def _judge_lines(on: Trial, lines: Sequence[oracle.Line]) -> Iterable[Broken]:
     there = [
         line
         for line in lines
-        if line.run in load.ended and line.mark not in old and line.what != "started"
+        if line.run in load.ended
+        and line.mark not in old
+        and line.what != "started"
+        # A stop that was acknowledged before may be lost: as if its answer had never come.
+        and not (line.what == "stopped" and line.at < began)
     ]
     # What runs when the server's time goes back may be handed out again at once.
     excused = [CutOff(pid, 0.0, began) for pid in on.pids]

@@ -28,7 +28,8 @@ class Line(msgspec.Struct, omit_defaults=True):
 
     `start`, `end` and `stop` are of a node: it began, returned, or was left by an exception. Each
     execution has a `mark` of its own, which its output carries; `saw` are the marks that came in.
-    `started`, `stopped` (cancelled or terminated) and `ended` are a client's: it was told so.
+    `started`, `stopped` (cancelled or terminated) and `ended` are a client's: it was told so. Of a
+    stop it writes `stopping`, too, before it asks for it.
     """
 
     what: str

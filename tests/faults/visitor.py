@@ -38,8 +38,10 @@ async def visit(client: Client, random: Random, name: str) -> None:
     run = await client.start(case.flow, case.work(random), id=name, durability=level)
     write(Line("started", name, case.flow.name))
     if random.random() < 0.3:
-        done = await (run.cancel() if random.random() < 0.5 else run.terminate())
-        write(Line("stopped", name, note=str(done)))
+        how = random.choice(("cancel", "terminate"))
+        write(Line("stopping", name, note=how))
+        done = await (run.cancel() if how == "cancel" else run.terminate())
+        write(Line("stopped", name, note=f"{how} {done}"))
     try:
         await run.result(timeout=60, durability=level)
     except FlowFailed:

@@ -1,0 +1,87 @@
+"""The checker itself, on made-up lines: it sees what is wrong, and allows what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from resolute.status import RunStatus
+from tests.faults.app import BURST, RATE
+from tests.faults.checker import Ended, judge_lines
+from tests.faults.oracle import Line
+
+
+def limited(times: Iterable[float]) -> list[Line]:
+    """Starts under the limit at these times, each of a run of its own."""
+    return [
+        Line("start", f"r{number}", "limited", 2, 0, 1, f"m{number}", pid=1, at=at)
+        for number, at in enumerate(times)
+    ]
+
+
+def broken_in(lines: list[Line], extra_bursts: int = 0) -> set[str]:
+    account = judge_lines(lines, {}, [], extra_bursts=extra_bursts)
+    return {one.invariant for one in account.broken}
+
+
+def test_a_tenth_too_many_starts_breaks_the_limit_in_the_long_run() -> None:
+    assert broken_in(limited(i / (1.1 * RATE) for i in range(60 * 44))) == {"I7"}
+
+
+def test_a_burst_and_then_the_rate_keep_the_limit_wherever_they_begin() -> None:
+    burst = [100.0] * BURST
+    at_rate = [100 + i / RATE for i in range(1, 60 * RATE)]
+    assert broken_in(limited([*burst, *at_rate])) == set()
+    assert broken_in(limited([0.0, 50.0, *burst, *at_rate])) == set()
+
+
+def test_two_bursts_break_the_limit_where_one_is_allowed() -> None:
+    times = [0.0] * BURST + [0.1] * BURST
+    assert broken_in(limited(times)) == {"I7"}
+    assert broken_in(limited(times), extra_bursts=1) == set()
+
+
+CANCELLED, TERMINATED = RunStatus.CANCELLED, RunStatus.TERMINATED
+COMPLETED, FAILED = RunStatus.COMPLETED, RunStatus.FAILED
+
+
+def stops(*told: str) -> list[Line]:
+    """The lines of stops, each with its answer if there is one: "cancel True", "terminate"."""
+    found: list[Line] = []
+    for how, _, answer in (one.partition(" ") for one in told):
+        found.append(Line("stopping", "r", note=how))
+        if answer:
+            found.append(Line("stopped", "r", note=f"{how} {answer}"))
+    return found
+
+
+def ended_as(status: RunStatus) -> dict[str, Ended]:
+    return {"r": Ended("r", "long", status, "1-x", 1.0, 0, 0, 0, {}, is_poisoned=False)}
+
+
+@pytest.mark.parametrize(
+    ("told", "allowed"),
+    [
+        ((), {COMPLETED, FAILED}),
+        (("cancel True",), {CANCELLED}),
+        (("cancel True", "cancel True"), {CANCELLED}),
+        (("terminate True",), {TERMINATED}),
+        (("cancel True", "terminate True"), {TERMINATED}),
+        (("cancel True", "terminate"), {CANCELLED, TERMINATED}),
+        (("cancel False",), {COMPLETED, FAILED}),
+        (("terminate False",), {COMPLETED, FAILED}),
+        (("cancel",), {COMPLETED, FAILED, CANCELLED}),
+        (("cancel False", "cancel"), {COMPLETED, FAILED, CANCELLED}),
+        (("terminate",), {COMPLETED, FAILED, TERMINATED}),
+    ],
+)
+def test_a_run_ends_as_its_stops_were_answered(
+    told: Sequence[str], allowed: set[RunStatus]
+) -> None:
+    found = {
+        status
+        for status in (COMPLETED, FAILED, CANCELLED, TERMINATED)
+        if not judge_lines(stops(*told), ended_as(status), []).broken
+    }
+    assert found == allowed
