@@ -77,9 +77,13 @@ class Retention:
         while wanted:
             indexes = [(partition.ended(status, flow), after) for flow, status, after in wanted]
             found = await ended.list_ended(self._store, partition, indexes)
-            for (flow, status, _), one in zip(wanted, found, strict=True):
-                dropped += await ended.drop(self._store, partition, status, flow, one.runs)
-            wanted = [one for one, those in zip(wanted, found, strict=True) if those.is_cut]
+            more: list[tuple[str, RunStatus, int]] = []
+            for (flow, status, after), one in zip(wanted, found, strict=True):
+                gone = await ended.drop(self._store, partition, status, flow, one.runs)
+                dropped += gone
+                if one.is_cut and gone:  # else the same would be the oldest again
+                    more.append((flow, status, after))
+            wanted = more
         return dropped
 
     async def _drop_beyond(self, flow: str, keep_last: int) -> int:
@@ -96,10 +100,12 @@ class Retention:
             for run, partition, status in beyond:
                 if self._ticks.may_forget(flow, run[1]):
                     places[partition, status].append(run)
-            if not places:
-                return dropped
+            gone = 0
             for (partition, status), runs in places.items():
-                dropped += await ended.drop(self._store, partition, status, flow, runs)
+                gone += await ended.drop(self._store, partition, status, flow, runs)
+            if not gone:
+                return dropped
+            dropped += gone
 
     async def _oldest(
         self, flow: str

@@ -16,6 +16,7 @@ from resolute.store.store import Store
 log = logging.getLogger(__name__)
 
 MAX_WAIT = 5.0  # s
+STALE_WAIT = 1.0  # s until the next look, where this one was too old for a start
 
 
 class Schedules:
@@ -49,8 +50,10 @@ class Schedules:
                 with surviving(log, f"schedule {schedule.cron!r} of flow {flow!r}"):
                     code = await self._start_due(flow, plan, index, looked, cursors)
                     started += code == Code.OK
-                    if code == Code.STALE:
-                        return started, 0.01  # it took too long to come here: look again
+                    if code == Code.STALE:  # it took too long to come here: look again
+                        log.warning("flow %r: its tick waits for a fresh look", flow)
+                        wait = min(wait, STALE_WAIT)
+                        continue
                     following = next_tick(schedule.cron, schedule.timezone, now)
                     wait = min(wait, following - now)
         return started, max(wait, 0.01)

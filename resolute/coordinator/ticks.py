@@ -2,8 +2,9 @@
 
 A tick is started once because its run is there, or because the cursor of its schedule has passed
 it. Between the two writes a coordinator may stall; and another may have read the cursor just before
-it moved. The latter is refused by the script once its look is FRESH_LOOK_MS old. So a run may be
-deleted when its cursor had passed it that long ago: who could still start it finds it there.
+it moved. The latter is refused by the script once its look is FRESH_LOOK_MS old, by clocks that may
+differ by as much where the cursors are on another node. So a run may be deleted when its cursor had
+passed it twice that long ago: who could still start it finds it there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from resolute.model.triggers import tick_of
 from resolute.store import registry
 from resolute.store.runs import FRESH_LOOK_MS
 from resolute.store.store import Store
+
+LONG_AGO_MS = 2 * FRESH_LOOK_MS
 
 
 class Look(NamedTuple):
@@ -46,7 +49,7 @@ class PassedTicks:
         }
         cursors = await registry.tick_cursors(self._store)
         now = await registry.server_ms(self._store)  # after that: they were so by then
-        if self._next is not None and now - self._next.at > FRESH_LOOK_MS:
+        if self._next is not None and now - self._next.at > LONG_AGO_MS:
             self._old, self._next = self._next, None
         self._next = self._next or Look(now, cursors, plans)
 

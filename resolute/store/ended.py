@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resolute.status import RunStatus
+from resolute.status import Code, RunStatus
 from resolute.store.keys import Partition
-from resolute.store.nodes import MAX_ITEMS
+from resolute.store.nodes import MAX_ITEMS, code_of
 from resolute.store.script import Item, KeyList, pack, pack_item
 from resolute.store.store import Store
 from resolute.store.transitions import IndexedItem
+
+log = logging.getLogger(__name__)
 
 MAX_RUNS = 200  # of one index and call
 
@@ -47,10 +50,14 @@ async def list_ended(
             for index, age in wanted[at : at + MAX_ITEMS]
         ]
         reply = await store.call("list_ended", keys.keys, pack(MAX_RUNS), items)
-        found += [
-            Ended(int(count), [(int(end), str(i, "utf-8")) for i, end in _pairs(rows)])
-            for count, *rows in reply
-        ]
+        for (index, _), row in zip(wanted[at:], reply, strict=False):
+            if row[0] == Code.ERROR.encode():
+                log.warning("index %s cannot be read: %s", index, row[1])
+                found.append(Ended(0, []))
+                continue
+            count, *rows = row
+            runs = [(int(end), str(i, "utf-8")) for i, end in _pairs(rows)]
+            found.append(Ended(int(count), runs))
     return found
 
 
@@ -71,9 +78,10 @@ async def drop(
     items = [
         pack_item(IndexedItem(keys.index(partition.flow(name)), index, name)) for _, name in runs
     ]
-    if items:
-        await store.call("drop_flows", keys.keys, pack(max(runs)[0], flow), items)
-    return len(items)
+    if not items:
+        return 0
+    reply = await store.call("drop_flows", keys.keys, pack(max(runs)[0], flow), items)
+    return [code_of(answer) for answer in reply].count(Code.OK)
 
 
 async def drop_ended(
@@ -85,19 +93,27 @@ async def drop_ended(
     if not ended.runs:
         return 0
     names = [name for _, name in ended.runs]
-    flows = await store.execute_all([("HGET", partition.flow(i), "flow") for i in names])
+    flows = await store.try_all([("HGET", partition.flow(i), "flow") for i in names])
     offered = [str(f, "utf-8") for f in await store.execute("HKEYS", store.keys.meta.flows)]
     keys = KeyList(index)
-    # Of a run whose hash went by its TTL the flow is not known: it may be in any index.
+    # Where the hash went by its TTL, or is none, the flow is not known: it may be in any index.
+    places = [
+        (name, candidate)
+        for name, flow in zip(names, flows, strict=True)
+        for candidate in ([str(flow, "utf-8", "replace")] if _is_name(flow) else offered or [""])
+    ]
     items = [
         pack_item(
             IndexedItem(
-                keys.index(partition.flow(name)), keys.index(partition.ended(status, candidate)),
-                name,
+                keys.index(partition.flow(name)), keys.index(partition.ended(status, flow)), name
             )
         )
-        for name, flow in zip(names, flows, strict=True)
-        for candidate in ([str(flow, "utf-8")] if flow else offered or [""])
-    ]  # fmt: skip
-    await store.call("drop_flows", keys.keys, pack(max(ended.runs)[0], ""), items)
-    return len(names)
+        for name, flow in places
+    ]
+    reply = await store.call("drop_flows", keys.keys, pack(max(ended.runs)[0], ""), items)
+    answers = zip(places, reply, strict=True)
+    return len({name for (name, _), answer in answers if code_of(answer) == Code.OK})
+
+
+def _is_name(flow: object) -> bool:
+    return isinstance(flow, bytes) and flow != b""

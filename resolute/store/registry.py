@@ -211,5 +211,5 @@ async def tick_cursors(store: Store) -> dict[str, int]:
 
 
 async def move_tick_cursor(store: Store, field: str, tick_ms: int) -> None:
-    """Remember that a tick was started. Two coordinators may write the same tick."""
-    await store.write_all([("HSET", store.keys.meta.ticks, field, tick_ms)])
+    """Remember that a tick was started; a later one that was, too, stays remembered."""
+    await store.call("move_cursor", [store.keys.meta.ticks], pack(field, tick_ms))

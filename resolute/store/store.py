@@ -146,6 +146,12 @@ class Store:
             return []
         return await self._patiently(lambda connection: _request_all(connection, commands))
 
+    async def try_all(self, commands: Sequence[Command]) -> list[Any]:
+        """As `execute_all`, but an error that does not pass comes as ServerReply in its place."""
+        if not commands:
+            return []
+        return await self._patiently(lambda connection: _try_all(connection, commands))
+
     async def write_all(self, commands: Sequence[Command]) -> None:
         """Run commands on keys of one slot, together, even where memory is full.
 
@@ -181,6 +187,14 @@ async def _request_all(connection: Connection, commands: Sequence[Command]) -> l
     replies = await connection.request_all(commands)
     for reply in replies:
         if isinstance(reply, ServerReply):
+            raise reply
+    return replies
+
+
+async def _try_all(connection: Connection, commands: Sequence[Command]) -> list[Any]:
+    replies = await connection.request_all(commands)
+    for reply in replies:
+        if isinstance(reply, ServerReply) and reply.code in PASSING:
             raise reply
     return replies
 

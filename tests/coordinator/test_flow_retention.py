@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from resolute.coordinator.retention import LEAST_MS, Retention
-from resolute.coordinator.ticks import PassedTicks
+from resolute.coordinator.ticks import LONG_AGO_MS, PassedTicks
 from resolute.model.flow import Flow
 from resolute.model.triggers import schedule, tick_id
 from resolute.status import RunStatus
 from resolute.store import ended, registry
-from resolute.store.runs import FRESH_LOOK_MS
 from tests.support.flows import builder, step
 from tests.support.stage import RETENTION_MS, Stage
 
@@ -213,7 +212,7 @@ async def passed(stage: Stage, *looks: tuple[int, int]) -> PassedTicks:
     made = PassedTicks(stage.store, stage.catalog)
     await stage.catalog.refresh()
     for age, cursor in looks:
-        await registry.move_tick_cursor(stage.store, FIELD, cursor)
+        await stage.put_cursor(FIELD, cursor)
         await made.look()
         assert made._next is not None
         made._next = made._next._replace(at=made._next.at - age)
@@ -230,15 +229,15 @@ TICK = tick_id("kept", 0, TICK_MS / 1000)
 
 async def test_a_tick_s_run_may_go_once_its_cursor_was_seen_to_have_passed_long_ago(stage: Stage):
     await stage.offer(TICKING)
-    assert (await passed(stage, (FRESH_LOOK_MS + 1, TICK_MS))).may_forget("kept", TICK)
+    assert (await passed(stage, (LONG_AGO_MS + 1, TICK_MS))).may_forget("kept", TICK)
 
 
 @pytest.mark.parametrize(
     "looks",
     [
         [],
-        [(FRESH_LOOK_MS - 10_000, TICK_MS)],
-        [(FRESH_LOOK_MS + 1, TICK_MS - 1), (0, TICK_MS)],
+        [(LONG_AGO_MS - 10_000, TICK_MS)],
+        [(LONG_AGO_MS + 1, TICK_MS - 1), (0, TICK_MS)],
     ],
     ids=["never looked", "looked just now", "had not passed then"],
 )
@@ -256,12 +255,12 @@ async def test_a_tick_s_run_that_may_not_go_does_not_hold_back_the_others(stage:
     ids = [TICK, "a", "b", "c"]
     ages = [4 * HOUR_MS, 3 * HOUR_MS, 2 * HOUR_MS, HOUR_MS]
     await ended_runs(stage, TICKING, ids, ages)
-    await registry.move_tick_cursor(stage.store, FIELD, TICK_MS)
+    await stage.put_cursor(FIELD, TICK_MS)
     one = retention(stage)
     assert await one.run_once() == 2
     assert await left(stage, ids) == [TICK, "c"]
     assert one._ticks._next is not None
-    one._ticks._next = one._ticks._next._replace(at=one._ticks._next.at - FRESH_LOOK_MS - 1)
+    one._ticks._next = one._ticks._next._replace(at=one._ticks._next.at - LONG_AGO_MS - 1)
     assert await one.run_once() == 1
     assert await left(stage, ids) == ["c"]
 
@@ -272,4 +271,4 @@ async def test_a_tick_of_a_schedule_that_the_flow_no_longer_has_may_go_after_tha
     await stage.offer(TICKING)
     await stage.offer(kept(keep_last=1), process="without")
     assert not (await passed(stage, (0, 0))).may_forget("kept", TICK)
-    assert (await passed(stage, (FRESH_LOOK_MS + 1, 0))).may_forget("kept", TICK)
+    assert (await passed(stage, (LONG_AGO_MS + 1, 0))).may_forget("kept", TICK)

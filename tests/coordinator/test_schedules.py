@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,11 +12,13 @@ import msgspec
 import pytest
 
 from resolute.coordinator.catalog import Catalog
-from resolute.coordinator.schedules import MAX_WAIT, Schedules
+from resolute.coordinator.schedules import MAX_WAIT, STALE_WAIT, Schedules
 from resolute.model.builder import FlowBuilder
 from resolute.model.flow import Flow
 from resolute.model.triggers import schedule, tick_id
-from resolute.store import registry
+from resolute.status import Code
+from resolute.store import registry, runs
+from resolute.store.keys import Partition
 from resolute.store.runs import FRESH_LOOK_MS
 from resolute.store.store import Store
 from tests.support.clocks import FakeClock
@@ -54,7 +57,7 @@ async def offered_long_ago(stage: Stage, flow: Flow[Any, Any], hours: int = 240)
     then = await registry.server_ms(stage.store) - hours * HOUR_MS
     for index in range(len(flow.plan.schedules)):
         field = registry.tick_field(flow.name, index, flow.plan)
-        await registry.move_tick_cursor(stage.store, field, then)
+        await stage.put_cursor(field, then)
 
 
 async def open_runs(stage: Stage) -> list[str]:
@@ -247,6 +250,44 @@ async def test_who_looked_at_the_cursors_too_long_ago_looks_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(registry, "server_ms", long_ago)
-        assert await stalled.run_once() == (0, 0.01)
+        assert await stalled.run_once() == (0, STALE_WAIT)
     assert await open_runs(stage) == []
     assert (await stalled.run_once())[0] == 1  # the cursor was not moved meanwhile
+
+
+async def test_a_tick_that_another_look_must_start_does_not_hold_up_the_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    """The clock of the node where it would be is of another time."""
+    due = await now(stage.store) - timedelta(hours=2)
+    for name in ("a", "b", "c"):
+        await offered_long_ago(stage, flow_of(every_day_at(due), name=name))
+    start = runs.start
+
+    async def of_another_time(
+        store: Store, partition: Partition, starts: Sequence[runs.Start], retention_ms: int
+    ) -> list[str]:
+        if starts[0].flow == "a":
+            return [Code.STALE]
+        return await start(store, partition, starts, retention_ms)
+
+    one = schedules(stage.store)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "start", of_another_time)
+        assert await one.run_once() == (2, STALE_WAIT)
+        assert await one.run_once() == (0, STALE_WAIT)
+    assert (await one.run_once())[0] == 1
+
+
+async def test_a_coordinator_that_stalled_does_not_move_the_cursor_back(stage: Stage):
+    """Its tick would be the latest again, and the one after it be started twice."""
+    moment = await now(stage.store)
+    flow = flow_of(every_day_at(moment - timedelta(hours=2)))
+    await offered_long_ago(stage, flow)
+    await schedules(stage.store).run_once()
+    field = registry.tick_field("nightly", 0, flow.plan)
+    before = (await registry.tick_cursors(stage.store))[field]
+    await registry.move_tick_cursor(stage.store, field, before - 24 * HOUR_MS)
+    assert (await registry.tick_cursors(stage.store))[field] == before
+    await registry.move_tick_cursor(stage.store, field, before + 1)
+    assert (await registry.tick_cursors(stage.store))[field] == before + 1

@@ -30,7 +30,10 @@ from resolute.store.sync import SyncReader
 
 ROOT = Path(resolute.__file__).parents[1]
 VARIABLE = "RESOLUTE_POINTS"
-CALLS = {"execute", "execute_all", "write_all", "request", "request_all", "post", "hmget", "hkeys"}
+CALLS = {
+    "execute", "execute_all", "try_all", "write_all", "request", "request_all", "post", "hmget",
+    "hkeys",
+}  # fmt: skip
 # Through these every call goes; it is their callers that make one.
 PLUMBING = {
     "resolute.store.connection.Connection.request",
@@ -41,9 +44,11 @@ PLUMBING = {
     "resolute.store.store.Store.call",
     "resolute.store.store.Store.execute",
     "resolute.store.store.Store.execute_all",
+    "resolute.store.store.Store.try_all",
     "resolute.store.store.Store.write_all",
     "resolute.store.store._evaluate",
     "resolute.store.store._request_all",
+    "resolute.store.store._try_all",
     "resolute.store.sync.SyncReader.hkeys",
     "resolute.store.sync.SyncReader.hmget",
 }

@@ -145,7 +145,7 @@ async def test_the_tour_calls_every_script_as_its_header_says(recording: Recordi
 def check_fixed_keys(store: Store, call: Call, names: Sequence[str]) -> None:
     """The keys in front are those that the header names."""
     meta = store.keys.meta
-    known = {"beats": {meta.beats}, "processes": {meta.processes}}
+    known = {"beats": {meta.beats}, "processes": {meta.processes}, "ticks": {meta.ticks}}
     for name in ("inbox", "stats", "timers", "open", "dead"):
         known[name] = {getattr(partition, name) for partition in store.keys.partitions}
     for key, name in zip(call.keys, names, strict=False):

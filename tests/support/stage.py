@@ -95,6 +95,10 @@ class Stage:
         start = runs.Start(run_id, name, queue, data, tick, looked)
         return (await runs.start(self.store, self.of(run_id), [start], retention_ms))[0]
 
+    async def put_cursor(self, field: str, tick_ms: int) -> None:
+        """Let the cursor of a schedule be there, also where that is before where it is."""
+        await self.store.execute("HSET", self.store.keys.meta.ticks, field, tick_ms)
+
     def of(self, run_id: str) -> Partition:
         """The partition of a run."""
         return self.store.keys.of(run_id)

@@ -86,6 +86,7 @@ async def _beside(stage: Stage, run_id: str) -> None:
     await limits.take(store, LIMIT, "", [(Ask.NEW, 0, 0)])
     await limits.push_back(store, LIMIT, "", 1.0)
     await registry.beat(store, ["stage:0:offers"])
+    await registry.move_tick_cursor(store, "field", 1_700_000_000_000)
     common = pack(GROUP_WORKERS, "stage:9:nobody")
     await store.call("drop_consumer", [partition.queue(QUEUE)], common)
     assert await drop_ended(store, partition, RunStatus.FAILED, PAST_MS) == 1

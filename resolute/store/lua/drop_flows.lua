@@ -5,18 +5,20 @@
 -- ARGV common: before flow   (before in ms; flow: whose runs these are, '' for any)
 -- ITEM flow_key index_key id
 -- RETURNS {OK} for each; the places in the indexes are gone, the run if it was past its time
+-- What is no hash is left alone, and what is no index holds no place: else the same items would be
+-- the oldest at every look, and those after them would never go.
 -- @include common
 
 local before, flow = unpack(cmsgpack.unpack(ARGV[1]))
 
 local function leave(index, id)
-  local score = redis.call('ZSCORE', index, id)
-  if score and tonumber(score) <= before then redis.call('ZREM', index, id) end
+  local score = redis.pcall('ZSCORE', index, id)
+  if type(score) == 'string' and tonumber(score) <= before then redis.call('ZREM', index, id) end
 end
 
 return for_each(2, 1, function(packed)
   local flow_key, index_key, id = unpack(cmsgpack.unpack(packed))
-  local h = redis.call('HMGET', KEYS[flow_key], 'status', 'ended', 'flow')
+  local h = redis.pcall('HMGET', KEYS[flow_key], 'status', 'ended', 'flow')  -- or {err}
   local status, ended = h[1], tonumber(h[2] or '')
   local is_open = status == RUNNING or status == FAILING or status == COMPENSATING
   local is_another = flow ~= '' and h[3] and h[3] ~= flow

@@ -6,7 +6,8 @@
 -- `tick` is the cron tick in ms that this run is for (0: none); one older than the retention (ms)
 -- may have run and be deleted already, so it is refused. One that is younger may be too, where
 -- its flow keeps only so many runs: who starts it must have looked at the cursors, at `looked`,
--- less than `fresh` (ms) ago.
+-- less than `fresh` (ms) ago. That time is of the node that has the cursors, whose clock may be
+-- before ours, but not by more than `fresh`.
 -- RETURNS {OK | EXISTS | CONFLICT | OLD | STALE} for each; on STALE the caller looks again
 -- @include common
 
@@ -24,7 +25,7 @@ return for_each(2, 2, function(packed, at)
   end
   local tick, looked = item[7], item[8]
   if tick > 0 and tick < now - common[1] then return {OLD} end
-  if tick > 0 and (looked < now - common[2] or looked > now) then return {STALE} end
+  if tick > 0 and (looked < now - common[2] or looked > now + common[2]) then return {STALE} end
   local rev = '0-' .. item[6]
   redis.call('HSET', flow_key, 'status', RUNNING, 'flow', item[4], 'plan', '', 'pc', 0, 'seq', 0,
     'rev', rev, 'pending', 0, 'queue', item[5], 'input', input, 'started', now, 'moved', now)
