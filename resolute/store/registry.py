@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from resolute.model.messages import Event
-from resolute.model.plan import Plan, decode_plan
+from resolute.model.plan import Plan, RetentionPlan, decode_plan
 from resolute.status import EventKind
 from resolute.store.connection import Command
 from resolute.store.keys import Partition
@@ -31,12 +31,17 @@ class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     supervisor: str = ""
 
 
-class FlowOffer(msgspec.Struct, frozen=True):
-    """A flow as it was offered last: its plan, and the queue of the worker that did."""
+class FlowOffer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A flow as it was offered last: its plan, and the queue of the worker that did.
+
+    `retention` is the plan's, for those who cannot read a plan of a later release; None in an offer
+    of a release that did not write it.
+    """
 
     plan: str
     queue: str
     offered: int
+    retention: RetentionPlan | None = None
 
 
 LEASE_OVER = -1  # the beat of a process whose supervisor ended its lease
@@ -73,7 +78,8 @@ async def register(store: Store, process: ProcessInfo, plans: Mapping[str, Plan]
     commands: list[Command] = []
     for name, plan_hash in process.flows.items():
         commands.append(("HSETNX", meta.plans, plan_hash, plans[plan_hash].encode()))
-        offer = FlowOffer(plan_hash, process.queue, process.started)
+        retention = plans[plan_hash].retention or RetentionPlan()
+        offer = FlowOffer(plan_hash, process.queue, process.started, retention)
         commands.append(("HSET", meta.flows, name, _encode(offer)))
         for index in range(len(plans[plan_hash].schedules)):
             commands.append(("HSETNX", meta.ticks, tick_field(name, index, plans[plan_hash]),
