@@ -65,14 +65,18 @@ class Catalog:
             return None
 
     async def retention(self, flow: str, default_ms: int) -> RetentionPlan | None:
-        """How the runs of an offered flow are kept, as the plan says that was offered last.
+        """How the runs of an offered flow are kept, as the last offer says, or else its plan.
 
-        None where that plan cannot be read. `default_ms` is for what the flow leaves open.
+        None where neither does: an offer of an earlier release, with a plan that cannot be read.
+        `default_ms` is for what the flow leaves open.
         """
-        plan = await self.offered_plan(flow)
-        if plan is None:
-            return None
-        own = plan.retention or RetentionPlan()
+        offer = self.offers.get(flow)
+        own = offer.retention if offer else None
+        if own is None:
+            plan = await self.offered_plan(flow)
+            if plan is None:
+                return None
+            own = plan.retention or RetentionPlan()
         return RetentionPlan(default_ms if own.after_ms is None else own.after_ms, own.keep_last)
 
     def queue_names(self) -> set[str]:

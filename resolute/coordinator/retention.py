@@ -58,7 +58,7 @@ class Retention:
         return dropped
 
     async def _kept(self) -> dict[str, tuple[int, int | None]]:
-        """For how many ms, and how many, of each flow whose plan can be read."""
+        """For how many ms, and how many, of each flow of which that is known."""
         found: dict[str, tuple[int, int | None]] = {}
         for flow in self._catalog.offers:
             match await self._catalog.retention(flow, self._retention_ms):

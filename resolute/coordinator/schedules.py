@@ -61,7 +61,11 @@ class Schedules:
     async def _plan(self, flow: str) -> Plan | None:
         """The plan of a flow that has schedules."""
         plan_hash = self._catalog.pin(flow)
-        plan = await self._catalog.plan(plan_hash) if plan_hash else None
+        try:
+            plan = await self._catalog.plan(plan_hash) if plan_hash else None
+        except ValueError as error:
+            log.warning("the plan of flow %r cannot be read: %s", flow, error)
+            return None
         return plan if plan and plan.schedules else None
 
     async def _start_due(

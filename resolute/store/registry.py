@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from resolute.model.messages import Event
-from resolute.model.plan import Plan, decode_plan
-from resolute.status import EventKind
-from resolute.store.connection import Command
+from resolute.model.plan import Plan, RetentionPlan, decode_plan
+from resolute.status import Code, EventKind
+from resolute.store.connection import Command, ServerReply
 from resolute.store.keys import Partition
 from resolute.store.script import Item, pack, pack_item
 from resolute.store.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -31,12 +34,17 @@ class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     supervisor: str = ""
 
 
-class FlowOffer(msgspec.Struct, frozen=True):
-    """A flow as it was offered last: its plan, and the queue of the worker that did."""
+class FlowOffer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A flow as it was offered last: its plan, and the queue of the worker that did.
+
+    `retention` is the plan's, for those who cannot read a plan of a later release; None in an offer
+    of a release that did not write it.
+    """
 
     plan: str
     queue: str
     offered: int
+    retention: RetentionPlan | None = None
 
 
 LEASE_OVER = -1  # the beat of a process whose supervisor ended its lease
@@ -73,7 +81,8 @@ async def register(store: Store, process: ProcessInfo, plans: Mapping[str, Plan]
     commands: list[Command] = []
     for name, plan_hash in process.flows.items():
         commands.append(("HSETNX", meta.plans, plan_hash, plans[plan_hash].encode()))
-        offer = FlowOffer(plan_hash, process.queue, process.started)
+        retention = plans[plan_hash].retention or RetentionPlan()
+        offer = FlowOffer(plan_hash, process.queue, process.started, retention)
         commands.append(("HSET", meta.flows, name, _encode(offer)))
         for index in range(len(plans[plan_hash].schedules)):
             commands.append(("HSETNX", meta.ticks, tick_field(name, index, plans[plan_hash]),
@@ -124,16 +133,23 @@ async def processes(store: Store) -> dict[str, ProcessInfo]:
 
 
 async def read_beats(store: Store) -> Beats:
-    """The beats of all processes; a count of -1 where its supervisor ended its lease."""
+    """The beats of all processes; a count of -1 where its supervisor ended its lease.
+
+    A beat that cannot be read is left out, as if there were none.
+    """
     reply, time = await store.execute_all([("HGETALL", store.keys.meta.beats), ("TIME",)])
     now = int(time[0]) + int(time[1]) / 1_000_000
     counts: dict[str, int] = {}
     ages: dict[str, float] = {}
     for raw, value in zip(reply[::2], reply[1::2], strict=True):
-        name = str(raw, "utf-8")
         count, _, at = value.partition(b" ")
-        counts[name] = int(count)
-        ages[name] = max(0.0, now - int(at) / 1000) if at else 0.0
+        try:
+            name, beat = str(raw, "utf-8"), int(count)
+            age = max(0.0, now - int(at) / 1000) if at else 0.0
+        except ValueError:
+            log.warning("the beat of process %r cannot be read: %r", raw, value[:100])
+            continue
+        counts[name], ages[name] = beat, age
     return Beats(counts, ages, now)
 
 
@@ -147,17 +163,21 @@ async def beat(
 ) -> list[list[str] | None]:
     """Raise the beats; for each process the nodes to cancel, None where its lease is over.
 
-    `told` has for a process the nodes of the beat before, of which it knows by now.
+    `told` has for a process the nodes of the beat before, of which it knows by now. Raises
+    ServerReply where a beat could not be raised: that is no word on any lease.
     """
     meta = store.keys.meta
     cancels = [meta.cancels(name) for name in names]
     known = told or {}
     items = [pack_item(BeatItem(name, 3 + i, known.get(name, ()))) for i, name in enumerate(names)]
     reply = await store.call("beat", [meta.beats, meta.processes, *cancels], pack(), items)
-    return [
-        [str(node, "utf-8") for node in answer[1:]] if answer[0] == b"OK" else None
-        for answer in reply
-    ]
+    answers: list[list[str] | None] = []
+    for code, *rest in reply:
+        if code == Code.ERROR.encode():
+            raise ServerReply(str(rest[0], "utf-8", "replace"))
+        is_over = code == Code.GONE.encode()
+        answers.append(None if is_over else [str(node, "utf-8", "replace") for node in rest])
+    return answers
 
 
 async def request_cancel(store: Store, wanted: Mapping[str, Sequence[str]], ttl: float) -> None:

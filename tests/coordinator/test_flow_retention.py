@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from resolute.coordinator.retention import LEAST_MS, Retention
@@ -92,11 +93,52 @@ async def test_runs_of_a_flow_that_nobody_knows_are_kept_for_the_longest_time(st
     assert await left(stage, ["new", "old"]) == ["new"]
 
 
-async def test_a_plan_that_cannot_be_read_deletes_nothing_before_the_longest_time(stage: Stage):
-    """A later version's: what it says of its runs is not known."""
+async def make_unreadable(stage: Stage, flow: Flow[Any, Any]) -> None:
+    """Let the plan of a flow be of a later release."""
+    await stage.store.execute("HSET", stage.store.keys.meta.plans, flow.plan_hash, b"\xc1")
+
+
+async def test_a_flow_whose_plan_cannot_be_read_keeps_its_own_retention(stage: Stage):
+    flow = kept(after="30d", keep_last=2)
+    ids, ages = ["a", "b", "c", "d"], [2 * DAY_MS, 29 * DAY_MS, 29 * DAY_MS + HOUR_MS, 31 * DAY_MS]
+    await ended_runs(stage, flow, ids[:2], ages[:2])
+    await make_unreadable(stage, flow)
+    assert await Retention(stage.store, Stage(stage.store).catalog, DAY_MS).run_once() == 0
+    await ended_runs(stage, flow, ids[2:], ages[2:])
+    assert await Retention(stage.store, Stage(stage.store).catalog, DAY_MS).run_once() == 2
+    assert await left(stage, ids) == ["a", "b"]
+
+
+async def test_the_time_to_live_of_a_run_follows_an_offer_whose_plan_cannot_be_read(stage: Stage):
+    await stage.begin_run(kept())
+    newer = kept(after="30d")
+    await stage.offer(newer, process="the-newer")
+    await make_unreadable(stage, newer)
+    await stage.work()
+    assert await stage.store.execute("PTTL", stage.of("run").flow("run")) > 29 * DAY_MS
+
+
+async def of_an_earlier_release(stage: Stage, flow: Flow[Any, Any]) -> None:
+    """Offer a flow as they did who wrote nothing of its retention."""
+    raw = {"plan": flow.plan_hash, "queue": "q", "offered": 1}
+    meta = stage.store.keys.meta
+    await stage.store.execute("HSET", meta.flows, flow.name, msgspec.msgpack.encode(raw))
+    await stage.store.execute("INCRBY", meta.version, 1)
+
+
+async def test_for_an_offer_of_an_earlier_release_its_plan_says_how_long(stage: Stage):
+    flow = kept(after="7d")
+    await ended_runs(stage, flow, ["new", "old"], [6 * DAY_MS, 8 * DAY_MS])
+    await of_an_earlier_release(stage, flow)
+    assert await retention(stage).run_once() == 1
+    assert await left(stage, ["new", "old"]) == ["new"]
+
+
+async def test_where_neither_offer_nor_plan_says_it_the_longest_time_counts(stage: Stage):
     flow = kept(after="7d")
     await ended_runs(stage, flow, ["run"], [2 * DAY_MS])
-    await stage.store.execute("HSET", stage.store.keys.meta.plans, flow.plan_hash, b"\xc1")
+    await of_an_earlier_release(stage, flow)
+    await make_unreadable(stage, flow)
     await stage.offer(kept("long", after="30d"))
     other = Stage(stage.store)
     assert await Retention(stage.store, other.catalog, DAY_MS).run_once() == 0

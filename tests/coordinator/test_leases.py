@@ -467,3 +467,18 @@ async def test_an_unregistered_consumer_is_found_in_the_queue_of_an_older_plan(
         await watch.look(LEASE / 3)
     assert await consumers(stage, queue) == set()
     assert (await stage.claim_one("other")).entry.crashes == 1
+
+
+async def test_a_beat_that_cannot_be_read_does_not_stop_the_watch(stage: Stage, watch: Watch):
+    for name in ("damaged", "silent", "alive"):
+        await register(stage, name)
+    beats = stage.store.keys.meta.beats
+    await stage.store.execute("HSET", beats, "damaged", "flipped")
+    for _ in range(4):
+        await registry.beat(stage.store, ["alive"])
+        await watch.look(LEASE / 3)
+    await stage.store.execute("HSET", beats, "alive", "flipped")
+    await registry.beat(stage.store, ["alive"])
+    for _ in range(2):
+        await watch.look(LEASE / 3)
+    assert set(await registry.processes(stage.store)) == {"alive"}

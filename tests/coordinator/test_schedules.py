@@ -291,3 +291,15 @@ async def test_a_coordinator_that_stalled_does_not_move_the_cursor_back(stage: S
     assert (await registry.tick_cursors(stage.store))[field] == before
     await registry.move_tick_cursor(stage.store, field, before + 1)
     assert (await registry.tick_cursors(stage.store))[field] == before + 1
+
+
+async def test_a_plan_that_cannot_be_read_does_not_hold_up_the_schedules_of_other_flows(
+    stage: Stage,
+):
+    """A worker of a later release offers it; a coordinator of that one starts its ticks."""
+    due = await now(stage.store) - timedelta(hours=2)
+    newer = flow_of(every_day_at(due), name="a-newer")
+    await offered_long_ago(stage, newer)
+    await stage.store.execute("HSET", stage.store.keys.meta.plans, newer.plan_hash, b"\xc1")
+    await offered_long_ago(stage, flow_of(every_day_at(due)))
+    assert (await schedules(stage.store).run_once())[0] == 1

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
 from resolute.store import registry
+from resolute.store.connection import ServerReply
 from resolute.store.store import Store
 from tests.support.stage import Stage
 
@@ -67,3 +70,35 @@ async def test_what_a_process_was_told_at_the_beat_before_it_is_not_told_again(s
     await registry.request_cancel(stage.store, {"one": ["r|1.0|t", "r|1.1|t"]}, ttl=60)
     assert await registry.beat(stage.store, ["one"], {"one": ["r|1.0|t"]}) == [["r|1.1|t"]]
     assert await registry.beat(stage.store, ["one"]) == [["r|1.1|t"]]
+
+
+async def test_a_beat_that_cannot_be_read_is_as_none_and_the_next_one_begins_anew(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    await register(stage, "one", "two", "three")
+    for name, value in (("one", "x"), ("two", "3 soon")):
+        await stage.store.execute("HSET", stage.store.keys.meta.beats, name, value)
+    assert set(await registry.beats(stage.store)) == {"three"}
+    assert "the beat of process b'one' cannot be read" in caplog.text
+    assert await registry.beat(stage.store, ["one", "two"]) == [[], []]
+    assert await registry.beats(stage.store) == {"one": 1, "two": 4, "three": 1}
+
+
+async def test_a_beat_that_fails_is_no_word_on_a_lease(stage: Stage):
+    await register(stage, "one")
+    beats = stage.store.keys.meta.beats
+    await stage.store.execute("DEL", beats)
+    await stage.store.execute("SET", beats, "no hash")
+    with pytest.raises(ServerReply, match="WRONGTYPE"):
+        await registry.beat(stage.store, ["gone", "one"])
+    await stage.store.execute("DEL", beats)
+    assert await registry.beat(stage.store, ["gone", "one"]) == [None, []]
+
+
+async def test_a_beat_counts_where_what_to_cancel_cannot_be_read(stage: Stage):
+    await register(stage, "one", "two")
+    cancels = stage.store.keys.meta.cancels("one")
+    await stage.store.execute("SET", cancels, "no set")
+    assert await registry.beat(stage.store, ["one", "two"], {"one": ["r|1.0|t"]}) == [[], []]
+    assert await registry.beats(stage.store) == {"one": 2, "two": 2}
+    await stage.store.execute("DEL", cancels)

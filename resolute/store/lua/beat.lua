@@ -4,7 +4,8 @@
 -- KEYS beats processes +item: cancels of the process
 -- ARGV common: (none)
 -- ITEM process cancels_key told   (told: those of the beat before, which are done with)
--- RETURNS for each {OK, node, ...} | {GONE}: GONE where its lease is over
+-- RETURNS for each {OK, node, ...} | {GONE}: GONE where its lease is over. A count that is none
+-- begins anew.
 -- @include common
 
 local now = text(now_ms())
@@ -15,9 +16,11 @@ return for_each(2, 1, function(packed)
   if redis.call('HEXISTS', KEYS[2], process) == 0 then return {GONE} end
   local beat = redis.call('HGET', KEYS[1], process) or '0'
   if beat == '-1' then return {GONE} end
-  redis.call('HSET', KEYS[1], process, tonumber(string.match(beat, '^%d+')) + 1 .. ' ' .. now)
-  for _, node in ipairs(item[3]) do redis.call('SREM', cancels, node) end
-  local nodes = redis.call('SMEMBERS', cancels)
+  local count = tonumber(string.match(beat, '^%d+') or 0)
+  redis.call('HSET', KEYS[1], process, count + 1 .. ' ' .. now)
+  for _, node in ipairs(item[3]) do redis.pcall('SREM', cancels, node) end
+  local nodes = redis.pcall('SMEMBERS', cancels)
+  if nodes.err then nodes = {} end  -- no set: nothing to cancel, and the beat counts
   table.insert(nodes, 1, OK)
   return nodes
 end)
