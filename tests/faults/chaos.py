@@ -238,7 +238,7 @@ class Soak:
         report = self.report
         self._lines += self._reader.fresh()
         lines = oracle.in_order(self._lines)
-        report.account = judge_lines(lines, load.ended, cluster.cut_off)
+        report.account = judge_lines(lines, load.ended, cluster.cut_off, lease=self.plan.lease)
         report.broken += [*load.broken, *report.account.broken]
         report.runs = len(load.ended)
         report.nodes = sum(run.nodes for run in load.ended.values())

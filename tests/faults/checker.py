@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import msgspec
 
@@ -248,11 +247,20 @@ def _mark_of(node: NodePlan, fields: Mapping[str, bytes]) -> str:
 
 @dataclass
 class CutOff:
-    """A span in which a process could not work: stopped, or without Redis."""
+    """A span in which a process could not work: stopped, or without Redis.
+
+    For `after` seconds more it may run on as before: who is let go cannot know at once.
+    """
 
     pid: int
     since: float
     until: float
+    after: float = 0.0
+
+    def excuses(self, older: Line, began: float) -> bool:
+        """Whether an execution may still have been running when another one began."""
+        is_in_it = self.since < began and self.until + self.after > older.at
+        return self.pid == older.pid and is_in_it
 
 
 @dataclass
@@ -280,6 +288,7 @@ def judge_lines(
     ended: Mapping[str, Ended],
     cut_off: Sequence[CutOff],
     *,
+    lease: float,
     extra_bursts: int = 0,
 ) -> Account:
     """I1 to I4, I7 and I9 over all processes; `lines` are in order of time."""
@@ -304,8 +313,10 @@ def judge_lines(
     account.unfinished = sum(execution.end is None for execution in by_mark.values())
     account.broken += [Broken("I1", run, "never ended") for run in acknowledged - ended.keys()]
     account.broken += _wrong_stop(lines, ended)
+    alive = {line.pid: line.at for line in lines}
+    excuses = _beyond_lease(cut_off, lease)
     for instance, executions in instances.items():
-        account.broken += _not_at_once(instance, executions, cut_off, account)
+        account.broken += _not_at_once(instance, executions, alive, excuses, account)
     account.broken += _one_result(by_mark.values(), ended)
     account.broken += _one_place(instances)
     account.broken += _over_limit(lines, account, extra_bursts)
@@ -339,25 +350,48 @@ def _wrong_stop(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[B
 
 
 def _not_at_once(
-    instance: Instance, executions: Sequence[Execution], cut_off: Sequence[CutOff], account: Account
+    instance: Instance,
+    executions: Sequence[Execution],
+    alive: Mapping[int, float],
+    cut_off: Sequence[CutOff],
+    account: Account,
 ) -> Iterable[Broken]:
-    """I3: of two executions of an instance the older has ended before the newer began."""
-    for older, newer in pairwise(executions):
-        if older.end is None or older.end <= newer.line.at:
-            continue
-        account.overlaps += 1
-        excused = any(
-            span.pid == older.line.pid and span.since < newer.line.at and span.until > older.line.at
-            for span in cut_off
-        )
-        if not excused:
-            name = f"{older.line.node} {instance[1]}.{instance[2]}"
-            yield Broken(
-                "I3",
-                instance[0],
-                f"{name} ran at once in {older.line.pid} until {older.end:.3f} and in"
-                f" {newer.line.pid} from {newer.line.at:.3f}",
-            )
+    """I3: each execution of an instance has ended before the next begins.
+
+    One that never said so ran on at least as long as its process is known to have been alive.
+    """
+    running: list[tuple[Execution, float]] = []
+    for newer in executions:
+        began = newer.line.at
+        running = [(older, end) for older, end in running if end > began]
+        for older, end in running:
+            account.overlaps += 1
+            if not any(span.excuses(older.line, began) for span in cut_off):
+                name = f"{older.line.node} {instance[1]}.{instance[2]}"
+                yield Broken(
+                    "I3",
+                    instance[0],
+                    f"{name} ran at once in {older.line.pid} until {end:.3f} and in"
+                    f" {newer.line.pid} from {began:.3f}",
+                )
+        end = alive[newer.line.pid] if newer.end is None else newer.end
+        running.append((newer, end))
+
+
+def _beyond_lease(cut_off: Iterable[CutOff], lease: float) -> list[CutOff]:
+    """The spans in which a lease may have ended, with those that follow each other closely as one.
+
+    A lease is renewed each third of it, so two thirds of it may be left when a span begins.
+    """
+    joined: list[CutOff] = []
+    for span in sorted(cut_off, key=lambda span: (span.pid, span.since)):
+        last = joined[-1] if joined else None
+        if last and last.pid == span.pid and span.since - last.until < lease / 3:
+            until, after = max(last.until, span.until), max(last.after, span.after)
+            joined[-1] = CutOff(span.pid, last.since, until, after)
+        else:
+            joined.append(span)
+    return [span for span in joined if span.until - span.since > lease * 2 / 3]
 
 
 def _one_result(executions: Iterable[Execution], ended: Mapping[str, Ended]) -> Iterable[Broken]:

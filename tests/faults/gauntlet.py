@@ -214,7 +214,7 @@ class Gauntlet:
         since = time.monotonic()
         await asyncio.sleep(LEASE * self._random.choice((0.2, 0.4, 1.4)))  # so long it is stopped
         send([pid], signal.SIGCONT)
-        self._cluster.cut_off.append(CutOff(pid, since, time.monotonic() + LEASE))
+        self._cluster.cut_off.append(CutOff(pid, since, time.monotonic(), LEASE))
 
     def _spec(self, points: tuple[Point, ...] = ()) -> Spec:
         """What the next victim is armed with, in a folder of its own."""
@@ -315,7 +315,7 @@ class Gauntlet:
 
     def _judge(self, load: Load) -> None:
         lines = oracle.read_all(self._folder / "oracle")
-        account = judge_lines(lines, load.ended, self._cluster.cut_off)
+        account = judge_lines(lines, load.ended, self._cluster.cut_off, lease=LEASE)
         self.outcome.runs = len(load.ended)
         self.outcome.broken += [*load.broken, *account.broken]
 

@@ -288,7 +288,8 @@ def _judge_lines(on: Trial, lines: Sequence[oracle.Line]) -> Iterable[Broken]:
     # What runs when the server's time goes back may be handed out again at once.
     excused = [CutOff(pid, 0.0, began) for pid in on.pids]
     bursts = len(on.losses) + on.forward_jumps
-    yield from judge_lines(there, load.ended, excused, extra_bursts=bursts).broken
+    account = judge_lines(there, load.ended, excused, lease=LEASE, extra_bursts=bursts)
+    yield from account.broken
 
 
 async def _left_their_end(on: Trial, lines: Sequence[oracle.Line]) -> AsyncGenerator[Broken]:
