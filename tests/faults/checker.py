@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
 
 from resolute.client.history import StepEntry, read_fields, steps_of
 from resolute.ids import root_of
+from resolute.model.messages import Entry, Event
 from resolute.model.plan import Branch, NodePlan, Plan
 from resolute.status import SETTLED, NodeStatus, RunStatus
-from resolute.store import runs
+from resolute.store import dead, runs
 from resolute.store.runs import Header, Record, parse_record
 from resolute.store.store import Store
 from tests.faults.app import BURST, RATE, Work, outputs
@@ -26,6 +28,8 @@ from tests.faults.oracle import Line
 Instance = tuple[str, int, int]  # (run, seq, index)
 
 STOPPED_AS = {"cancel": RunStatus.CANCELLED, "terminate": RunStatus.TERMINATED}
+NOBODY = "nobody"  # the run of the nemesis's garbage
+MAX_LETTER = 65_536  # bytes; no entry and no event is longer
 LATE = 0.1  # s by which a start under a limit may be late: FAULTS.md, I7
 CLOCK_GRAIN = 0.005  # s between the start of a node and its line
 
@@ -321,6 +325,29 @@ def judge_lines(
     account.broken += _one_place(instances)
     account.broken += _over_limit(lines, account, extra_bursts)
     return account
+
+
+def judge_letters(letters: Iterable[tuple[bytes, str]]) -> list[Broken]:
+    """I1: among the dead letters, each with its reason, is nothing but the nemesis's garbage."""
+    broken: list[Broken] = []
+    for raw, why in letters:
+        for kind in (Entry, Event):
+            with suppress(msgspec.MsgspecError, ValueError):
+                found = msgspec.msgpack.decode(raw, type=kind)
+                if found.flow != NOBODY:
+                    broken.append(Broken("I1", found.flow or "-", f"buried ({why}): {found}"))
+    return broken
+
+
+async def read_buried(store: Store) -> list[tuple[bytes, str]]:
+    """Every dead letter there is: its raw bytes, and why it was buried."""
+    return [
+        (letter.raw, letter.why)
+        for partition in store.keys.partitions
+        for letter in await dead.read_letters(
+            store, partition, count=2 * dead.MAX_DEAD, cut=MAX_LETTER
+        )
+    ]
 
 
 def _wrong_stop(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[Broken]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import pytest
 
-from resolute.status import RunStatus
+from resolute.model.messages import Entry, Event
+from resolute.status import EventKind, RunStatus
 from tests.faults.app import BURST, RATE
-from tests.faults.checker import CutOff, Ended, judge_lines
+from tests.faults.checker import CutOff, Ended, judge_letters, judge_lines
+from tests.faults.nemesis import GARBAGE
 from tests.faults.oracle import Line
 
 LEASE = 3.0  # s
@@ -138,3 +141,10 @@ def test_only_a_span_of_more_than_two_thirds_of_the_lease_is_an_excuse() -> None
     assert broken_in(lines, CutOff(2, 1, 5)) == {"I3"}  # the other process
     assert broken_in(lines, CutOff(1, 4.1, 9)) == {"I3"}  # after it was handed out
     assert broken_in(lines, CutOff(1, -9, -4, after=LEASE)) == {"I3"}  # long before
+
+
+def test_only_garbage_may_be_buried() -> None:
+    assert judge_letters((raw, "why") for raw in GARBAGE) == []
+    for valid in (Entry("r", "plan", 0, 1, 0, "1-x.0"), Event(EventKind.LOOK, "r")):
+        (broken,) = judge_letters([(msgspec.msgpack.encode(valid), "why")])
+        assert (broken.invariant, broken.run) == ("I1", "r")
