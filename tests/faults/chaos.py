@@ -22,7 +22,15 @@ from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer, ServerBinary
 from tests.faults import app, oracle
 from tests.faults.cases import USUAL, Case
-from tests.faults.checker import Account, Broken, Snapshot, judge_lines, judge_run
+from tests.faults.checker import (
+    Account,
+    Broken,
+    Snapshot,
+    judge_letters,
+    judge_lines,
+    judge_run,
+    read_buried,
+)
 from tests.faults.cluster import Cluster
 from tests.faults.load import Load
 from tests.faults.nemesis import Fault, Inject, Scene, streams_of
@@ -135,6 +143,7 @@ class Soak:
             self._say("drained: looking at what is left")
             await load.look_again(store, 0.0)
             self.report.broken += await self._leftovers(store)
+            self.report.broken += judge_letters(await read_buried(store))
             await self._judge_ticks(client, load)
             self.report.memory = {
                 name: (size, self._memory(cluster).get(name, 0.0)) for name, size in before.items()
@@ -223,6 +232,8 @@ class Soak:
     async def _judge_ticks(self, client: Client, load: Load) -> None:
         """The runs that a schedule started: judged like the others, each tick once."""
         found = await client.list(flow=app.every_second.name, limit=10_000)
+        if not found and self.plan.seconds:  # a drill may be over before the first
+            load.broken.append(Broken("I9", "-", "the schedule of every second started nothing"))
         headers = await runs.read_headers(client.store, [run.id for run in found])
         for header in headers:
             if not isinstance(header, runs.Header) or header.status in OPEN:
@@ -238,7 +249,7 @@ class Soak:
         report = self.report
         self._lines += self._reader.fresh()
         lines = oracle.in_order(self._lines)
-        report.account = judge_lines(lines, load.ended, cluster.cut_off)
+        report.account = judge_lines(lines, load.ended, cluster.cut_off, lease=self.plan.lease)
         report.broken += [*load.broken, *report.account.broken]
         report.runs = len(load.ended)
         report.nodes = sum(run.nodes for run in load.ended.values())

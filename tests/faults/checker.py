@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import msgspec
 
 from resolute.client.history import StepEntry, read_fields, steps_of
 from resolute.ids import root_of
+from resolute.model.messages import Entry, Event
 from resolute.model.plan import Branch, NodePlan, Plan
 from resolute.status import SETTLED, NodeStatus, RunStatus
-from resolute.store import runs
+from resolute.store import dead, runs
 from resolute.store.runs import Header, Record, parse_record
 from resolute.store.store import Store
 from tests.faults.app import BURST, RATE, Work, outputs
@@ -27,6 +28,8 @@ from tests.faults.oracle import Line
 Instance = tuple[str, int, int]  # (run, seq, index)
 
 STOPPED_AS = {"cancel": RunStatus.CANCELLED, "terminate": RunStatus.TERMINATED}
+NOBODY = "nobody"  # the run of the nemesis's garbage
+MAX_LETTER = 65_536  # bytes; no entry and no event is longer
 LATE = 0.1  # s by which a start under a limit may be late: FAULTS.md, I7
 CLOCK_GRAIN = 0.005  # s between the start of a node and its line
 
@@ -248,11 +251,20 @@ def _mark_of(node: NodePlan, fields: Mapping[str, bytes]) -> str:
 
 @dataclass
 class CutOff:
-    """A span in which a process could not work: stopped, or without Redis."""
+    """A span in which a process could not work: stopped, or without Redis.
+
+    For `after` seconds more it may run on as before: who is let go cannot know at once.
+    """
 
     pid: int
     since: float
     until: float
+    after: float = 0.0
+
+    def excuses(self, older: Line, began: float) -> bool:
+        """Whether an execution may still have been running when another one began."""
+        is_in_it = self.since < began and self.until + self.after > older.at
+        return self.pid == older.pid and is_in_it
 
 
 @dataclass
@@ -280,6 +292,7 @@ def judge_lines(
     ended: Mapping[str, Ended],
     cut_off: Sequence[CutOff],
     *,
+    lease: float,
     extra_bursts: int = 0,
 ) -> Account:
     """I1 to I4, I7 and I9 over all processes; `lines` are in order of time."""
@@ -304,12 +317,37 @@ def judge_lines(
     account.unfinished = sum(execution.end is None for execution in by_mark.values())
     account.broken += [Broken("I1", run, "never ended") for run in acknowledged - ended.keys()]
     account.broken += _wrong_stop(lines, ended)
+    alive = {line.pid: line.at for line in lines}
+    excuses = _beyond_lease(cut_off, lease)
     for instance, executions in instances.items():
-        account.broken += _not_at_once(instance, executions, cut_off, account)
+        account.broken += _not_at_once(instance, executions, alive, excuses, account)
     account.broken += _one_result(by_mark.values(), ended)
     account.broken += _one_place(instances)
     account.broken += _over_limit(lines, account, extra_bursts)
     return account
+
+
+def judge_letters(letters: Iterable[tuple[bytes, str]]) -> list[Broken]:
+    """I1: among the dead letters, each with its reason, is nothing but the nemesis's garbage."""
+    broken: list[Broken] = []
+    for raw, why in letters:
+        for kind in (Entry, Event):
+            with suppress(msgspec.MsgspecError, ValueError):
+                found = msgspec.msgpack.decode(raw, type=kind)
+                if found.flow != NOBODY:
+                    broken.append(Broken("I1", found.flow or "-", f"buried ({why}): {found}"))
+    return broken
+
+
+async def read_buried(store: Store) -> list[tuple[bytes, str]]:
+    """Every dead letter there is: its raw bytes, and why it was buried."""
+    return [
+        (letter.raw, letter.why)
+        for partition in store.keys.partitions
+        for letter in await dead.read_letters(
+            store, partition, count=2 * dead.MAX_DEAD, cut=MAX_LETTER
+        )
+    ]
 
 
 def _wrong_stop(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[Broken]:
@@ -339,25 +377,48 @@ def _wrong_stop(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[B
 
 
 def _not_at_once(
-    instance: Instance, executions: Sequence[Execution], cut_off: Sequence[CutOff], account: Account
+    instance: Instance,
+    executions: Sequence[Execution],
+    alive: Mapping[int, float],
+    cut_off: Sequence[CutOff],
+    account: Account,
 ) -> Iterable[Broken]:
-    """I3: of two executions of an instance the older has ended before the newer began."""
-    for older, newer in pairwise(executions):
-        if older.end is None or older.end <= newer.line.at:
-            continue
-        account.overlaps += 1
-        excused = any(
-            span.pid == older.line.pid and span.since < newer.line.at and span.until > older.line.at
-            for span in cut_off
-        )
-        if not excused:
-            name = f"{older.line.node} {instance[1]}.{instance[2]}"
-            yield Broken(
-                "I3",
-                instance[0],
-                f"{name} ran at once in {older.line.pid} until {older.end:.3f} and in"
-                f" {newer.line.pid} from {newer.line.at:.3f}",
-            )
+    """I3: each execution of an instance has ended before the next begins.
+
+    One that never said so ran on at least as long as its process is known to have been alive.
+    """
+    running: list[tuple[Execution, float]] = []
+    for newer in executions:
+        began = newer.line.at
+        running = [(older, end) for older, end in running if end > began]
+        for older, end in running:
+            account.overlaps += 1
+            if not any(span.excuses(older.line, began) for span in cut_off):
+                name = f"{older.line.node} {instance[1]}.{instance[2]}"
+                yield Broken(
+                    "I3",
+                    instance[0],
+                    f"{name} ran at once in {older.line.pid} until {end:.3f} and in"
+                    f" {newer.line.pid} from {began:.3f}",
+                )
+        end = alive[newer.line.pid] if newer.end is None else newer.end
+        running.append((newer, end))
+
+
+def _beyond_lease(cut_off: Iterable[CutOff], lease: float) -> list[CutOff]:
+    """The spans in which a lease may have ended, with those that follow each other closely as one.
+
+    A lease is renewed each third of it, so two thirds of it may be left when a span begins.
+    """
+    joined: list[CutOff] = []
+    for span in sorted(cut_off, key=lambda span: (span.pid, span.since)):
+        last = joined[-1] if joined else None
+        if last and last.pid == span.pid and span.since - last.until < lease / 3:
+            until, after = max(last.until, span.until), max(last.after, span.after)
+            joined[-1] = CutOff(span.pid, last.since, until, after)
+        else:
+            joined.append(span)
+    return [span for span in joined if span.until - span.since > lease * 2 / 3]
 
 
 def _one_result(executions: Iterable[Execution], ended: Mapping[str, Ended]) -> Iterable[Broken]:

@@ -148,9 +148,8 @@ class Cluster:
             self._note_cut_off(pids | set(member.pids()), since)
 
     def _note_cut_off(self, pids: Iterable[int], since: float) -> None:
-        # A moment more: who is let go runs on before it can know.
-        until = time.monotonic() + self.lease
-        self.cut_off += [CutOff(pid, since, until) for pid in pids]
+        until = time.monotonic()
+        self.cut_off += [CutOff(pid, since, until, self.lease) for pid in pids]
 
     async def revive(self) -> None:
         """Heal what a fault left behind: proxies flow, everybody runs."""

@@ -24,7 +24,7 @@ from resolute.testing.server import EmbeddedServer, ServerBinary
 from tests.faults import app, oracle
 from tests.faults.app import QUEUE
 from tests.faults.cases import CASES, HARSH, USUAL
-from tests.faults.checker import Broken, CutOff, judge_lines
+from tests.faults.checker import Broken, CutOff, judge_letters, judge_lines, read_buried
 from tests.faults.cluster import Cluster, Member
 from tests.faults.load import Load
 from tests.faults.nemesis import Scene, add_garbage, delete_stream
@@ -133,6 +133,7 @@ class Gauntlet:
             load = Load(client, system.folder, self._random, USUAL[:-1], 15)
             await self._play(Scene(self._cluster, load, store, self._random), points, seconds)
             self._judge(load)
+            self.outcome.broken += judge_letters(await read_buried(store))
             await self._cluster.close()
             leaks = await find_leaks(store)
             self.outcome.broken += [Broken("I8", "-", leak) for leak in leaks]
@@ -214,7 +215,7 @@ class Gauntlet:
         since = time.monotonic()
         await asyncio.sleep(LEASE * self._random.choice((0.2, 0.4, 1.4)))  # so long it is stopped
         send([pid], signal.SIGCONT)
-        self._cluster.cut_off.append(CutOff(pid, since, time.monotonic() + LEASE))
+        self._cluster.cut_off.append(CutOff(pid, since, time.monotonic(), LEASE))
 
     def _spec(self, points: tuple[Point, ...] = ()) -> Spec:
         """What the next victim is armed with, in a folder of its own."""
@@ -315,7 +316,7 @@ class Gauntlet:
 
     def _judge(self, load: Load) -> None:
         lines = oracle.read_all(self._folder / "oracle")
-        account = judge_lines(lines, load.ended, self._cluster.cut_off)
+        account = judge_lines(lines, load.ended, self._cluster.cut_off, lease=LEASE)
         self.outcome.runs = len(load.ended)
         self.outcome.broken += [*load.broken, *account.broken]
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import pytest
 
-from resolute.status import RunStatus
+from resolute.model.messages import Entry, Event
+from resolute.status import EventKind, RunStatus
 from tests.faults.app import BURST, RATE
-from tests.faults.checker import Ended, judge_lines
+from tests.faults.checker import CutOff, Ended, judge_letters, judge_lines
+from tests.faults.nemesis import GARBAGE
 from tests.faults.oracle import Line
+
+LEASE = 3.0  # s
 
 
 def limited(times: Iterable[float]) -> list[Line]:
@@ -20,8 +25,8 @@ def limited(times: Iterable[float]) -> list[Line]:
     ]
 
 
-def broken_in(lines: list[Line], extra_bursts: int = 0) -> set[str]:
-    account = judge_lines(lines, {}, [], extra_bursts=extra_bursts)
+def broken_in(lines: list[Line], *cut_off: CutOff, extra_bursts: int = 0) -> set[str]:
+    account = judge_lines(lines, {}, cut_off, lease=LEASE, extra_bursts=extra_bursts)
     return {one.invariant for one in account.broken}
 
 
@@ -82,6 +87,64 @@ def test_a_run_ends_as_its_stops_were_answered(
     found = {
         status
         for status in (COMPLETED, FAILED, CANCELLED, TERMINATED)
-        if not judge_lines(stops(*told), ended_as(status), []).broken
+        if not judge_lines(stops(*told), ended_as(status), [], lease=LEASE).broken
     }
     assert found == allowed
+
+
+def executed(
+    *spans: tuple[int, float, float | None], others: Sequence[tuple[int, float]] = ()
+) -> list[Line]:
+    """One instance, executed in these processes from and to these times (None: no end is told).
+
+    `others` are lines of other instances in these processes.
+    """
+    found = [
+        Line("start", f"other-{number}", "other", 1, 0, 1, f"other-{number}", pid=pid, at=at)
+        for number, (pid, at) in enumerate(others)
+    ]
+    for number, (pid, begin, end) in enumerate(spans):
+        mark = f"m{number}"
+        found.append(Line("start", "r", "slow", 1, 0, 1, mark, pid=pid, at=begin))
+        if end is not None:
+            found.append(Line("end", "r", "slow", 1, 0, 1, mark, pid=pid, at=end))
+    return sorted(found, key=lambda line: line.at)
+
+
+def test_executions_that_follow_each_other_are_allowed() -> None:
+    assert broken_in(executed((1, 0, 1), (2, 1.5, 2), (1, 3, 4))) == set()
+    assert broken_in(executed((1, 0, None), (2, 4, 5), others=[(1, 1)])) == set()
+
+
+def test_two_executions_at_once_are_seen() -> None:
+    assert broken_in(executed((1, 0, 2), (2, 1, 3))) == {"I3"}
+
+
+def test_an_execution_is_compared_with_all_that_were_before_it() -> None:
+    frozen = CutOff(1, 0.1, 9)
+    # The first one lasts over the two others; its neighbour alone does not show it.
+    assert broken_in(executed((1, 0, 20), (2, 1, 2), (3, 15, 16))) == {"I3"}
+    assert broken_in(executed((1, 0, 20), (2, 1, 4), (3, 3, 5)), frozen) == {"I3"}
+
+
+def test_an_execution_without_an_end_lasts_while_its_process_writes() -> None:
+    lines = executed((1, 0, None), (2, 4, 5), others=[(1, 4.5)])
+    assert broken_in(lines) == {"I3"}
+    assert broken_in(lines, CutOff(1, 0.5, 4.2)) == set()
+
+
+def test_only_a_span_of_more_than_two_thirds_of_the_lease_is_an_excuse() -> None:
+    lines = executed((1, 0, 6), (2, 4, 5))
+    assert broken_in(lines, CutOff(1, 1, 2.9, after=LEASE)) == {"I3"}
+    assert broken_in(lines, CutOff(1, 1, 3.2, after=LEASE)) == set()
+    assert broken_in(lines, CutOff(1, 1, 2.5), CutOff(1, 3, 4)) == set()  # one after the other
+    assert broken_in(lines, CutOff(2, 1, 5)) == {"I3"}  # the other process
+    assert broken_in(lines, CutOff(1, 4.1, 9)) == {"I3"}  # after it was handed out
+    assert broken_in(lines, CutOff(1, -9, -4, after=LEASE)) == {"I3"}  # long before
+
+
+def test_only_garbage_may_be_buried() -> None:
+    assert judge_letters((raw, "why") for raw in GARBAGE) == []
+    for valid in (Entry("r", "plan", 0, 1, 0, "1-x.0"), Event(EventKind.LOOK, "r")):
+        (broken,) = judge_letters([(msgspec.msgpack.encode(valid), "why")])
+        assert (broken.invariant, broken.run) == ("I1", "r")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,8 @@ from tests.faults import nemesis
 from tests.faults.cases import CASES
 from tests.faults.conftest import Drill
 from tests.faults.nemesis import Scene
+from tests.faults.oracle import Line, read_all
+from tests.support.processes import is_alive
 from tests.support.system import until
 
 # Nodes of a second and a half, so that there is always one to be killed, and others in between.
@@ -69,19 +74,66 @@ def test_02_runs_go_on_as_soon_as_one_coordinator_lives(drill: Drill) -> None:
 
 @pytest.mark.parametrize("which", ["supervisor", "child", "both", "coordinator"])
 def test_07_a_process_that_slept_beyond_its_lease_cannot_commit(drill: Drill, which: str) -> None:
+    asleep: list[Line] = []  # the nodes that ran in what was frozen
+    late: list[Line] = []  # those of them that returned after another process had begun them
+    ended: list[int] = []
+
     async def scenario(scene: Scene) -> None:
         await is_busy(scene)
+        folder = scene.cluster.system.folder
         kind = scene.cluster.coordinators if which == "coordinator" else scene.cluster.workers
         member = scene.some(kind)
         pids = {"supervisor": slice(0, 1), "child": slice(1, None)}.get(which, slice(None))
-        await scene.cluster.freeze(
-            member.pids()[pids], scene.lease * scene.random.uniform(1.2, 1.8)
-        )
+        frozen = member.pids()[pids]
+        least = 1.2
+        if which == "both":
+            least = 1.6  # so that somebody else has taken its nodes
+            await until(lambda: bool(just_begun(folder, frozen)), "it has begun a slow node")
+        since = time.monotonic()
+        await scene.cluster.freeze(frozen, scene.lease * scene.random.uniform(least, 1.8))
         await is_busy(scene)
+        ended.extend(pid for pid in frozen if not is_alive(pid))
+        lines = [line for line in read_all(folder) if line.what in ("start", "end", "stop")]
+        thawed = since + scene.lease  # before it nothing can have been written
+        before = {line.mark for line in lines if line.what != "start" and line.at < thawed}
+        asleep.extend(
+            line
+            for line in lines
+            if line.pid in frozen and line.at < since and line.mark not in before
+        )
+        marks = {line.mark for line in asleep}
+        again = {
+            (line.run, line.seq, line.index): line.at
+            for line in lines
+            if line.what == "start" and line.at > since and line.mark not in marks
+        }
+        late.extend(
+            line
+            for line in lines
+            if line.what == "end"
+            and line.mark in marks
+            and again.get((line.run, line.seq, line.index), line.at) < line.at
+        )
 
     report = drill(scenario, cases=LONG, coordinators=2)
     if which in ("child", "coordinator"):
         assert report.crashes == 0  # its lease went on; nobody else took its nodes
+    if which == "both":
+        assert asleep
+        # Else they were stopped, or their process was ended, before they could commit.
+        assert report.stale >= 1 or not late or ended
+
+
+def just_begun(folder: Path, pids: Sequence[int]) -> list[Line]:
+    """The slow nodes that these processes have in hand, and will have for a second more."""
+    return [
+        line
+        for line in read_all(folder)
+        if line.what == "start"
+        and line.pid in pids
+        and line.node.startswith("slow-")
+        and line.at > time.monotonic() - 0.5
+    ]
 
 
 def test_18_a_rolling_restart_uses_up_no_attempt(drill: Drill, seed: int) -> None:
