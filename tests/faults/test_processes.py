@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tests.support.system import until
 
 # Nodes of a second and a half, so that there is always one to be killed, and others in between.
 SLOW = "slow-"
-LONG = [CASES["long"], CASES["fan"], CASES["saga"]]
+LONG = [replace(CASES["long"], is_stopped=False), CASES["fan"], CASES["saga"]]
 STEADY = [CASES[name] for name in ("sequence", "fan", "branching", "saga")]  # no retries in them
 
 
