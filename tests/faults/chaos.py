@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from resolute import Client, FlowRun
+from resolute import Client, FlowRun, ResoluteError
 from resolute.cli.output import to_json
 from resolute.status import OPEN
 from resolute.store import runs
@@ -263,7 +263,10 @@ class Soak:
         for one in self.report.broken[:5]:
             if one.run != "-" and one.run not in self.report.histories:
                 run: FlowRun[object] = FlowRun(client, one.run)
-                self.report.histories[one.run] = to_json(await run.history())
+                try:
+                    self.report.histories[one.run] = to_json(await run.history())
+                except ResoluteError as error:  # past its retention, or damaged
+                    self.report.histories[one.run] = str(error)
 
     def _memory(self, cluster: Cluster) -> dict[str, float]:
         """Resident MB, the largest of each kind."""
