@@ -161,6 +161,8 @@ class Reconciler:
             for chunk in nodes.chunks(lost):
                 codes = await nodes.reclaim(self._store, partition, chunk)
                 repairs += sum(code in (Code.OK, Code.SKIP) for code in codes)
+                if Code.ERROR in codes:
+                    log.error("a node of run %s cannot be taken back: it is damaged", header.id)
         return repairs
 
     async def _find_lost(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ HEADER = (
     "undos", "undoing", "cancel", "terminate", "prev", "started", "ended", "moved", "error",
     "retry_of",
 )  # fmt: skip
+
+_TOKEN = re.compile(r"[0-9]+-[^.|]+\.[0-9]+")
 
 FRESH_LOOK_MS = 30_000  # for so long a look at the cursors of the schedules is good enough
 
@@ -176,7 +179,7 @@ def parse_header(flow_id: str, values: Sequence[bytes | None]) -> Header | None:
         rev=_text(h["rev"]),
         pending=_number(h["pending"]),
         queue=_text(h["queue"]),
-        token=_text(h["token"]),
+        token=_token(_text(h["token"])),
         page=_number(h["page"]),
         skip=_number(h["skip"]),
         undos=_number(h["undos"]),
@@ -232,6 +235,13 @@ def _text(value: bytes | None) -> str:
     return str(value or b"", "utf-8")
 
 
+def _token(text: str) -> str:
+    """A token, or '' before the first step. Raises ValueError where a script could not count it."""
+    if text and not _TOKEN.fullmatch(text):
+        raise ValueError(f"a token is <rev>.<count>, got {text!r}")
+    return text
+
+
 def _number(value: bytes | None) -> int:
     return int(value or 0)
 
@@ -279,7 +289,7 @@ def parse_record(value: bytes) -> Record:
     status, token, process, attempt, crashes, queue, entry, begun, hold, ended = parts
     return Record(
         status=NodeStatus(status),
-        token=token,
+        token=_token(token),
         attempt=int(attempt),
         crashes=int(crashes),
         process=process,

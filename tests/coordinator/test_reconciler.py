@@ -498,3 +498,18 @@ async def test_a_sweep_is_two_looks_without_pauses_also_when_a_coordinator_start
     assert found.count(0.0) == 2
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("field", ["token", "n:1.0"])
+async def test_a_token_that_no_script_can_count_is_damage_that_whoever_looks_is_told_of(
+    stage: Stage, field: str, caplog: pytest.LogCaptureFixture
+):
+    await stage.begin_run(FLOW)
+    held = await stage.claim_one("gone")
+    value = (await stage.hash())[field]
+    base, _, count = held.entry.token.rpartition(".")
+    wrong = value.replace(f"{base}.{count}".encode(), f"{base}n{count}".encode())
+    await stage.store.execute("HSET", held.partition.flow("run"), field, wrong)
+    assert await reconciler(stage, is_over=everybody).run_once() == 0
+    assert "is damaged: a token is <rev>.<count>" in caplog.text
+    await stage.store.execute("HSET", held.partition.flow("run"), field, value)

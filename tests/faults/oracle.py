@@ -65,7 +65,7 @@ def write(line: Line, folder: Path | None = None) -> None:
 @contextlib.contextmanager
 def execution(saw: Sequence[str] = ()) -> Generator[tuple[NodeContext, str]]:
     """An execution of the node that runs here: where it is, and its mark."""
-    here, mark = current(), random_text(8)
+    here, mark = current(), random_text(16)
 
     def note(what: str, why: str = "") -> None:
         write(

@@ -47,6 +47,9 @@ GUARDS = (
     Guard("process in the fence", f"{LUA}/lib_node.lua",
           "r.token == token\n    and r.process == process", "r.token == token",
           "tests/store/test_fences.py"),
+    Guard("a damaged token is told", f"{LUA}/lib_node.lua",
+          " and r.entry == entry and r.token ~= token then", " and false then",
+          "tests/store/test_fences.py"),
     Guard("open run in the fence", f"{LUA}/lib_node.lua",
           "return node.open and node.current == node.seq and r.state == NODE_RUNNING",
           "return node.current == node.seq and r.state == NODE_RUNNING",
@@ -56,6 +59,7 @@ GUARDS = (
           "tests/store/test_begin_nodes.py"),
     Guard("one claim at a time", f"{LUA}/begin_nodes.lua",
           "elseif not is_held(node, token, process) or r.entry ~= entry then\n"
+          "    refuse_garbled(r, token, process, entry)\n"
           "    return refuse(STALE, entry)\n  end", "end", "tests/store/test_begin_nodes.py"),
     Guard("a released timer's token", f"{LUA}/release_due.lua",
           "      and node.record.token == token then", "then", "tests/store/test_release_due.py"),

@@ -82,8 +82,29 @@ async def test_another_process_is_refused(stage: Stage, verb: str):
 async def test_a_wrong_token_is_refused(stage: Stage, verb: str, token: str):
     held = await claimed(stage)
     base = held.entry.token.rpartition(".")[0]
+    payload = msgspec.msgpack.encode(held.entry)
+    second = await stage.store.execute("XADD", held.stream, "*", "e", payload)
+    held = msgspec.structs.replace(held, id=str(second, "ascii"))
     held = changed(held, token=token.format(base=base))
     await is_refused(stage, verb, "worker", held, "STALE")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_claim_under_another_token_than_its_entry_has_is_damaged_and_nothing_is_done(
+    stage: Stage, verb: str
+):
+    """A bit of the token was turned in the hash: the entry stays, for a dead letter."""
+    held = await claimed(stage)
+    token = held.entry.token
+    turned = token[:-1] + chr(ord(token[-1]) ^ 1)  # as the next hand-out would be
+    field = f"n:{held.entry.seq}.{held.entry.index}"
+    record = (await stage.hash())[field]
+    wrong = record.replace(token.encode(), turned.encode())
+    assert wrong != record
+    await stage.store.execute("HSET", held.partition.flow("run"), field, wrong)
+    before = await snapshot(stage.store)
+    assert await act(stage, verb, "worker", held) == "ERROR"
+    assert await snapshot(stage.store) == before
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -258,8 +258,11 @@ async def test_a_node_whose_own_redis_is_away_has_failed(stage: Stage, make_part
 
 
 @ONE
+@pytest.mark.parametrize(
+    ("field", "wrong"), [("pending", b"x"), ("n:1.0", b"another token")], ids=["pending", "token"]
+)
 async def test_a_run_whose_hash_takes_no_outcome_is_a_dead_letter_and_holds_no_slot(
-    stage: Stage, make_parts: Make
+    stage: Stage, make_parts: Make, field: str, wrong: bytes
 ):
     gate = Gate()
     flow = chain_of(held_by(gate))
@@ -267,14 +270,18 @@ async def test_a_run_whose_hash_takes_no_outcome_is_a_dead_letter_and_holds_no_s
     parts = make_parts(flow)
     await parts.read()
     key = stage.of("run").flow("run")
-    await stage.store.execute("HSET", key, "pending", "x")
+    right = (await stage.hash())[field]
+    if field == "n:1.0":
+        token = (await stage.hash())["token"]
+        wrong = right.replace(token, token[:-1] + b"8")
+    await stage.store.execute("HSET", key, field, wrong)
     gate.open.set()
     await parts.idle()
     (letter,) = await stage.store.execute("XRANGE", stage.of("run").dead, "-", "+")
     assert b"damaged run" in letter[1]
     assert parts.slots.free == parts.slots.size
     assert await stage.entries() == []
-    await stage.store.execute("HSET", key, "pending", 1)
+    await stage.store.execute("HSET", key, field, right)
 
 
 @ONE

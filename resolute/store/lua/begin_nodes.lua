@@ -41,6 +41,7 @@ local function begin_again(key, item, h)
       NODE_RUNNING, process, queue, entry, begun, ''
     redis.call('HSET', key, node.field, format_record(r))
   elseif not is_held(node, token, process) or r.entry ~= entry then
+    refuse_garbled(r, token, process, entry)
     return refuse(STALE, entry)
   end
   return answer_with(key, node.rev, r.hold, fields, h)

@@ -7,13 +7,17 @@
 -- compensation, whose input is then `undo_input`; `arg` goes into the event (a predicate's answer).
 -- RETURNS {OK | STALE | GONE} for each; a resend by the holder answers as the first time.
 -- @include common
+-- @include node
 
 local process = cmsgpack.unpack(ARGV[1])[1]
 local now = text(now_ms())
 local dropped, stale, done = {}, 0, 0
 
 -- The fence refused: either the same call did it before, or the node is another's now.
-local function refuse(status, record, held)
+local function refuse(status, record, held, token, entry)
+  local found = record and parse_record(record)
+  if found then refuse_garbled(found, token, process, entry) end
+  dropped[#dropped + 1] = entry
   local settled = COMPLETED_NODE .. string.sub(held, #NODE_RUNNING + 1)
   if record and string.sub(record, 1, #settled) == settled then return {OK} end
   stale = stale + 1
@@ -29,8 +33,7 @@ local replies = for_each(2, 3, function(packed, at)
   local held = NODE_RUNNING .. '|' .. token .. '|' .. process .. '|'
   if not record or string.sub(record, 1, #held) ~= held
       or (status ~= RUNNING and status ~= FAILING and status ~= COMPENSATING) then
-    dropped[#dropped + 1] = entry
-    return refuse(status, record, held)
+    return refuse(status, record, held, token, entry)
   end
   local pending = tonumber(h[2]) - 1
   if pending < 0 then error('pending of ' .. flow .. ' would fall below 0') end

@@ -19,8 +19,9 @@ local replies = for_each(2, 2, function(packed, at)
   local blob = ARGV[at + 1]
   local node = load_node(KEYS[flow_key], flow, seq, index)
   if not node or not is_held(node, token, process) then
-    dropped[#dropped + 1] = entry
     local r = node and node.record
+    if r then refuse_garbled(r, token, process, entry) end
+    dropped[#dropped + 1] = entry
     if r and ((r.state == FAILED_NODE and r.token == token and r.process == process)
         or (r.state == WAITING and r.token == next_token(token))) then
       return {OK}

@@ -10,6 +10,13 @@ local function format_record(r)
     '|' .. r.queue .. '|' .. r.entry .. '|' .. r.begun .. '|' .. r.hold .. '|' .. r.ended
 end
 
+local function parse_record(value)
+  local r = {}
+  r.state, r.token, r.process, r.attempt, r.crashes, r.queue, r.entry, r.begun, r.hold, r.ended =
+    string.match(value, RECORD)
+  return r.state and r or nil
+end
+
 -- The run's header and the node's record; without a record the node is ready with the step's token.
 -- nil where there is no such run.
 local function load_node(flow_key, flow, seq, index)
@@ -22,11 +29,10 @@ local function load_node(flow_key, flow, seq, index)
     pc = tonumber(h[7]), queue = h[8], undoing = tonumber(h[9] or '0'),
     field = 'n:' .. seq .. '.' .. index,
   }
-  local r = {}
+  local r
   if h[10] then
-    r.state, r.token, r.process, r.attempt, r.crashes, r.queue, r.entry, r.begun, r.hold, r.ended =
-      string.match(h[10], RECORD)
-    if not r.state then error('record of ' .. node.field .. ' is damaged') end
+    r = parse_record(h[10])
+    if not r then error('record of ' .. node.field .. ' is damaged') end
   else
     r = {state = READY, token = h[4], attempt = '1', crashes = '0', process = '', queue = '',
       entry = '', begun = '', ended = '', hold = '', implied = true}
@@ -47,6 +53,15 @@ end
 local function is_unclaimed(node, token)
   local r = node.record
   return node.open and node.current == node.seq and r.state == READY and r.token == token
+end
+
+-- An error where `process` claimed this very entry, but under another token: no hand-out does that,
+-- so the record was damaged, and nobody but its holder can notice.
+local function refuse_garbled(record, token, process, entry)
+  local r = record
+  if r.state == NODE_RUNNING and r.process == process and r.entry == entry and r.token ~= token then
+    error('the token of a record is damaged')
+  end
 end
 
 local function next_token(token)

@@ -23,8 +23,9 @@ local replies = for_each(2, 1, function(packed)
     return {GONE}
   end
   if not is_held(node, token, process) and not is_unclaimed(node, token) then
-    dropped[#dropped + 1] = entry
     local r = node.record
+    refuse_garbled(r, token, process, entry)
+    dropped[#dropped + 1] = entry
     local skipped = r.state == SKIPPED and r.token == token
     if skipped or r.token == next_token(token) then return {OK} end
     stale = stale + 1
