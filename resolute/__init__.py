@@ -18,22 +18,27 @@ from resolute.errors import (
     FlowTerminated,
     IdConflict,
     InvalidInput,
+    InvalidSignal,
     MissingOutput,
     NodeTimeout,
     NotEncodable,
     PayloadTooLarge,
     ResoluteError,
     RetryAfter,
+    RunEnded,
     ServerUnsuitable,
+    SignalsFull,
     StoreError,
     StoreUnavailable,
     TerminalError,
     UnknownFlow,
     UnknownLetter,
     UnknownRun,
+    UnknownSignal,
 )
 from resolute.model.builder import FlowBuilder
 from resolute.model.flow import Flow
+from resolute.model.gates import GateResult
 from resolute.model.nodes import AsyncNode, Node, SyncNode, node
 from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
 from resolute.model.state import FlowState
@@ -62,8 +67,10 @@ __all__ = [
     "FlowRun",
     "FlowState",
     "FlowTerminated",
+    "GateResult",
     "IdConflict",
     "InvalidInput",
+    "InvalidSignal",
     "MissingOutput",
     "Node",
     "NodeContext",
@@ -75,9 +82,11 @@ __all__ = [
     "ResoluteError",
     "RetryAfter",
     "RetryPolicy",
+    "RunEnded",
     "RunStatus",
     "ServerUnsuitable",
     "SharedRateLimit",
+    "SignalsFull",
     "StoreError",
     "StoreUnavailable",
     "SyncNode",
@@ -85,6 +94,7 @@ __all__ = [
     "UnknownFlow",
     "UnknownLetter",
     "UnknownRun",
+    "UnknownSignal",
     "Worker",
     "current",
     "manual",

@@ -11,9 +11,13 @@ ResoluteError
 ├── DamagedRun               the hash of a run cannot be read
 ├── UnknownFlow              no worker ever offered a flow of that name
 ├── UnknownRun               no run of that id is (still) stored
+├── RunEnded                 the run has ended: it takes no signals
+├── UnknownSignal            neither a gate nor with_signal() names a signal so
+├── SignalsFull              the run keeps as many signals that nobody took as it can
 ├── UnknownLetter            no dead letter of that id is (still) there
 ├── IdConflict               the id belongs to a run of another flow or input
 ├── InvalidInput             the input does not fit the flow's type
+├── InvalidSignal            the payload does not fit the signal's type
 ├── MissingOutput            state[...] of something that has no output (also a KeyError)
 ├── NotEncodable             a value that no codec can put on the wire
 ├── PayloadTooLarge          a value above max_payload
@@ -131,6 +135,34 @@ class UnknownRun(ResoluteError):
         super().__init__(f"no run {flow_id!r}: never started, or past its retention")
 
 
+class RunEnded(ResoluteError):
+    """The run has ended: it takes no signals."""
+
+    def __init__(self, flow_id: str) -> None:
+        self.id = flow_id
+        super().__init__(f"run {flow_id!r} has ended: it takes no signals")
+
+
+class UnknownSignal(ResoluteError):
+    """The flow has no gate and no with_signal() for a signal of this name."""
+
+    def __init__(self, flow: str, name: str, known: Iterable[str] = ()) -> None:
+        self.flow = flow
+        self.name = name
+        self.known = tuple(sorted(known))
+        has = f"it takes {', '.join(self.known)}" if self.known else "it takes none"
+        super().__init__(f"flow {flow!r} takes no signal {name!r}: {has}")
+
+
+class SignalsFull(ResoluteError):
+    """The run keeps as many signals of this name that nobody took as it can."""
+
+    def __init__(self, flow_id: str, name: str) -> None:
+        self.id = flow_id
+        self.name = name
+        super().__init__(f"run {flow_id!r} keeps too many signals {name!r} that nobody took")
+
+
 class UnknownLetter(ResoluteError):
     """No dead letter of this id is there: never was, or retried or dropped already."""
 
@@ -154,6 +186,15 @@ class InvalidInput(ResoluteError):
         self.flow = flow
         self.reason = reason
         super().__init__(f"input of flow {flow!r}: {reason}")
+
+
+class InvalidSignal(ResoluteError):
+    """The payload does not fit the type that the flow declares for the signal."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"signal {name!r}: {reason}")
 
 
 class MissingOutput(ResoluteError, KeyError):

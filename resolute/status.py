@@ -55,6 +55,7 @@ class Code(StrEnum):
         "STALE"  # the fence refused: an old token, another process, an ended run; too old a look
     )
     SKIP = "SKIP"  # the run no longer wants this node
+    FULL = "FULL"  # there are so many already that no more are taken
     OLD = "OLD"  # a tick older than the retention
     ERROR = "ERROR"  # this item could not be read or done; a dead letter holds it
 
@@ -68,3 +69,13 @@ class EventKind(StrEnum):
     LOOK = "look"
     WAKE = "wake"
     SWEEP = "sweep"
+
+
+class TimerKind(StrEnum):
+    """What a timer is for; the first part of its member."""
+
+    NODE = "node"  # a node that is retried, or whose limit lets it run later
+    GATE = "gate"  # the timeout of a gate
+    SLEEP = "sleep"
+    START = "start"  # a run that begins later
+    DEADLINE = "deadline"  # of a whole run

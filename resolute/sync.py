@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -13,6 +14,7 @@ from resolute.client.letters import DeadLetter
 from resolute.client.run import FlowRun as AsyncFlowRun
 from resolute.client.run import RunInfo
 from resolute.durability import Level
+from resolute.durations import Duration
 from resolute.model.flow import Flow
 from resolute.model.messages import NodeRecord
 from resolute.status import RunStatus
@@ -73,6 +75,16 @@ class FlowRun(Generic[O]):
     def cancel(self, reason: str = "", *, durability: Level | None = None) -> bool:
         return self._loop.run(self._run.cancel(reason, durability=durability))
 
+    def signal(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        sender: str | None = None,
+        durability: Level | None = None,
+    ) -> None:
+        self._loop.run(self._run.signal(name, payload, sender=sender, durability=durability))
+
     def terminate(self, reason: str = "", *, durability: Level | None = None) -> bool:
         return self._loop.run(self._run.terminate(reason, durability=durability))
 
@@ -126,10 +138,15 @@ class Client:
         *,
         id: str | None = None,
         queue: str | None = None,
+        delay: Duration | None = None,
+        at: datetime | None = None,
         durability: Level | None = None,
     ) -> FlowRun[Any]:
         ids = None if id is None else [id]
-        return self.start_many(flow, [input], ids=ids, queue=queue, durability=durability)[0]
+        (run,) = self.start_many(
+            flow, [input], ids=ids, queue=queue, delay=delay, at=at, durability=durability
+        )
+        return run
 
     def start_many(
         self,
@@ -138,6 +155,8 @@ class Client:
         *,
         ids: Sequence[str] | None = None,
         queue: str | None = None,
+        delay: Duration | None = None,
+        at: datetime | None = None,
         durability: Level | None = None,
     ) -> list[FlowRun[Any]]:
         started: list[AsyncFlowRun[Any]] = self._loop.run(
@@ -146,6 +165,8 @@ class Client:
                 inputs,
                 ids=ids,
                 queue=queue,
+                delay=delay,
+                at=at,
                 durability=durability,
             )
         )
@@ -166,6 +187,18 @@ class Client:
 
     def cancel(self, id: str, reason: str = "", *, durability: Level | None = None) -> bool:
         return self._loop.run(self._client.cancel(id, reason, durability=durability))
+
+    def signal(
+        self,
+        id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        sender: str | None = None,
+        durability: Level | None = None,
+    ) -> None:
+        work = self._client.signal(id, name, payload, sender=sender, durability=durability)
+        self._loop.run(work)
 
     def terminate(self, id: str, reason: str = "", *, durability: Level | None = None) -> bool:
         return self._loop.run(self._client.terminate(id, reason, durability=durability))

@@ -27,8 +27,9 @@ def test_the_first_flow_on_a_page_builds(page: Path) -> None:
     assert isinstance(names["flow"], Flow)
 
 
-def test_the_code_of_the_concepts_runs() -> None:
-    page = ROOT / "docs" / "concepts.md"
+@pytest.mark.parametrize("name", ["concepts.md", "waiting.md"])
+def test_the_code_of_a_page_runs(name: str) -> None:
+    page = ROOT / "docs" / name
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     assert blocks
     for block in blocks:

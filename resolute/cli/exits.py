@@ -14,6 +14,7 @@ from resolute.errors import (
     DurabilityNotConfirmed,
     IdConflict,
     InvalidInput,
+    InvalidSignal,
     NotEncodable,
     PayloadTooLarge,
     ResoluteError,
@@ -22,6 +23,7 @@ from resolute.errors import (
     UnknownFlow,
     UnknownLetter,
     UnknownRun,
+    UnknownSignal,
 )
 from resolute.testing.server import ServerFailed, ServerNotFound
 
@@ -40,14 +42,14 @@ class Exit(IntEnum):
 
 _UNUSABLE = (
     ConfigurationError, StoreUnavailable, StoreError, InvalidInput, NotEncodable, PayloadTooLarge,
-    ServerNotFound, ServerFailed, DurabilityNotConfirmed,
+    InvalidSignal, ServerNotFound, ServerFailed, DurabilityNotConfirmed,
 )  # fmt: skip
 
 
 def code_of(error: BaseException) -> Exit:
     """The exit code that an expected error stands for."""
     match error:
-        case UnknownRun() | UnknownFlow() | UnknownLetter():
+        case UnknownRun() | UnknownFlow() | UnknownLetter() | UnknownSignal():
             return Exit.UNKNOWN
         case IdConflict():
             return Exit.CONFLICT

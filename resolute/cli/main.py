@@ -15,6 +15,7 @@ from resolute.cli.flows import flows
 from resolute.cli.graph.command import graph
 from resolute.cli.ls import ls
 from resolute.cli.show.command import show
+from resolute.cli.signal import signal
 from resolute.cli.start import start
 from resolute.cli.stop import cancel, retry, terminate
 
@@ -23,7 +24,7 @@ Exit codes:
   0    ok
   1    the run failed, or what was asked could not be done; doctor: problems found
   2    unusable flags or input; a server that is away, refuses, or is unsuitable
-  3    no such run, flow or dead letter
+  3    no such run, flow, signal or dead letter
   4    the id belongs to a run of another flow or another input
   124  start --wait: the run has not ended in time; it goes on
   130  interrupted
@@ -54,5 +55,5 @@ def main() -> None:
     """
 
 
-for command in (dev, start, ls, show, cancel, terminate, retry, flows, graph, doctor, dead):
+for command in (dev, start, ls, show, signal, cancel, terminate, retry, flows, graph, doctor, dead):
     main.add_command(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from resolute.errors import FlowFailed
 from resolute.options import DURATION
 from resolute.status import RunStatus
 
+FORMATS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")
 
-def read_input(text: str) -> Any:
+
+def read_value(text: str, option: str) -> Any:
     """A JSON text, ``@file`` or ``-`` (stdin) as a value. Raises BadParameter."""
     try:
         if text == "-":
@@ -29,9 +32,9 @@ def read_input(text: str) -> Any:
             text = Path(text[1:]).read_text("utf-8")
         return msgspec.json.decode(text)
     except (OSError, UnicodeError) as error:
-        raise click.BadParameter(f"--input: {error}") from None
+        raise click.BadParameter(f"{option}: {error}") from None
     except msgspec.DecodeError as error:
-        raise click.BadParameter(f"--input: expected JSON, @file or -: {error}") from None
+        raise click.BadParameter(f"{option}: expected JSON, @file or -: {error}") from None
 
 
 @click.command()
@@ -39,6 +42,12 @@ def read_input(text: str) -> Any:
 @click.option("--input", "-i", "source", metavar="JSON|@FILE|-", help="The input, as JSON.")
 @click.option("--id", "run_id", help="The same id with the same flow and input is the same run.")
 @click.option("--queue", help="Needed where the flow is offered on several queues.")
+@click.option("--delay", type=DURATION, help="Begin so much later, by the clock of Redis.")
+@click.option(
+    "--at",
+    type=click.DateTime([*FORMATS, *(f"{f}%z" for f in FORMATS[1:])]),
+    help="Begin then: UTC, unless it names its time zone.",
+)
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result as JSON.")
 @click.option(
     "--timeout", type=DURATION, default="30s", show_default=True, help="How long --wait waits."
@@ -58,6 +67,8 @@ def start(
     source: str | None,
     run_id: str | None,
     queue: str | None,
+    delay: float | None,
+    at: datetime | None,
     wait: bool,
     timeout: float,
     durability: str,
@@ -67,12 +78,15 @@ def start(
 
     With --wait the id goes to stderr and the result, as JSON, to stdout.
     """
-    value = read_input(source) if source is not None else None
+    value = read_value(source, "--input") if source is not None else None
     level = Durability(durability)
+    moment = at.replace(tzinfo=at.tzinfo or UTC) if at is not None else None
 
     async def work(client: Client) -> Exit:
         try:
-            run = await client.start(flow, value, id=run_id, queue=queue, durability=level)
+            run = await client.start(
+                flow, value, id=run_id, queue=queue, delay=delay, at=moment, durability=level
+            )
         except ValueError as error:  # an id that cannot be one
             raise click.UsageError(str(error)) from None
         if wait:

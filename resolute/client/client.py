@@ -6,23 +6,27 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Sequence
+from datetime import datetime
 from typing import Any, TypeVar, overload
 
-from resolute.client.directory import Directory, choose_queue, encode_input
+from resolute.client.directory import Directory, choose_queue, encode_input, encode_signal
 from resolute.client.history import read_fields
 from resolute.client.letters import DeadLetter, Letters
 from resolute.client.retrying import plan_retry
 from resolute.client.run import FlowRun, RunInfo
 from resolute.client.watcher import Watcher
 from resolute.durability import Level, check_level, check_replicas
+from resolute.durations import Duration, milliseconds
 from resolute.errors import (
     DurabilityNotConfirmed,
     ErrorInfo,
     IdConflict,
     ResoluteError,
+    RunEnded,
+    SignalsFull,
     UnknownRun,
 )
-from resolute.ids import check_run_id, new_run_id
+from resolute.ids import check_run_id, new_run_id, random_text
 from resolute.model.flow import Flow
 from resolute.status import OPEN, TERMINAL, Code, RunStatus
 from resolute.store import runs
@@ -115,11 +119,13 @@ class Client:
     @overload
     async def start(
         self, flow: Flow[I, O], input: I | None = None, *, id: str | None = None,
-        queue: str | None = None, durability: Level | None = None,
+        queue: str | None = None, delay: Duration | None = None, at: datetime | None = None,
+        durability: Level | None = None,
     ) -> FlowRun[O]: ...  # fmt: skip
     @overload
     async def start(
         self, flow: str, input: Any = None, *, id: str | None = None, queue: str | None = None,
+        delay: Duration | None = None, at: datetime | None = None,
         durability: Level | None = None,
     ) -> FlowRun[Any]: ...  # fmt: skip
     async def start(
@@ -129,9 +135,14 @@ class Client:
         *,
         id: str | None = None,
         queue: str | None = None,
+        delay: Duration | None = None,
+        at: datetime | None = None,
         durability: Level | None = None,
     ) -> FlowRun[Any]:
         """Start a run; the same `id` with the same flow and input is the same run.
+
+        With `delay`, or `at` (with a time zone), it is there at once and begins then, by the clock
+        of Redis.
 
         Raises UnknownFlow, InvalidInput, IdConflict, ValueError for an unusable id,
         StoreUnavailable (it may or may not have started: the same call again is safe). With a
@@ -139,19 +150,22 @@ class Client:
         DurabilityNotConfirmed (it was, and the same call again with its id confirms it).
         """
         ids = None if id is None else [id]
-        return (await self.start_many(flow, [input], ids=ids, queue=queue, durability=durability))[
-            0
-        ]
+        (run,) = await self.start_many(
+            flow, [input], ids=ids, queue=queue, delay=delay, at=at, durability=durability
+        )
+        return run
 
     @overload
     async def start_many(
         self, flow: Flow[I, O], inputs: Sequence[I], *, ids: Sequence[str] | None = None,
-        queue: str | None = None, durability: Level | None = None,
+        queue: str | None = None, delay: Duration | None = None, at: datetime | None = None,
+        durability: Level | None = None,
     ) -> list[FlowRun[O]]: ...  # fmt: skip
     @overload
     async def start_many(
         self, flow: str, inputs: Sequence[Any], *, ids: Sequence[str] | None = None,
-        queue: str | None = None, durability: Level | None = None,
+        queue: str | None = None, delay: Duration | None = None, at: datetime | None = None,
+        durability: Level | None = None,
     ) -> list[FlowRun[Any]]: ...  # fmt: skip
     async def start_many(
         self,
@@ -160,6 +174,8 @@ class Client:
         *,
         ids: Sequence[str] | None = None,
         queue: str | None = None,
+        delay: Duration | None = None,
+        at: datetime | None = None,
         durability: Level | None = None,
     ) -> list[FlowRun[Any]]:
         """Start a run for each input, in few calls. Raises what `start` does."""
@@ -169,10 +185,12 @@ class Client:
         await self.store.find_partitions()
         offered = await self.directory.offered(name)
         chosen = choose_queue(name, offered, queue)
+        wait_ms, at_ms = _later(delay, at)
         starts: dict[int, list[runs.Start]] = {}
         names = [check_run_id(i) for i in ids] if ids else [new_run_id() for _ in inputs]
         for flow_id, value in zip(names, inputs, strict=True):
-            start = runs.Start(flow_id, name, chosen, encode_input(flow, offered, value))
+            data = encode_input(flow, offered, value)
+            start = runs.Start(flow_id, name, chosen, data, delay=wait_ms, at=at_ms)
             starts.setdefault(self.store.keys.of(flow_id).number, []).append(start)
         store = self.at(durability)
         batches = (
@@ -276,6 +294,42 @@ class Client:
             raise UnknownRun(id)
         return code == Code.OK
 
+    async def signal(
+        self,
+        id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        sender: str | None = None,
+        durability: Level | None = None,
+    ) -> None:
+        """Send a signal to a run: what a gate waits for, or what its nodes read.
+
+        It is kept until it is taken, also before the run is there to take it. `sender` is your own
+        id of this signal: sent twice it is one. Raises UnknownRun, RunEnded, UnknownSignal,
+        InvalidSignal, SignalsFull; for its `durability` what `start` does.
+        """
+        await self.store.find_partitions()
+        header = await runs.read_header(self.store, id)
+        if header is None:
+            raise UnknownRun(id)
+        plan = await self.directory.plan(header.plan) if header.plan else None
+        if plan is None:
+            plan = (await self.directory.offered(header.flow)).plan
+        data = encode_signal(header.flow, plan, name, payload)
+        one = runs.Signal(id, name, sender or random_text(20), data)
+        with _naming([id]):
+            (code,) = await runs.signal(self.at(durability), self.store.keys.of(id), [one])
+        match code:
+            case Code.GONE:
+                raise UnknownRun(id)
+            case Code.EXISTS:
+                raise RunEnded(id)
+            case Code.FULL:
+                raise SignalsFull(id, name)
+            case _:
+                pass
+
     async def retry(
         self, id: str, *, number: int | None = None, durability: Level | None = None
     ) -> FlowRun[Any]:
@@ -336,6 +390,16 @@ class Client:
         _check_choice(ids, all)
         await self.store.find_partitions()
         return await (self.letters.drop_all() if all else self.letters.drop(ids))
+
+
+def _later(delay: Duration | None, at: datetime | None) -> tuple[int, int]:
+    """`delay` and `at` in ms, 0 where not given. Raises ValueError."""
+    if delay is not None and at is not None:
+        raise ValueError("start: expected a delay or a time to start at, got both")
+    if at is not None and at.tzinfo is None:
+        raise ValueError(f"start: expected at= with a time zone, got {at!r}")
+    at_ms = max(1, round(at.timestamp() * 1000)) if at is not None else 0
+    return (milliseconds(delay) if delay is not None else 0), at_ms
 
 
 def _check_choice(ids: Sequence[str], all: bool) -> None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from resolute.errors import ConfigurationError, InvalidInput, UnknownFlow
+from resolute.errors import (
+    ConfigurationError,
+    InvalidInput,
+    InvalidSignal,
+    ResoluteError,
+    UnknownFlow,
+    UnknownSignal,
+)
 from resolute.model import codec
 from resolute.model.flow import Flow
 from resolute.model.plan import Plan
@@ -78,11 +86,29 @@ def encode_input(flow: Flow[Any, Any] | str, offered: Offered, value: Any) -> by
     """The encoded input. Raises InvalidInput, NotEncodable, PayloadTooLarge."""
     if isinstance(flow, Flow):
         return _encode_typed(flow, value)
-    schema = offered.plan.input_schema
+    return _encode_by_schema(offered.plan.input_schema, value, "input", flow, InvalidInput)
+
+
+def encode_signal(flow: str, plan: Plan, name: str, payload: Any) -> bytes:
+    """The encoded payload. Raises UnknownSignal, InvalidSignal, NotEncodable, PayloadTooLarge."""
+    if name not in plan.signals:
+        raise UnknownSignal(flow, name, plan.signals)
+    return _encode_by_schema(plan.signals[name], payload, "payload", name, InvalidSignal)
+
+
+def _encode_by_schema(
+    schema: dict[str, Any],
+    value: Any,
+    what: str,
+    name: str,
+    invalid: Callable[[str, str], ResoluteError],
+) -> bytes:
     if value is None and schema and not _allows_null(schema):
         value = {}
-    _validate(flow, schema, value)
-    return codec.encode(value, what="input")
+    problem = _problem(schema, value)
+    if problem:
+        raise invalid(name, problem)
+    return codec.encode(value, what=what)
 
 
 def _encode_typed(flow: Flow[Any, Any], value: Any) -> bytes:
@@ -106,20 +132,21 @@ def _allows_null(schema: dict[str, Any]) -> bool:
     return any(kind.get("type") == "null" for kind in kinds)
 
 
-def _validate(name: str, schema: dict[str, Any], value: Any) -> None:
+def _problem(schema: dict[str, Any], value: Any) -> str:
+    """What is wrong with a value by its schema, '' if nothing is."""
     if not schema:
-        return
+        return ""
     import jsonschema  # only a client that has no flow code needs it
 
     try:
         plain = msgspec.to_builtins(value)
     except (TypeError, ValueError):
-        return  # the codec says what is wrong with it, with its path
+        return ""  # the codec says what is wrong with it, with its path
     validator: Any = jsonschema.Draft202012Validator(schema)
     errors: list[Any] = sorted(
         validator.iter_errors(plain), key=lambda error: list(error.absolute_path)
     )
-    if errors:
-        worst = errors[0]
-        path = "$" + "".join(f"[{part!r}]" for part in worst.absolute_path)
-        raise InvalidInput(name, f"{worst.message} - at `{path}`")
+    if not errors:
+        return ""
+    path = "$" + "".join(f"[{part!r}]" for part in errors[0].absolute_path)
+    return f"{errors[0].message} - at `{path}`"

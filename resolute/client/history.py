@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from resolute.model.messages import NodeRecord
-from resolute.model.plan import NodePlan, Plan
+from resolute.model.plan import NodePlan, Plan, Wait
 from resolute.status import NodeStatus
 from resolute.store import runs
 from resolute.store.runs import Header
@@ -52,6 +52,7 @@ async def read_history(store: Store, header: Header, plan: Plan) -> list[NodeRec
         indices: Sequence[int] = range(len(nodes))
         if step.undo:
             indices = [runs.parse_undo(fields[f"u:{step.undo}"])[1]]
+        waits = isinstance(plan.instructions[step.pc], Wait)
         for index in indices:
             node = nodes[index]
             undone = ""
@@ -67,6 +68,7 @@ async def read_history(store: Store, header: Header, plan: Plan) -> list[NodeRec
                     fields.get(f"n:{step.seq}.{index}"),
                     fields.get(error_field),
                     undone,
+                    is_served=not waits,
                 )
             )
     return history
@@ -80,6 +82,8 @@ def _record(
     raw: bytes | None,
     error: bytes | None,
     undone: str,
+    *,
+    is_served: bool,
 ) -> NodeRecord:
     if raw is None:
         return NodeRecord(
@@ -99,7 +103,7 @@ def _record(
         attempts=record.attempt - 1 if untried else record.attempt,
         crashes=record.crashes,
         process=record.process,
-        queue=record.queue,
+        queue=record.queue if is_served else "",  # a gate's record has its name there
         begun=record.begun / 1000 if record.begun else None,
         ended=None if waits else end,
         due=end if waits else None,

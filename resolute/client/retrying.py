@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from resolute.client.history import StepEntry, steps_of
-from resolute.model.plan import Plan, Run
+from resolute.model.plan import Plan, Producer
 from resolute.store.runs import Header
 
 _RESET = (
     "error", "ended", "cancel", "terminate", "undoing", "page", "skip", "pages", "token", "prev",
+    "gate", "due", "deadline", "overran",
 )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
     setting: list[str | int] = [
         "seq", at.seq if at else 0, "pc", at.pc if at else 0, "undos", len(undos),
     ]  # fmt: skip
-    previous = [step.pc for step in kept if isinstance(plan.instructions[step.pc], Run)]
+    previous = [step.pc for step in kept if isinstance(plan.instructions[step.pc], Producer)]
     if previous:
         setting += ["prev", previous[-1]]
     return Resumption(drop, setting)

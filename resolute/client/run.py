@@ -22,7 +22,7 @@ from resolute.errors import (
 )
 from resolute.model import codec
 from resolute.model.messages import NodeRecord
-from resolute.model.plan import Run
+from resolute.model.plan import Producer
 from resolute.status import RunStatus
 from resolute.store import runs
 from resolute.store.store import Store
@@ -127,6 +127,17 @@ class FlowRun(Generic[O]):
         """Cancel it; what completed is compensated. False where it had ended or is failing."""
         return await self._client.cancel(self.id, reason, durability=durability)
 
+    async def signal(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        sender: str | None = None,
+        durability: Level | None = None,
+    ) -> None:
+        """Send it a signal; see `Client.signal`."""
+        await self._client.signal(self.id, name, payload, sender=sender, durability=durability)
+
     async def terminate(self, reason: str = "", *, durability: Level | None = None) -> bool:
         """End it without compensation. False where it had ended."""
         return await self._client.terminate(self.id, reason, durability=durability)
@@ -163,7 +174,7 @@ class FlowRun(Generic[O]):
         if plan is None or header.previous is None:
             raise ResoluteError(f"run {self.id!r}: its plan or its result is not stored")
         step = plan.instructions[header.previous]
-        if not isinstance(step, Run):
+        if not isinstance(step, Producer):
             raise DamagedRun(self.id, f"instruction {header.previous} has no output")
         key = self._client.store.keys.of(self.id).flow(self.id)
         found: dict[str, bytes | None] = {}

@@ -6,9 +6,9 @@ import msgspec
 
 from resolute.engine.run import Dispatch, Transition
 from resolute.model.messages import Entry, Event
-from resolute.model.plan import NodePlan, Plan
-from resolute.status import EventKind, RunStatus
-from resolute.store.transitions import Commit
+from resolute.model.plan import Gate, NodePlan, Plan, Sleep
+from resolute.status import EventKind, RunStatus, TimerKind
+from resolute.store.transitions import Commit, Waiting, deadline_timer, wait_timer
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -32,13 +32,27 @@ def make_commit(
     if transition.skip is not None:
         fields += ("skip", transition.skip[1])
     commit = Commit(event.flow, event_id, event.rev, rev, transition.seq, fields, flow=plan.flow)
+    if event.kind is EventKind.START:
+        commit.deadline_ms = plan.deadline_ms
     if transition.status.is_terminal:
         commit.ended = transition.status
+        commit.timers = _timers(plan, event)
     if transition.skip is not None:
         commit.skip = (*transition.skip, transition.skip_more)
     if transition.dispatch is not None:
         _dispatch(plan, event, transition.dispatch, commit)
     return commit
+
+
+def _timers(plan: Plan, event: Event) -> list[str]:
+    """The timers of a run that ends, which are of no use any more."""
+    found = [deadline_timer(event.flow)] if plan.deadline_ms else []
+    instruction = plan.instructions[event.pc]
+    if isinstance(instruction, Gate | Sleep):
+        kind = TimerKind.GATE if isinstance(instruction, Gate) else TimerKind.SLEEP
+        token = event.arg.rpartition(" ")[2]
+        found.append(wait_timer(kind, instruction.step, event.flow, event.seq, token))
+    return found
 
 
 def next_rev(rev: str, nonce: str) -> str:
@@ -60,6 +74,15 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
     else:
         token = event.arg.rpartition(" ")[2]
         commit.fields += ("page", dispatch.stop)
+    match plan.step(dispatch.pc):
+        case Gate(step=name, signal=signal, timeout_ms=timeout):
+            commit.waiting = Waiting(TimerKind.GATE, name, f"+{timeout}" if timeout else "", signal)
+            return
+        case Sleep(step=name):
+            commit.waiting = Waiting(TimerKind.SLEEP, name, dispatch.until)
+            return
+        case _:
+            pass
     commit.entries = [
         (
             _node(nodes[index], dispatch).queue or event.queue,

@@ -302,6 +302,8 @@ class Dispatcher:
         if not header.plan:
             if header.terminated or header.status is not runs.RunStatus.RUNNING:
                 return self._end_unpinned(pending, header)
+            if header.due is not None:
+                return None  # its timer begins it
             event = Event(
                 EventKind.START, header.id, rev=header.rev, queue=header.queue, arg=header.flow
             )
@@ -318,7 +320,7 @@ class Dispatcher:
         decision = advance(plan, state, event)
         if not isinstance(decision, Transition):
             return None
-        if decision.skip and header.cancelled:
+        if decision.skip and (header.cancelled or header.overran):
             await self._cancel_running(partition, header, decision.skip)
         elif header.terminated and header.seq:
             await self._cancel_running(partition, header, (0, len(plan.step(header.pc).nodes)))
@@ -330,7 +332,7 @@ class Dispatcher:
         rev = f"{int(header.rev.partition('-')[0]) + 1}-{self._store.nonce()}"
         return transitions.Commit(
             header.id, pending.id, header.rev, rev, header.seq, ["status", status.value],
-            ended=status, flow=header.flow,
+            ended=status, flow=header.flow, timers=[transitions.start_timer(header.id)],
         )  # fmt: skip
 
     async def _cancel_running(

@@ -19,7 +19,7 @@ from resolute.coordinator.surviving import surviving
 from resolute.errors import DamagedRun, reading
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import Plan
-from resolute.status import Code, EventKind, NodeStatus, RunStatus
+from resolute.status import Code, EventKind, NodeStatus, RunStatus, TimerKind
 from resolute.store import nodes, registry, runs, streams, transitions
 from resolute.store.keys import Partition
 from resolute.store.store import Store
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 CHUNK = 100  # runs looked at together
 PAUSE = 1.0  # s between chunks, unless sweeping
 WIDE = 1000  # records read together
+WAITS = (TimerKind.GATE, TimerKind.SLEEP)
 
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
@@ -119,6 +120,10 @@ class Reconciler:
 
     async def _check(self, partition: Partition, header: runs.Header) -> int:
         if not header.plan:
+            if header.due is not None and header.status is RunStatus.RUNNING:
+                return await self._restore(
+                    partition, transitions.start_timer(header.id), header.due
+                )
             may_start = header.status is RunStatus.RUNNING and not header.terminated
             if may_start and self._catalog.pin(header.flow) is None:
                 return 0
@@ -127,6 +132,10 @@ class Reconciler:
         plan = await self._catalog.plan(header.plan)
         if plan is None:
             return 0
+        repairs = 0
+        if header.deadline is not None and header.status is RunStatus.RUNNING:
+            timer = transitions.deadline_timer(header.id)
+            repairs = await self._restore(partition, timer, header.deadline)
         width = 1 if header.undoing else len(plan.step(header.pc).nodes)
         is_due = (
             header.pending == 0
@@ -136,8 +145,15 @@ class Reconciler:
         )
         if is_due:
             await self._look(partition, header)
-            return 1
-        return await self._check_nodes(partition, header, plan)
+            return repairs + 1
+        return repairs + await self._check_nodes(partition, header, plan)
+
+    async def _restore(self, partition: Partition, timer: str, due: float) -> int:
+        """Put a timer of a run back where it was lost. One too many is dropped when it is due."""
+        if not await self._store.execute("ZADD", partition.timers, "NX", round(due * 1000), timer):
+            return 0
+        await registry.wake(self._store)
+        return 1
 
     async def _look(self, partition: Partition, header: runs.Header) -> None:
         event = Event(EventKind.LOOK, header.id, header.plan, header.pc, header.seq, header.rev)
@@ -195,20 +211,22 @@ class Reconciler:
                     if process not in self._catalog.processes and self._is_over(process):
                         lost.append(as_reclaim(plan, held, process, header.queue))
                 case NodeStatus.WAITING:
-                    lost += await self._without_timer(partition, plan, held, header.queue)
+                    if not await self._has_timer(partition, held.entry, record):
+                        lost.append(as_reclaim(plan, held, "", header.queue))
                 case _:
                     pass
         lost += await self._without_entry(plan, unclaimed, header.queue)
         return lost
 
-    async def _without_timer(
-        self, partition: Partition, plan: Plan, held: nodes.Held, queue: str
-    ) -> list[nodes.Reclaim]:
-        entry = held.entry
-        member = f"node|{held.queue}|{entry.flow}|{entry.seq}|{entry.index}|{entry.token}"
-        if await self._store.execute("ZSCORE", partition.timers, member) is not None:
-            return []
-        return [as_reclaim(plan, held, "", queue)]
+    async def _has_timer(
+        self, partition: Partition, entry: Entry, record: runs.Record | None
+    ) -> bool:
+        """Whether what a node waits for has a timer, or needs none: a gate without a timeout."""
+        if record is None or record.ended is None:
+            return True
+        kind = record.hold if record.hold in WAITS else TimerKind.NODE
+        member = f"{kind}|{record.queue}|{entry.flow}|{entry.seq}|{entry.index}|{record.token}"
+        return await self._store.execute("ZSCORE", partition.timers, member) is not None
 
     async def _without_entry(
         self, plan: Plan, unclaimed: Sequence[tuple[str, nodes.Held]], queue: str

@@ -1,14 +1,17 @@
-"""Timers that are due go back to their streams, by the time of Redis."""
+"""Timers that are due, by the time of Redis: nodes go back to their streams, runs go on."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from resolute.coordinator.surviving import surviving
-from resolute.status import Code
+from resolute.errors import ErrorInfo
+from resolute.status import Code, TimerKind
 from resolute.store import transitions
 from resolute.store.connection import backoff
+from resolute.store.keys import Partition
 from resolute.store.nodes import chunks
 from resolute.store.store import Store
 
@@ -49,7 +52,7 @@ class Timers:
         for partition in self._store.keys.partitions:
             due, strange, following = await transitions.due_timers(self._store, partition)
             for batch in chunks(due):
-                codes = await transitions.release_due(self._store, partition, batch)
+                codes = await self.fire(partition, batch)
                 released += len(batch)
                 # Of runs that are damaged: the reconciler sets them again once they are put right.
                 hopeless = [t.member for t, c in zip(batch, codes, strict=True) if c == Code.ERROR]
@@ -62,3 +65,24 @@ class Timers:
             if following is not None:
                 wait = min(wait, following)
         return released, wait
+
+    async def fire(self, partition: Partition, timers: Sequence[transitions.DueTimer]) -> list[str]:
+        """Do what each timer is for; a code for each."""
+        of_nodes = [timer for timer in timers if timer.kind is TimerKind.NODE]
+        of_runs = [(timer, _error(timer)) for timer in timers if timer.kind is not TimerKind.NODE]
+        codes: dict[bytes, str] = {}
+        if of_nodes:
+            found = await transitions.release_due(self._store, partition, of_nodes)
+            codes.update(zip((timer.member for timer in of_nodes), found, strict=True))
+        if of_runs:
+            found = await transitions.fire(self._store, partition, of_runs)
+            codes.update(zip((timer.member for timer, _ in of_runs), found, strict=True))
+        return [codes[timer.member] for timer in timers]
+
+
+def _error(timer: transitions.DueTimer) -> ErrorInfo:
+    """What a run fails with whose timer this is."""
+    if timer.kind is TimerKind.DEADLINE:
+        return ErrorInfo("DeadlineExceeded", "the run did not end within its deadline")
+    message = f"gate {timer.queue!r}: no signal came in time"
+    return ErrorInfo("GateTimeout", message, node=timer.queue)

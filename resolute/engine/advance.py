@@ -5,7 +5,7 @@ from __future__ import annotations
 from resolute.engine.run import PAGE, Decision, Dispatch, NeedsRun, Stale, Transition
 from resolute.errors import ResoluteError
 from resolute.model.messages import Event, RunState
-from resolute.model.plan import Branch, End, Jump, Plan, Run
+from resolute.model.plan import Branch, End, Jump, Moment, Plan, Producer, Sleep
 from resolute.status import EventKind, RunStatus
 
 
@@ -19,8 +19,7 @@ def advance(plan: Plan, run: RunState | None, event: Event) -> Decision:
         return _look(plan, run)
     match event.kind:
         case EventKind.SETTLED:
-            answer = event.arg == "1" if isinstance(plan.step(event.pc), Branch) else None
-            return _next_step(plan, event.pc, event.seq, answer)
+            return _next_step(plan, event.pc, event.seq, event.arg)
         case EventKind.PAGE:
             start = int(event.arg.partition(" ")[0])
             return _page(plan, event.pc, event.seq, start)
@@ -47,9 +46,9 @@ def _look_running(plan: Plan, run: RunState) -> Decision:
     if run.seq == 0:
         return _go(plan, 0, run.seq, None)
     if run.pending == 0:
-        if isinstance(plan.step(run.pc), Branch) and run.branch is None:
-            raise ResoluteError(f"run {run.flow!r}: branch {run.pc} settled without an answer")
-        return _next_step(plan, run.pc, run.seq, run.branch)
+        if isinstance(plan.step(run.pc), Branch | Moment) and not run.answer:
+            raise ResoluteError(f"run {run.flow!r}: step {run.pc} settled without an answer")
+        return _next_step(plan, run.pc, run.seq, run.answer)
     if run.page < len(plan.step(run.pc).nodes):
         return _page(plan, run.pc, run.seq, run.page)
     return Stale()
@@ -75,24 +74,29 @@ def _undo(run: RunState, number: int) -> Transition:
     return Transition(RunStatus.COMPENSATING, run.seq + 1, dispatch)
 
 
-def _next_step(plan: Plan, pc: int, seq: int, answer: bool | None) -> Transition:
-    match plan.instructions[pc]:
+def _next_step(plan: Plan, pc: int, seq: int, answer: str) -> Transition:
+    match plan.step(pc):
         case Branch(otherwise=otherwise):
-            return _go(plan, pc + 1 if answer else otherwise, seq, None)
-        case _:
-            return _go(plan, pc + 1, seq, pc)
+            return _go(plan, pc + 1 if answer == "1" else otherwise, seq, None)
+        case Moment():
+            return _go(plan, pc + 1, seq, None, until=answer)
+        case instruction:
+            previous = pc if isinstance(instruction, Producer) else None
+            return _go(plan, pc + 1, seq, previous)
 
 
-def _go(plan: Plan, pc: int, seq: int, previous: int | None) -> Transition:
+def _go(plan: Plan, pc: int, seq: int, previous: int | None, until: str = "") -> Transition:
     """The step at or after `pc`, through the jumps."""
     while isinstance(instruction := plan.instructions[pc], Jump):
         pc = instruction.to
     match instruction:
         case End():
             return Transition(RunStatus.COMPLETED, seq, previous=previous)
-        case Run(nodes=nodes) | Branch(nodes=nodes):
-            width = len(nodes)
-            dispatch = Dispatch(pc, 0, min(width, PAGE), width)
+        case step:
+            width = len(step.nodes)
+            if isinstance(step, Sleep) and step.ms:
+                until = f"+{step.ms}"
+            dispatch = Dispatch(pc, 0, min(width, PAGE), width, until=until)
             return Transition(RunStatus.RUNNING, seq + 1, dispatch, previous)
 
 

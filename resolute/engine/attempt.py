@@ -9,12 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
 import msgspec
 
+from resolute.durations import milliseconds
 from resolute.errors import (
     ErrorInfo,
     MissingOutput,
@@ -26,9 +28,9 @@ from resolute.errors import (
     TerminalError,
 )
 from resolute.model import codec
-from resolute.model.flow import Binding, Flow, Predicate
+from resolute.model.flow import Binding, Flow, Predicate, Question, Until
 from resolute.model.nodes import PREVIOUS, Node
-from resolute.model.plan import NodePlan, Plan, RetryPlan, Run
+from resolute.model.plan import NodePlan, Plan, Producer, RetryPlan, Run
 from resolute.model.state import FlowState, Outputs
 
 # What another attempt cannot mend.
@@ -86,7 +88,7 @@ class Bound:
         """Where the input of the node comes from."""
         if self.undo:
             return Source.UNDO
-        if isinstance(self.binding, Predicate):
+        if isinstance(self.binding, Question):
             return Source.STATE
         if not self.takes_input:
             return Source.NOTHING
@@ -106,7 +108,7 @@ class Bound:
     @cached_property
     def check_output(self) -> Callable[[bytes], Any] | None:
         """Decodes an output to its declared type; None where it declares none."""
-        if isinstance(self.binding, Predicate) or self.binding.output_type is Any:
+        if isinstance(self.binding, Question) or self.binding.output_type is Any:
             return None
         return codec.decoder(self.binding.output_type)
 
@@ -125,7 +127,7 @@ class Bound:
 
     @property
     def takes_input(self) -> bool:
-        return isinstance(self.binding, Predicate) or self.binding.takes_input
+        return isinstance(self.binding, Question) or self.binding.takes_input
 
     @cached_property
     def call(self) -> Callable[[Any], Any]:
@@ -138,7 +140,7 @@ class Bound:
     @cached_property
     def limit_keys(self) -> tuple[Callable[[Any], str] | None, ...]:
         """For each limit of the plan, what splits its bucket by the input."""
-        if isinstance(self.binding, Predicate):
+        if isinstance(self.binding, Question):
             return ()
         return tuple(limit.key for limit in self.binding.limits)
 
@@ -167,13 +169,13 @@ def _field(key: str) -> str:
 class Previous:
     """The default input: the output of the step before, or of the arm that ran, or the input."""
 
-    steps: Mapping[int, Run]
+    steps: Mapping[int, Producer]
     fields: list[str]
 
     @classmethod
     def of(cls, plan: Plan, pc: int) -> Previous:
         sources = plan.predecessors(pc)
-        steps = {at: step for at in sources if isinstance(step := plan.instructions[at], Run)}
+        steps = {at: step for at in sources if isinstance(step := plan.instructions[at], Producer)}
         keys = [f"o:{node.key}" for step in steps.values() for node in step.nodes]
         return cls(steps, ["prev", "input", *dict.fromkeys(keys)])
 
@@ -187,9 +189,9 @@ class Previous:
         return step_output(step, lambda key: outputs.get(f"o:{key}"))
 
 
-def step_output(step: Run, get: Callable[[str], bytes | None]) -> bytes:
+def step_output(step: Producer, get: Callable[[str], bytes | None]) -> bytes:
     """The encoded output of a step: its node's, or a map by key where it was parallel."""
-    if not step.parallel:
+    if not isinstance(step, Run) or not step.parallel:
         key = step.nodes[0].key
         data = get(key)
         if data is None:
@@ -273,10 +275,16 @@ def _undo_value(bound: Bound, data: bytes | None) -> Any:
 
 
 def encode_output(bound: Bound, value: Any) -> tuple[bytes, str]:
-    """The encoded output, checked against its type, and a predicate's answer for the event."""
-    if isinstance(bound.binding, Predicate):
-        answer = bool(value)
-        return codec.encode(answer), "1" if answer else "0"
+    """The encoded output, checked against its type, and the answer of a question for its event."""
+    match bound.binding:
+        case Predicate():
+            answer = bool(value)
+            return codec.encode(answer), "1" if answer else "0"
+        case Until():
+            until = moment(value, bound.plan.name)
+            return codec.encode(until), until
+        case _:
+            pass
     data = codec.encode(value, max_payload=bound.flow.max_payload, what="output")
     if bound.check_output is not None:
         try:
@@ -284,6 +292,26 @@ def encode_output(bound: Bound, value: Any) -> tuple[bytes, str]:
         except msgspec.ValidationError as error:
             raise msgspec.ValidationError(f"output of node {bound.plan.name!r}: {error}") from None
     return data, ""
+
+
+def moment(value: Any, name: str) -> str:
+    """When a sleep is over, as `Dispatch.until` has it, from what a function said. A TypeError
+    where that is neither a time nor a span.
+    """
+    match value:
+        case datetime():
+            if value.tzinfo is None:
+                raise TypeError(f"{name}: expected a datetime with a time zone, got {value!r}")
+            return str(max(0, round(value.timestamp() * 1000)))
+        case timedelta():
+            return f"+{max(0, round(value.total_seconds() * 1000))}"
+        case bool():
+            pass
+        case int() | float() | str():
+            return f"+{milliseconds(value)}"
+        case _:
+            pass
+    raise TypeError(f"{name}: expected a datetime, a timedelta or a duration, got {value!r}")
 
 
 def undo_input(bound: Bound, output: bytes, remote: Outputs) -> bytes | None:

@@ -10,13 +10,17 @@ PAGE = 500  # nodes dispatched, or skipped, by one commit
 
 
 class Dispatch(msgspec.Struct, frozen=True):
-    """Hand out the nodes `start` to `stop` of the step at `pc`, or one compensation."""
+    """Hand out the nodes `start` to `stop` of the step at `pc`, or one compensation.
+
+    `until` is when a `sleep` is over: Unix time in ms, or ``+`` and the ms from now.
+    """
 
     pc: int
     start: int
     stop: int
     width: int
     undo: int = 0
+    until: str = ""
 
     @property
     def is_first(self) -> bool:

@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast, overload
 
 from resolute.durations import Duration
-from resolute.model.compiler import (
+from resolute.model.compiler import compile_flow
+from resolute.model.flow import Flow
+from resolute.model.gates import GateResult
+from resolute.model.nodes import Node
+from resolute.model.operations import (
+    Draft,
     Else,
     EndWhen,
     Operation,
     Parallel,
     Then,
+    ThenGate,
+    ThenSleep,
+    ThenSleepUntil,
     When,
-    compile_flow,
 )
-from resolute.model.flow import Flow
-from resolute.model.nodes import Node
 from resolute.model.state import FlowState
 from resolute.model.triggers import Trigger
 
 I = TypeVar("I")  # noqa: E741 - the flow's input
 O = TypeVar("O")  # noqa: E741 - the output of the step before
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What a builder has gathered so far."""
-
-    name: str
-    input_type: Any = Any
-    operations: tuple[Operation, ...] = ()
-    triggers: tuple[Trigger, ...] = ()
-    queue: str = ""
-    retention: tuple[Duration | None, int | None] | None = None
 
 
 class FlowBuilder(Generic[I, O]):
@@ -103,29 +97,56 @@ class FlowBuilder(Generic[I, O]):
         """``.else_().then_parallel(name, *nodes).end_when()``"""
         return self.else_().then_parallel(name, *nodes).end_when()
 
+    def then_gate(
+        self, name: str, *, signal: str | None = None, timeout: Duration | None = None
+    ) -> FlowBuilder[I, GateResult]:
+        """Wait until somebody decides; the step's output is the decision, under `name`.
+
+        The decision comes by `client.signal(id, signal, GateResult(...))`, `resolute signal`, or
+        HTTP; `signal` is the gate's name unless given. One that was sent before the gate is reached
+        counts. After `timeout` the run fails with GateTimeout and is compensated; without one it
+        waits for ever. A run that waits costs nothing but its hash.
+        """
+        return self._add(ThenGate(name, name if signal is None else signal, timeout))
+
+    def then_sleep(self, span: Duration, *, name: str = "") -> FlowBuilder[I, O]:
+        """Wait for a time, by the clock of Redis, over every crash and restart.
+
+        The next step's default input is the output of the step before.
+        """
+        return self._add(ThenSleep(name, span))
+
+    def then_sleep_until(
+        self,
+        moment: Callable[[FlowState], datetime | timedelta | float | str],
+        *,
+        name: str = "",
+    ) -> FlowBuilder[I, O]:
+        """Wait until the moment that `moment(state)` says: a datetime with a time zone, or a span.
+
+        It is asked once, on a worker; a moment that has passed is no wait.
+        """
+        return self._add(ThenSleepUntil(name, moment))
+
+    def with_deadline(self, span: Duration) -> FlowBuilder[I, O]:
+        """Fail a run with DeadlineExceeded that has not ended `span` after it began.
+
+        Its nodes that run are cancelled and what completed is compensated, which is not limited.
+        """
+        return self._with(deadline=span)
+
+    def with_signal(self, name: str, type_: Any = Any) -> FlowBuilder[I, O]:
+        """Declare a signal and the type of its payload, which is checked when it is sent."""
+        return self._with(signals={**self._draft.signals, name: type_})
+
     def build(self) -> Flow[I, O]:
         """The flow. Raises FlowDefinitionError naming everything that is wrong with it."""
-        draft = self._draft
-        return cast(
-            "Flow[I, O]",
-            compile_flow(
-                draft.name,
-                draft.input_type,
-                draft.operations,
-                draft.triggers,
-                draft.queue,
-                draft.retention,
-            ),
-        )
+        return cast("Flow[I, O]", compile_flow(self._draft))
 
     def _add(self, operation: Operation) -> FlowBuilder[Any, Any]:
         return self._with(operations=(*self._draft.operations, operation))
 
     def _with(self, **changes: Any) -> FlowBuilder[Any, Any]:
         builder: FlowBuilder[Any, Any] = object.__new__(type(self))
-        builder._draft = Draft(**{**_fields(self._draft), **changes})
+        builder._draft = replace(self._draft, **changes)
         return builder
-
-
-def _fields(draft: Draft) -> dict[str, Any]:
-    return {name: getattr(draft, name) for name in Draft.__dataclass_fields__}

@@ -13,77 +13,61 @@ from resolute.errors import FlowDefinitionError, ResoluteError
 from resolute.ids import check_name, check_queue
 from resolute.model import codec
 from resolute.model.fitting import fits, type_name
-from resolute.model.flow import Binding, Flow, Predicate
+from resolute.model.flow import Binding, Flow, Predicate, Until
+from resolute.model.gates import GateResult
 from resolute.model.nodes import PREVIOUS, Node
+from resolute.model.operations import (
+    Draft,
+    Else,
+    EndWhen,
+    Operation,
+    Parallel,
+    Then,
+    ThenGate,
+    ThenSleep,
+    ThenSleepUntil,
+    When,
+)
 from resolute.model.plan import (
     Branch,
     End,
+    Gate,
     Instruction,
     Jump,
     LimitPlan,
+    Moment,
     NodePlan,
     Plan,
     RetentionPlan,
     RetryPlan,
     Run,
     SchedulePlan,
+    Sleep,
 )
 from resolute.model.policies import Limit, RetentionPolicy, RetryPolicy, SharedRateLimit
 from resolute.model.state import FlowState
 from resolute.model.triggers import Schedule, Trigger
 
-PREDICATE_TIMEOUT_MS = 30_000
+QUESTION_TIMEOUT_MS = 30_000
 STRICT_SLACK = 0.1  # s: how late a start may be, which a strict limit leaves room for
 
 
-@dataclass(frozen=True)
-class Then:
-    node: Node[Any, Any]
-
-
-@dataclass(frozen=True)
-class Parallel:
-    name: str
-    nodes: tuple[Node[Any, Any], ...]
-
-
-@dataclass(frozen=True)
-class When:
-    predicate: Callable[[FlowState], bool]
-
-
-@dataclass(frozen=True)
-class Else:
-    pass
-
-
-@dataclass(frozen=True)
-class EndWhen:
-    pass
-
-
-Operation = Then | Parallel | When | Else | EndWhen
-
-
-def compile_flow(
-    name: str,
-    input_type: Any,
-    operations: tuple[Operation, ...],
-    triggers: tuple[Trigger, ...],
-    queue: str,
-    retention: tuple[Duration | None, int | None] | None = None,
-) -> Flow[Any, Any]:
+def compile_flow(draft: Draft) -> Flow[Any, Any]:
     """The flow; raises FlowDefinitionError with all that is wrong."""
-    compiler = _Compiler(name, input_type)
-    compiler.check(lambda: check_name("flow", name))
-    if queue:
-        compiler.check(lambda: check_queue(queue))
-    for operation in operations:
+    compiler = _Compiler(draft.name, draft.input_type)
+    compiler.check(lambda: check_name("flow", draft.name))
+    if draft.queue:
+        compiler.check(lambda: check_queue(draft.queue))
+    for operation in draft.operations:
         compiler.add(operation)
-    if retention is not None:
-        compiler.check(lambda: compiler.keep(RetentionPolicy(*retention)))
-    schedules = compiler.schedules(triggers)
-    return compiler.finish(triggers, schedules, queue)
+    if draft.retention is not None:
+        policy = draft.retention
+        compiler.check(lambda: compiler.keep(RetentionPolicy(*policy)))
+    if draft.deadline is not None:
+        compiler.limit(draft.deadline)
+    for name, type_ in draft.signals.items():
+        compiler.declare(name, type_)
+    return compiler.finish(draft.triggers, compiler.schedules(draft.triggers), draft.queue)
 
 
 @dataclass
@@ -112,7 +96,10 @@ class _Compiler:
     keys: frozenset[str] = frozenset()
     types: tuple[Any, ...] = ()  # what the step before can have returned
     predicates: int = 0
+    sleeps: int = 0
     retention: RetentionPlan | None = None
+    deadline_ms: int = 0
+    signals: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
         self.types = (self.input_type,)
@@ -129,12 +116,9 @@ class _Compiler:
                 self._step(node.name, (node,), parallel=False)
                 self.types = (node.output_type,)
             case Parallel(name=name, nodes=nodes):
-                self.check(lambda: check_name("step", name))
+                self._name_step(name)
                 if not nodes:
                     self.problems.append(f"step {name!r} has no nodes")
-                if name in self.steps:
-                    self.problems.append(f"step {name!r} is there twice")
-                self.steps.add(name)
                 self._step(name, nodes, parallel=True)
                 self.types = (dict[str, Any],)
             case When(predicate=predicate):
@@ -143,16 +127,85 @@ class _Compiler:
                 self._else()
             case EndWhen():
                 self._end_when()
+            case ThenGate():
+                self._gate(operation)
+            case ThenSleep():
+                self._sleep(operation)
+            case ThenSleepUntil():
+                self._sleep_until(operation)
+
+    def _name_step(self, name: str) -> None:
+        self.check(lambda: check_name("step", name))
+        if name in self.steps:
+            self.problems.append(f"step {name!r} is there twice")
+        self.steps.add(name)
+
+    def _add_key(self, key: str) -> None:
+        if key in self.keys:
+            self.problems.append(
+                f"output key {key!r} is there twice on one path: give one an as_()"
+            )
+        self.keys |= {key}
+
+    def _gate(self, gate: ThenGate) -> None:
+        self._name_step(gate.name)
+        self._add_key(gate.name)
+        self.check(lambda: check_name("signal", gate.signal))
+        timeout = self._span(f"gate {gate.name!r}: timeout", gate.timeout)
+        self.signals.setdefault(gate.signal, GateResult)
+        self.instructions.append(Gate((NodePlan(gate.name, gate.name),), gate.signal, timeout))
+        self.types = (GateResult,)
+
+    def _sleep(self, sleep: ThenSleep) -> None:
+        name = self._name_sleep(sleep.name)
+        span = self._span(name, sleep.span)
+        self.instructions.append(Sleep((NodePlan(name, name),), span))
+
+    def _sleep_until(self, sleep: ThenSleepUntil) -> None:
+        name = self._name_sleep(sleep.name)
+        asked = f"{name}.until"
+        if not callable(sleep.moment):
+            self.problems.append(f"{name}: expected a function, got {sleep.moment!r}")
+        self.bindings[len(self.instructions), 0] = Until(asked, sleep.moment)
+        plan = NodePlan(asked, asked, timeout_ms=QUESTION_TIMEOUT_MS)
+        self.instructions += [Moment((plan,)), Sleep((NodePlan(name, name),))]
+
+    def _name_sleep(self, name: str) -> str:
+        self.sleeps += 1
+        name = name or f"sleep.{self.sleeps}"
+        self._name_step(name)
+        return name
+
+    def _span(self, what: str, span: Duration | None) -> int:
+        """A span above 0 in ms; 0 for None."""
+        if span is None:
+            return 0
+        try:
+            found = milliseconds(span)
+        except (TypeError, ValueError) as error:
+            self.problems.append(f"{what}: {error}")
+            return 0
+        if not found:
+            self.problems.append(f"{what}: expected a time above 0, got {span!r}")
+        return found
+
+    def limit(self, deadline: Duration) -> None:
+        self.deadline_ms = self._span("deadline", deadline)
+
+    def declare(self, name: str, type_: Any) -> None:
+        self.check(lambda: check_name("signal", name))
+        known = self.signals.setdefault(name, type_)
+        if known is not type_:
+            self.problems.append(
+                f"signal {name!r} is {type_name(type_)}, but a gate that waits for it takes"
+                f" {type_name(known)}"
+            )
 
     def _step(self, name: str, nodes: tuple[Node[Any, Any], ...], *, parallel: bool) -> None:
         pc = len(self.instructions)
         for index, node in enumerate(nodes):
             self._check_node(node)
-            if node.key in self.keys:
-                self.problems.append(
-                    f"output key {node.key!r} is there twice on one path: give one an as_()"
-                )
-            self.keys |= {node.key}
+            self._add_key(node.key)
             self.bindings[pc, index] = node
         plans = tuple(node_plan(self.flow, node) for node in nodes)
         self.instructions.append(Run(name, plans, parallel))
@@ -222,7 +275,7 @@ class _Compiler:
 
     def _close(self, branch: _OpenBranch, otherwise: int) -> None:
         name = self.bindings[branch.at, 0].name
-        predicate = NodePlan(name, name, timeout_ms=PREDICATE_TIMEOUT_MS)
+        predicate = NodePlan(name, name, timeout_ms=QUESTION_TIMEOUT_MS)
         self.instructions[branch.at] = Branch((predicate,), otherwise)
 
     def keep(self, policy: RetentionPolicy) -> None:
@@ -263,7 +316,9 @@ class _Compiler:
     ) -> Flow[Any, Any]:
         for branch in self.branches:
             self.problems.append(f"{self.bindings[branch.at, 0].name} has no end_when()")
-        if not any(isinstance(instruction, Run) for instruction in self.instructions):
+        if not any(
+            isinstance(instruction, Run | Gate | Sleep) for instruction in self.instructions
+        ):
             self.problems.append("no steps: add one with then()")
         if not triggers:
             self.problems.append('no trigger: add one, such as triggered_by(manual("api"))')
@@ -278,6 +333,8 @@ class _Compiler:
             input_schema=codec.schema(self.input_type),
             result_schema=codec.schema(result_type),
             retention=self.retention,
+            deadline_ms=self.deadline_ms,
+            signals={name: codec.schema(type_) for name, type_ in self.signals.items()},
         )
         return Flow(
             name=self.flow,
@@ -286,6 +343,7 @@ class _Compiler:
             bindings=self.bindings,
             input_type=self.input_type,
             result_type=result_type,
+            signals=self.signals,
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from resolute.model.nodes import Node
@@ -22,7 +23,16 @@ class Predicate:
     fn: Callable[[FlowState], bool]
 
 
-Binding = Node[Any, Any] | Predicate
+@dataclass(frozen=True)
+class Until:
+    """A function that says until when a sleep lasts, or how long; a node with a name of its own."""
+
+    name: str
+    fn: Callable[[FlowState], datetime | timedelta | float | str]
+
+
+Question = Predicate | Until  # asked with the state; the answer goes to the coordinator
+Binding = Node[Any, Any] | Question
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,3 +46,4 @@ class Flow(Generic[I, O]):
     input_type: Any = Any
     result_type: Any = Any
     max_payload: int = 1024 * 1024
+    signals: Mapping[str, Any] = field(default_factory=dict[str, Any])  # the types declared

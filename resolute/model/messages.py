@@ -29,8 +29,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 class Event(msgspec.Struct, frozen=True, array_like=True):
     """An inbox entry. `wake` and `sweep` name no flow.
 
-    `arg` is the flow's name for `start`, ``"<next index> <step token>"`` for `page`, ``"1"`` or
-    ``"0"`` for a `settled` branch.
+    `arg` is the flow's name for `start`, ``"<next index> <step token>"`` for `page`; for
+    `settled` the answer of a branch (``"1"`` or ``"0"``) or a moment (see `Dispatch.until`).
     """
 
     kind: EventKind
@@ -48,7 +48,7 @@ class RunState(msgspec.Struct, frozen=True):
 
     `pending` counts the nodes of the step that are not settled; `page` and `skip` are the next
     index to dispatch and to skip; `undos` counts what can be compensated, `undoing` is the one
-    that the current step undoes (0: none); `branch` is a settled predicate's answer.
+    that the current step undoes (0: none); `answer` is what a settled predicate or moment said.
     """
 
     flow: str
@@ -67,7 +67,7 @@ class RunState(msgspec.Struct, frozen=True):
     undo_at: tuple[int, int] = (0, 0)
     cancelled: bool = False
     terminated: bool = False
-    branch: bool | None = None
+    answer: str = ""
 
 
 class NodeRecord(msgspec.Struct, frozen=True):

@@ -64,6 +64,42 @@ class Branch(msgspec.Struct, frozen=True, array_like=True, tag="branch"):
         return self.nodes[0].name
 
 
+class Gate(msgspec.Struct, frozen=True, array_like=True, tag="gate"):
+    """Wait for a signal, `timeout_ms` at most (0: for ever). No worker is asked.
+
+    The signal's payload is the output of the step, which `nodes[0]` names.
+    """
+
+    nodes: tuple[NodePlan, ...]
+    signal: str
+    timeout_ms: int = 0
+
+    @property
+    def step(self) -> str:
+        return self.nodes[0].name
+
+
+class Moment(msgspec.Struct, frozen=True, array_like=True, tag="moment"):
+    """Ask a node until when the `sleep` that comes next is to last."""
+
+    nodes: tuple[NodePlan, ...]
+
+    @property
+    def step(self) -> str:
+        return self.nodes[0].name
+
+
+class Sleep(msgspec.Struct, frozen=True, array_like=True, tag="sleep"):
+    """Wait for `ms`, or until the moment that the instruction before told (ms is 0)."""
+
+    nodes: tuple[NodePlan, ...]
+    ms: int = 0
+
+    @property
+    def step(self) -> str:
+        return self.nodes[0].name
+
+
 class Jump(msgspec.Struct, frozen=True, array_like=True, tag="jump"):
     """Go on at `to`."""
 
@@ -74,7 +110,10 @@ class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
     """The run is completed."""
 
 
-Instruction = Run | Branch | Jump | End
+Wait = Gate | Sleep  # settled by a signal or a timer; no worker is asked
+Step = Run | Branch | Moment | Wait  # what is dispatched and has nodes
+Producer = Run | Gate  # steps that have an output
+Instruction = Step | Jump | End
 
 
 class SchedulePlan(msgspec.Struct, frozen=True, array_like=True):
@@ -110,28 +149,33 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     result_schema: dict[str, Any] = {}
     format: int = FORMAT
     retention: RetentionPlan | None = None
+    deadline_ms: int = 0
+    signals: dict[str, dict[str, Any]] = {}  # those declared, with the schema of their payload
 
     def encode(self) -> bytes:
-        values = msgspec.structs.astuple(self)
-        return _encoder.encode(values if self.retention is not None else values[:-1])
+        values = list(msgspec.structs.astuple(self))
+        while len(values) > _BEFORE_OPTIONS and not values[-1]:
+            values.pop()
+        return _encoder.encode(values)
 
     @property
     def hash(self) -> str:
         """The content hash: 80 bits of SHA-256, in hexadecimal."""
         return hashlib.sha256(self.encode()).hexdigest()[:20]
 
-    def step(self, pc: int) -> Run | Branch:
-        """The instruction at `pc`, which must be one that runs nodes."""
+    def step(self, pc: int) -> Step:
+        """The instruction at `pc`, which must be one that is dispatched."""
         instruction = self.instructions[pc]
-        if not isinstance(instruction, Run | Branch):
+        if isinstance(instruction, Jump | End):
             raise ResoluteError(f"flow {self.flow!r}: instruction {pc} runs no nodes")
         return instruction
 
     def predecessors(self, pc: int) -> list[int]:
-        """The `run` instructions that can be the last one before `pc`; empty: none, the input."""
+        """The steps whose output can be the last one before `pc`; empty: none, the input."""
         return _predecessors(self, pc)
 
 
+_BEFORE_OPTIONS = Plan.__struct_fields__.index("format") + 1
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(Plan)
 
@@ -152,17 +196,17 @@ def _predecessors(plan: Plan, pc: int) -> list[int]:
             case Branch(otherwise=otherwise):
                 sources.setdefault(otherwise, []).append(at)
                 sources.setdefault(at + 1, []).append(at)
-            case Run():
-                sources.setdefault(at + 1, []).append(at)
             case End():
                 pass
+            case _:
+                sources.setdefault(at + 1, []).append(at)
     todo = [pc]
     while todo:
         for before in sources.get(todo.pop(), ()):
             if before in seen:
                 continue
             seen.add(before)
-            if isinstance(plan.instructions[before], Run):
+            if isinstance(plan.instructions[before], Producer):
                 found.add(before)
             else:
                 todo.append(before)

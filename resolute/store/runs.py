@@ -11,7 +11,7 @@ import msgspec
 
 from resolute.errors import DamagedRun, ErrorInfo
 from resolute.model.messages import RunState
-from resolute.model.plan import Branch, Plan
+from resolute.model.plan import Branch, Moment, Plan
 from resolute.status import NodeStatus, RunStatus
 from resolute.store.keys import Partition
 from resolute.store.nodes import code_of
@@ -21,10 +21,12 @@ from resolute.store.store import Store
 HEADER = (
     "status", "flow", "plan", "pc", "seq", "rev", "pending", "queue", "token", "page", "skip",
     "undos", "undoing", "cancel", "terminate", "prev", "started", "ended", "moved", "error",
-    "retry_of",
+    "retry_of", "due", "deadline", "overran",
 )  # fmt: skip
 
 _TOKEN = re.compile(r"[0-9]+-[^.|]+\.[0-9]+")
+
+MAX_SIGNALS = 10_000  # of one name, that a run keeps until they are taken
 
 FRESH_LOOK_MS = 30_000  # for so long a look at the cursors of the schedules is good enough
 
@@ -40,6 +42,8 @@ class StartItem(Item):
     nonce: str
     tick: int
     looked: int
+    delay: int
+    at: int
 
 
 class CancelItem(Item):
@@ -48,11 +52,19 @@ class CancelItem(Item):
     terminate: int
 
 
+class SignalItem(Item):
+    flow_key: int
+    flow: str
+    name: str
+    sender: str
+
+
 @dataclass(slots=True)
 class Start:
     """A run to start; `tick` is the cron tick in ms that it is for (0: none).
 
-    `looked` is when, in Redis's ms, the cursors of the schedules were read before that.
+    `looked` is when, in Redis's ms, the cursors of the schedules were read before that. It begins
+    at once, or `delay` ms from now, or at `at` (Unix time in ms).
     """
 
     id: str
@@ -61,6 +73,8 @@ class Start:
     input: bytes
     tick: int = 0
     looked: int = 0
+    delay: int = 0
+    at: int = 0
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -88,13 +102,16 @@ class Header(msgspec.Struct, frozen=True):
     moved: float
     error: ErrorInfo | None
     retry_of: str | None
+    due: float | None  # when it is to begin, where that is later
+    deadline: float | None
+    overran: bool  # it did not end by then
 
 
 async def start(
     store: Store, partition: Partition, starts: Sequence[Start], retention_ms: int
 ) -> list[str]:
     """Start runs of one partition; a code for each."""
-    keys = KeyList(partition.inbox, partition.open)
+    keys = KeyList(partition.inbox, partition.open, partition.timers)
     arguments: list[bytes] = []
     for one in starts:
         item = StartItem(
@@ -106,6 +123,8 @@ async def start(
             store.nonce(),
             one.tick,
             one.looked,
+            one.delay,
+            one.at,
         )
         arguments += (pack_item(item), one.input)
     reply = await store.call("start_flow", keys.keys, pack(retention_ms, FRESH_LOOK_MS), arguments)
@@ -120,6 +139,27 @@ async def cancel(store: Store, flow_id: str, error: ErrorInfo, *, terminate: boo
     arguments = (pack_item(item), msgspec.msgpack.encode(error))
     reply = await store.call("cancel_flow", keys.keys, pack(store.nonce()), arguments)
     return code_of(reply[0])
+
+
+@dataclass(slots=True)
+class Signal:
+    """A signal to a run; `sender` is the sender's own id of it, `payload` is encoded."""
+
+    flow: str
+    name: str
+    sender: str
+    payload: bytes
+
+
+async def signal(store: Store, partition: Partition, signals: Sequence[Signal]) -> list[str]:
+    """Send signals to runs of one partition; OK, EXISTS (it has ended), GONE or FULL for each."""
+    keys = KeyList(partition.inbox, partition.timers)
+    arguments: list[bytes] = []
+    for one in signals:
+        key = keys.index(partition.flow(one.flow))
+        arguments += (pack_item(SignalItem(key, one.flow, one.name, one.sender)), one.payload)
+    reply = await store.call("signal_flow", keys.keys, pack(MAX_SIGNALS), arguments)
+    return [code_of(answer) for answer in reply]
 
 
 async def retry(
@@ -192,15 +232,18 @@ def parse_header(flow_id: str, values: Sequence[bytes | None]) -> Header | None:
         moved=_number(h["moved"]) / 1000,
         error=_error(h["error"]),
         retry_of=_text(h["retry_of"]) or None,
+        due=_number(h["due"]) / 1000 if h["due"] is not None else None,
+        deadline=_number(h["deadline"]) / 1000 if h["deadline"] is not None else None,
+        overran=h["overran"] is not None,
     )
 
 
 async def load_state(store: Store, header: Header, plan: Plan) -> RunState:
-    """The run as the state machine sees it, with the answer of a settled branch."""
+    """The run as the state machine sees it, with the answer of a settled branch or moment."""
     partition = store.keys.of(header.id)
     undo = header.undoing - 1 if header.status is RunStatus.COMPENSATING else header.undos
     instruction = plan.instructions[header.pc] if header.seq else None
-    key = instruction.nodes[0].key if isinstance(instruction, Branch) else ""
+    key = instruction.nodes[0].key if isinstance(instruction, Branch | Moment) else ""
     undo_at, answer = await store.execute(
         "HMGET", partition.flow(header.id), f"u:{undo}", f"o:{key}"
     )
@@ -221,8 +264,14 @@ async def load_state(store: Store, header: Header, plan: Plan) -> RunState:
         undo_at=parse_undo(undo_at) if undo_at else (0, 0),
         cancelled=header.cancelled,
         terminated=header.terminated,
-        branch=bool(msgspec.msgpack.decode(answer)) if key and answer else None,
+        answer=_answer(answer) if key and answer else "",
     )
+
+
+def _answer(output: bytes) -> str:
+    """What a predicate or a moment said, as its event has it."""
+    said = msgspec.msgpack.decode(output)
+    return said if isinstance(said, str) else str(int(bool(said)))
 
 
 def parse_undo(value: bytes) -> tuple[int, int]:

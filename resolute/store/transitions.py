@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
+from resolute.errors import ErrorInfo
 from resolute.model.messages import Event
-from resolute.status import Code, RunStatus
+from resolute.status import Code, RunStatus, TimerKind
 from resolute.store.keys import Partition
 from resolute.store.nodes import code_of
 from resolute.store.script import Item, KeyList, pack, pack_item
 from resolute.store.store import Store
 
-TIMER_KIND = "node"
 BACKSTOP_MS = 3_600_000  # the TTL of an ended run outlasts its retention by this
+
+
+_encode = msgspec.msgpack.encode
 
 
 class CommitItem(Item):
@@ -28,7 +33,9 @@ class CommitItem(Item):
     streams: Sequence[int]
     page: Sequence[str | int]
     skip: Sequence[str | int]
-    ending: Sequence[str | int]
+    ending: Sequence[str | int | Sequence[str]]
+    waiting: Sequence[str]
+    deadline: Sequence[str | int]
 
 
 class ReleaseItem(Item):
@@ -42,12 +49,32 @@ class ReleaseItem(Item):
     queue: str
 
 
+class FireItem(Item):
+    flow_key: int
+    member: str
+    kind: str
+    flow: str
+    seq: int
+    index: int
+    token: str
+
+
 class IndexedItem(Item):
     """A run, and an index of its flow in which it may be."""
 
     flow_key: int
     index_key: int
     id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A step that no worker runs. `until` is Unix time in ms, ``+`` and the ms from now, or ''."""
+
+    kind: TimerKind
+    name: str
+    until: str
+    signal: str = ""
 
 
 @dataclass(slots=True)
@@ -67,6 +94,9 @@ class Commit:
     ended: RunStatus | None = None
     flow: str = ""
     retention_ms: int | None = None  # of its flow, where that has its own
+    waiting: Waiting | None = None
+    deadline_ms: int = 0  # of a run that begins, 0 for none
+    timers: Sequence[str] = ()  # of a run that ends: of no use any more
     size: int = field(default=0)
 
 
@@ -90,11 +120,35 @@ async def commit(
             _page(change.page),
             (*change.skip[:2], int(change.skip[2]), change.id) if change.skip else (),
             _ending(change, change.ended, partition, keys, _ttl(change, retention_ms)),
+            _waiting(change),
+            (change.deadline_ms, deadline_timer(change.id)) if change.deadline_ms else (),
         )
         arguments.append(pack_item(item))
         arguments += [blob for _, blob in change.entries]
     reply = await store.call("commit_transition", keys.keys, pack(), arguments)
     return [(code_of(answer), _text(answer)) for answer in reply]
+
+
+def _waiting(change: Commit) -> Sequence[str]:
+    waiting = change.waiting
+    if waiting is None:
+        return ()
+    return (change.id, waiting.kind, waiting.name, waiting.until, waiting.signal)
+
+
+def start_timer(flow_id: str) -> str:
+    """The timer of a run that begins later."""
+    return f"{TimerKind.START}||{flow_id}|0|0|"
+
+
+def deadline_timer(flow_id: str) -> str:
+    """The timer of a run's deadline."""
+    return f"{TimerKind.DEADLINE}||{flow_id}|0|0|"
+
+
+def wait_timer(kind: TimerKind, step: str, flow_id: str, seq: int, token: str) -> str:
+    """The timer of a gate or a sleep."""
+    return f"{kind}|{step}|{flow_id}|{seq}|0|{token}"
 
 
 def _ttl(change: Commit, retention_ms: int) -> int:
@@ -116,7 +170,7 @@ def _page(event: Event | None) -> Sequence[str | int]:
 
 def _ending(
     change: Commit, status: RunStatus | None, partition: Partition, keys: KeyList, ttl: int
-) -> Sequence[str | int]:
+) -> Sequence[str | int | Sequence[str]]:
     if status is None:
         return ()
     return (
@@ -127,14 +181,16 @@ def _ending(
         keys.index(partition.ended(status, change.flow)),
         partition.channel(change.id),
         ttl,
+        change.timers,
     )
 
 
 @dataclass(slots=True)
 class DueTimer:
-    """A timer's member, taken apart."""
+    """A timer's member, taken apart. `queue` is the step's name where it is of a gate or sleep."""
 
     member: bytes
+    kind: TimerKind
     queue: str
     flow: str
     seq: int
@@ -162,10 +218,8 @@ def _parse_timer(raw: bytes) -> DueTimer | None:
     """A timer from its member; None where it is none."""
     try:
         kind, queue, flow, seq, index, token = str(raw, "utf-8").split("|")
-        return (
-            DueTimer(raw, queue, flow, int(seq), int(index), token) if kind == TIMER_KIND else None
-        )
-    except ValueError:  # too few parts, no numbers, or no UTF-8
+        return DueTimer(raw, TimerKind(kind), queue, flow, int(seq), int(index), token)
+    except ValueError:  # too few parts, no such kind, no numbers, or no UTF-8
         return None
 
 
@@ -188,6 +242,27 @@ async def release_due(store: Store, partition: Partition, timers: Sequence[DueTi
         for timer in timers
     ]
     reply = await store.call("release_due", keys.keys, pack(), items)
+    return [code_of(answer) for answer in reply]
+
+
+async def fire(
+    store: Store, partition: Partition, timers: Sequence[tuple[DueTimer, ErrorInfo]]
+) -> list[str]:
+    """Do what due timers of runs are for, with the error of a run that fails of it."""
+    keys = KeyList(partition.inbox, partition.timers)
+    arguments: list[bytes] = []
+    for timer, error in timers:
+        item = FireItem(
+            keys.index(partition.flow(timer.flow)),
+            str(timer.member, "utf-8"),
+            timer.kind,
+            timer.flow,
+            timer.seq,
+            timer.index,
+            timer.token,
+        )
+        arguments += (pack_item(item), _encode(error))
+    reply = await store.call("fire_timers", keys.keys, pack(store.nonce()), arguments)
     return [code_of(answer) for answer in reply]
 
 

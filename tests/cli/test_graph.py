@@ -10,7 +10,7 @@ from resolute import FlowBuilder, FlowState, RateLimit, RetryPolicy, SharedRateL
 from resolute.cli.exits import Exit
 from resolute.cli.graph.mermaid import mermaid
 from resolute.cli.graph.notes import limit_note, notes_on, retry_note
-from resolute.cli.graph.structure import Block, Choice, Step, blocks_of, steps_in
+from resolute.cli.graph.structure import Block, Choice, Pause, Step, blocks_of, steps_in
 from resolute.cli.graph.tree import flow_tree
 from resolute.cli.output import console
 from resolute.model.builder import FlowBuilder as Builder
@@ -37,6 +37,8 @@ def shape(blocks: tuple[Block, ...]) -> list[Any]:
         match block:
             case Step(run=run):
                 found.append("+".join(node.name for node in run.nodes))
+            case Pause(wait=wait):
+                found.append(f"({wait.step})")
             case Choice(then=then, otherwise=otherwise):
                 found.append((shape(then), shape(otherwise)))
     return found
@@ -51,6 +53,8 @@ a, b, c, d, e = (named(name) for name in "abcde")
 SHAPES: dict[str, tuple[Builder[Any, Any], list[Any]]] = {
     "sequence": (flow().then(a).then(b), ["a", "b"]),
     "parallel": (flow().then_parallel("p", a, b).then(c), ["a+b", "c"]),
+    "pauses": (flow().then(a).then_gate("g").then_sleep("1m"), ["a", "(g)", "(sleep.1)"]),
+    "asked": (flow().then_sleep_until(lambda s: 1.0, name="nap").then(a), ["(nap)", "a"]),
     "when": (flow().then(a).when(yes).then(b).end_when().then(c), ["a", (["b"], []), "c"]),
     "else": (flow().when(yes).then(a).otherwise(b).then(c), [(["a"], ["b"]), "c"]),
     "else at the end": (flow().when(yes).then(a).otherwise(b), [(["a"], ["b"])]),

@@ -128,7 +128,7 @@ def test_a_branch_goes_the_way_its_predicate_says(answer: str, pc: int):
 
 @pytest.mark.parametrize(("answer", "pc"), [(True, 2), (False, 4)])
 def test_a_branch_that_is_looked_at_goes_the_way_its_stored_answer_says(answer: bool, pc: int):
-    found = look(EITHER, pc=1, seq=2, branch=answer)
+    found = look(EITHER, pc=1, seq=2, answer=str(int(answer)))
     assert found == Transition(RunStatus.RUNNING, 3, Dispatch(pc, 0, 1, width=1))
 
 
@@ -425,6 +425,9 @@ def steps_taken(plan: Plan, answers: dict[int, bool]) -> list[int]:
             case Branch(otherwise=otherwise):
                 taken.append(pc)
                 pc = pc + 1 if answers[pc] else otherwise
+            case _:
+                taken.append(pc)
+                pc += 1
     return taken
 
 

@@ -401,7 +401,26 @@ every_second = (
     .build()
 )
 
+APPROVAL = "approval"  # the signal that passes the gate of `gated`
+LATE = 80  # from this number on, nobody decides
+
+gated = (
+    flow("gated")
+    .then(begin.on_error(step("undo-begin")))
+    .then_sleep_until(lambda state: state[begin].value / 200)
+    .when(lambda state: state.input(Work).number < LATE)
+    .then_gate("decide", signal=APPROVAL)
+    .else_()
+    .then_gate("nobody", timeout="300ms")
+    .end_when()
+    .then_sleep("200ms")
+    .then(step("done").with_input(lambda state: state[begin]))
+    .with_deadline("1h")
+    .build()
+)
+
 ALL: tuple[Flow[Any, Any], ...] = (
     sequence, fan, wide, branching, retrying, throttled, best_effort, pausing, saga, long,
     overrunning, poisonous, misbehaving, hungry, depending, every_second,
+    gated,
 )  # fmt: skip

@@ -39,6 +39,7 @@ class Case:
     weight: float
     expect: Callable[[int], Expected]
     is_stopped: bool = False  # some runs of it are cancelled or terminated
+    signal: str = ""  # sent to each run, early or late
 
     def work(self, random: Random) -> Work:
         return Work(random.randrange(100), random.choice((0, 1, 5, 20)))
@@ -65,6 +66,12 @@ def _misbehaving(number: int) -> Expected:
     return Expected(FAILED, error=app.ILL_BEHAVED[number % len(app.ILL_BEHAVED)])
 
 
+def _gated(number: int) -> Expected:
+    if number >= app.LATE:
+        return Expected(FAILED, error="GateTimeout")
+    return Expected(COMPLETED, number + 1)
+
+
 SUM = sum(range(app.FAN))
 USUAL = (
     Case(app.sequence, 10, _done(2)),
@@ -76,6 +83,7 @@ USUAL = (
     Case(app.pausing, 2, _done(0)),
     Case(app.saga, 10, _saga),
     Case(app.long, 6, lambda number: Expected(COMPLETED, 2 * (number + 1)), is_stopped=True),
+    Case(app.gated, 6, _gated, signal=app.APPROVAL, is_stopped=True),
     Case(app.wide, 0.2, lambda number: Expected(COMPLETED, app.WIDTH * (number + 1))),
 )
 HARSH = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from resolute import Client, FlowRun, StoreUnavailable
+from resolute import Client, FlowRun, RunEnded, StoreUnavailable, UnknownRun
 from resolute.store import runs
 from resolute.store.connection import ServerReply
 from resolute.store.runs import Header
@@ -112,6 +112,8 @@ class Load:
 
     async def _drive(self, name: str, case: Case, work: Work, how: str, after: float) -> None:
         run = await self._started(name, case, work)
+        if case.signal:
+            self._keep(asyncio.create_task(self._guarded(name, self._signal(run, case, after))))
         if how:
             await asyncio.sleep(after)
             await self._stop(run, how)
@@ -153,6 +155,19 @@ class Load:
         write(Line("stopping", run.id, note=how), self._folder)
         done = await (run.cancel() if how == "cancel" else run.terminate())
         write(Line("stopped", run.id, note=f"{how} {done}"), self._folder)
+
+    async def _signal(self, run: FlowRun[Any], case: Case, after: float) -> None:
+        """Send it at some time, as often as it takes, and once more: it is one signal."""
+        await asyncio.sleep(after / 2)  # runs are signalled early and late
+        for _ in range(2):
+            while True:
+                try:
+                    await run.signal(case.signal, sender=run.id)
+                except StoreUnavailable:
+                    continue
+                except (RunEnded, UnknownRun):
+                    return
+                break
 
     async def _end_of(self, run: FlowRun[Any]) -> Header:
         while True:

@@ -34,6 +34,8 @@ ITEMS: dict[str, type[Item]] = {
     "reclaim_nodes": nodes.ReclaimItem,
     "commit_transition": transitions.CommitItem,
     "release_due": transitions.ReleaseItem,
+    "fire_timers": transitions.FireItem,
+    "signal_flow": runs.SignalItem,
     "drop_flows": transitions.IndexedItem,
     "list_ended": ended.EndedItem,
     "unlist_flows": transitions.IndexedItem,

@@ -30,7 +30,7 @@ from resolute.engine import advance as machine
 from resolute.ids import random_text
 from resolute.model.flow import Flow
 from resolute.model.messages import Entry, Event
-from resolute.model.plan import Branch
+from resolute.model.plan import Branch, Gate, Sleep
 from resolute.status import EventKind, NodeStatus, RunStatus
 from resolute.store import streams
 from resolute.store.keys import Partition
@@ -65,6 +65,13 @@ FLOWS: dict[str, Flow[Any, Any]] = {
         .then(step("e").best_effort())
         .end_when()
         .build(),
+        builder("paused")
+        .then(undoable("a"))
+        .then_gate("first", signal="go", timeout="1m")
+        .then_sleep("1m")
+        .then(undoable("b"))
+        .then_gate("second", signal="go")
+        .build(),
     )
 }
 PROCESSES = ["worker-1", "worker-2", "worker-3"]
@@ -72,6 +79,7 @@ PROCESSES = ["worker-1", "worker-2", "worker-3"]
 VERBS = {
     "handle": 60, "read": 40, "begin": 60, "complete": 60, "retry": 15, "fail": 7, "defer": 7,
     "give_back": 7, "reclaim": 20, "release": 20, "cancel": 1, "terminate": 1,
+    "signal": 10,
 }  # fmt: skip
 LOOK = Event(EventKind.LOOK)
 UNCLAIMED = (NodeStatus.READY, NodeStatus.WAITING)
@@ -212,8 +220,19 @@ class Model:
             self.hand_out(entry, NodeStatus.READY)
         return "OK"
 
+    def signal(self) -> str:
+        if self.status.is_terminal:
+            return "EXISTS"
+        self.run.signal("go")
+        return "OK"
+
     def release(self) -> None:
         """Every timer is due."""
+        if isinstance(self.run.plan.instructions[self.run.state.pc], Gate | Sleep):
+            gate = self.run.plan.instructions[self.run.state.pc]
+            if not isinstance(gate, Gate) or gate.timeout_ms:
+                self.run.fire()
+            return
         for (seq, _), handed in self.run.nodes.items():
             is_current = not self.status.is_terminal and seq == self.run.state.seq
             if is_current and handed.status is NodeStatus.WAITING:
@@ -303,6 +322,14 @@ class Machine(RuleBasedStateMachine):
     async def terminate(self) -> None:
         run_id, model = self.rng.choice(sorted(self.models.items(), key=str))
         await self.twice(lambda: self.stage.stop(run_id, terminate=True), model.terminate)
+
+    async def signal(self) -> None:
+        """Sent twice with one sender's id it is one signal."""
+        run_id, model = self.rng.choice(sorted(self.models.items(), key=str))
+        sender = random_text(8)
+        expected = model.signal()
+        for _ in range(2):
+            assert await self.stage.signal("go", sender=sender, run_id=run_id) == expected
 
     # Coordinators.
 
@@ -461,6 +488,7 @@ class Machine(RuleBasedStateMachine):
             f"uo:{handed.undo}" if handed.undo else f"o:{handed.node.key}"
             for handed in model.run.nodes.values()
             if handed.status is NodeStatus.COMPLETED
+            and not isinstance(model.run.plan.step(handed.pc), Sleep)
         }
         assert {name for name in found if name.startswith(("o:", "uo:"))} == completed
 
@@ -498,6 +526,8 @@ class Machine(RuleBasedStateMachine):
             await self.release()
             for run_id, model in self.models.items():
                 await self.work_on(run_id, model)
+                sent = await self.stage.signal("go", sender=random_text(8), run_id=run_id)
+                assert sent == model.signal()
         await self.compare()
         for run_id, model in self.models.items():
             assert model.status.is_terminal, f"{run_id} is stuck: {model.run.state}"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from resolute.coordinator.timers import MAX_WAIT, Timers
-from resolute.status import NodeStatus
+from resolute.status import NodeStatus, TimerKind
 from resolute.store import transitions
 from resolute.store.nodes import Held
 from resolute.store.transitions import DueTimer, due_timers
@@ -25,7 +25,7 @@ async def waiting(stage: Stage, delay: int = 60_000) -> Held:
 def timer_of(held: Held, token: str) -> DueTimer:
     entry = held.entry
     member = f"node|q|{entry.flow}|{entry.seq}|{entry.index}|{token}"
-    return DueTimer(member.encode(), "q", entry.flow, entry.seq, entry.index, token)
+    return DueTimer(member.encode(), TimerKind.NODE, "q", entry.flow, entry.seq, entry.index, token)
 
 
 async def test_a_node_whose_time_has_come_is_in_its_stream_again(stage: Stage):

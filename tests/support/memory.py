@@ -14,7 +14,7 @@ import msgspec
 from resolute.engine.advance import advance
 from resolute.engine.run import Dispatch, NeedsRun, Stale, Transition
 from resolute.model.messages import Event, RunState
-from resolute.model.plan import Branch, NodePlan, Plan
+from resolute.model.plan import Branch, Gate, NodePlan, Plan, Sleep
 from resolute.status import EventKind, NodeStatus, RunStatus
 
 Instance = tuple[int, int]  # (seq, index)
@@ -44,6 +44,7 @@ class MemoryRun:
     settled_events: Counter[int] = field(default_factory=Counter[int])
     transitions: list[Transition] = field(default_factory=list[Transition])
     errors: list[Instance] = field(default_factory=list[Instance])
+    signals: Counter[str] = field(default_factory=Counter[str])  # sent, and taken by nobody yet
 
     def __post_init__(self) -> None:
         self.state = RunState("run", "plan", 0, 0, "0", 0, RunStatus.RUNNING, "q")
@@ -80,7 +81,7 @@ class MemoryRun:
         if dispatch.is_first:
             assert self.state.pending == 0, "a step was left before it was settled"
             self._set(
-                pc=dispatch.pc, seq=seq, pending=dispatch.width, undoing=dispatch.undo, branch=None
+                pc=dispatch.pc, seq=seq, pending=dispatch.width, undoing=dispatch.undo, answer=""
             )
         self._set(page=dispatch.stop)
         plan = self.plan.step(dispatch.pc)
@@ -90,7 +91,13 @@ class MemoryRun:
                 assert node.compensation is not None
                 node = node.compensation
             assert (seq, index) not in self.nodes, "a node was dispatched twice"
-            self.nodes[seq, index] = Handed(dispatch.pc, index, dispatch.undo, node)
+            handed = Handed(dispatch.pc, index, dispatch.undo, node)
+            if isinstance(plan, Gate | Sleep):
+                handed.status = NodeStatus.WAITING
+            self.nodes[seq, index] = handed
+        if isinstance(plan, Gate) and self.signals[plan.signal]:
+            self.signals[plan.signal] -= 1
+            self._settle((seq, 0), NodeStatus.COMPLETED)
         if dispatch.has_more:
             self.inbox.append(self._event(EventKind.PAGE, f"{dispatch.stop} token"))
 
@@ -124,7 +131,7 @@ class MemoryRun:
     def complete(self, instance: Instance, *, answer: bool = True) -> None:
         handed = self.nodes[instance]
         if isinstance(self.plan.step(handed.pc), Branch):
-            self._set(branch=answer)
+            self._set(answer=str(int(answer)))
         if handed.undo:
             self.undone.append((handed.pc, handed.index))
         elif handed.node.compensation is not None:
@@ -168,6 +175,27 @@ class MemoryRun:
         if self.state.status is RunStatus.RUNNING:
             self._set(cancelled=True)
             self._fail_run()
+
+    def signal(self, name: str) -> None:
+        """Pass the gate that waits for it, else keep it."""
+        waits = self._with_status(NodeStatus.WAITING)
+        step = self.plan.instructions[self.state.pc]
+        is_running = self.state.status is RunStatus.RUNNING
+        if waits and is_running and isinstance(step, Gate) and step.signal == name:
+            self._settle(waits[0], NodeStatus.COMPLETED)
+        else:
+            self.signals[name] += 1
+
+    def fire(self) -> None:
+        """Let the timer be due of the gate or the sleep that the run waits for."""
+        step = self.plan.instructions[self.state.pc]
+        for instance in self._with_status(NodeStatus.WAITING):
+            if isinstance(step, Gate):
+                self.errors.append(instance)
+                self._fail_run()
+                self._settle(instance, NodeStatus.FAILED)
+            elif isinstance(step, Sleep):
+                self._settle(instance, NodeStatus.COMPLETED)
 
     def terminate(self) -> None:
         if not self.state.status.is_terminal and not self.state.terminated:

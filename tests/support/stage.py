@@ -11,6 +11,7 @@ import msgspec
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.dispatcher import Dispatcher
 from resolute.coordinator.reclaiming import as_reclaim
+from resolute.coordinator.timers import Timers
 from resolute.errors import ErrorInfo
 from resolute.model.flow import Flow
 from resolute.model.messages import Entry, Event
@@ -88,11 +89,13 @@ class Stage:
         queue: str = QUEUE,
         tick: int = 0,
         retention_ms: int = RETENTION_MS,
+        delay: int = 0,
+        at: int = 0,
     ) -> str:
         """The code of start_flow."""
         name = flow if isinstance(flow, str) else flow.name
         looked = await registry.server_ms(self.store) if tick else 0
-        start = runs.Start(run_id, name, queue, data, tick, looked)
+        start = runs.Start(run_id, name, queue, data, tick, looked, delay, at)
         return (await runs.start(self.store, self.of(run_id), [start], retention_ms))[0]
 
     async def put_cursor(self, field: str, tick_ms: int) -> None:
@@ -223,7 +226,14 @@ class Stage:
     async def release(self, partition: Partition) -> list[str]:
         """Release what is due; a code for each."""
         due, _, _ = await transitions.due_timers(self.store, partition)
-        return await transitions.release_due(self.store, partition, due) if due else []
+        return await Timers(self.store).fire(partition, due) if due else []
+
+    async def signal(
+        self, name: str, payload: bytes = NIL, *, sender: str = "s", run_id: str = "run"
+    ) -> str:
+        """The code of signal_flow."""
+        one = runs.Signal(run_id, name, sender, payload)
+        return (await runs.signal(self.store, self.of(run_id), [one]))[0]
 
     async def stop(self, run_id: str, *, terminate: bool = False) -> str:
         """The code of cancel_flow."""

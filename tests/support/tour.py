@@ -24,6 +24,7 @@ FLOW = (
     .then(step("last"))
     .build()
 )
+GATED = builder("gated").then_gate("early").then_gate("late", timeout="1h").build()
 LIMIT = LimitPlan("tour", 1_000_000, 2)
 WORKER = "stage:1:worker"
 PAST_MS = -60_000
@@ -50,6 +51,23 @@ async def tour(store: Store) -> None:
     await _stop(stage, two, three)
     await _undo_and_retry(stage, one)
     await _beside(stage, one)
+    await _gates(stage)
+
+
+async def _gates(stage: Stage) -> None:
+    """A run that begins later, passes one gate and is too late for the next."""
+    await stage.offer(GATED, process="stage:1:gates")
+    await stage.start(GATED, "gated", delay=60_000)
+    partition = stage.of("gated")
+    await stage.make_due(partition)
+    assert await stage.release(partition) == ["OK"]
+    await stage.coordinate()
+    assert await stage.signal("early", run_id="gated") == "OK"
+    await stage.coordinate()
+    await stage.make_due(partition)
+    assert await stage.release(partition) == ["OK"]
+    await stage.coordinate()
+    assert await stage.status("gated") == "failed"
 
 
 async def _claim(stage: Stage) -> dict[str, Held]:

@@ -17,7 +17,7 @@ import msgspec
 from resolute.engine import attempt, context
 from resolute.engine.attempt import Bound, OutputsAway
 from resolute.errors import ErrorInfo, ResoluteError, RetryAfter
-from resolute.model.flow import Flow, Predicate
+from resolute.model.flow import Flow, Question
 from resolute.status import Code
 from resolute.store import dead, nodes
 from resolute.store.connection import backoff
@@ -206,7 +206,7 @@ class Runner:
                 )
                 if error is not None:
                     raise error
-            elif isinstance(bound.binding, Predicate):
+            elif isinstance(bound.binding, Question):
                 value = bound.call(job.value)
             else:
                 value = await bound.call(job.value)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resolute.cli.graph.notes import notes_on
-from resolute.cli.graph.structure import Block, Choice, Step, blocks_of
+from resolute.cli.graph.notes import notes_on, pause_note
+from resolute.cli.graph.structure import Block, Choice, Pause, Step, blocks_of
 from resolute.model.plan import NodePlan, Plan
 
 # Where an edge comes from, and what is written on it.
@@ -42,6 +42,10 @@ class _Chart:
             match block:
                 case Step():
                     sources = self._step(block, sources)
+                case Pause(pc=pc, wait=wait):
+                    self.line(f'n{pc}{{{{"{wait.step}<br/>{pause_note(wait)}"}}}}')
+                    self.edges(sources, f"n{pc}")
+                    sources = [(f"n{pc}", "")]
                 case Choice():
                     sources = self._choice(block, sources)
         return sources

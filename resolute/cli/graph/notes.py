@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from resolute.durations import humanize
-from resolute.model.plan import LimitPlan, NodePlan, RetryPlan
+from resolute.durations import humanize, spell
+from resolute.model.plan import Gate, LimitPlan, NodePlan, RetryPlan, Sleep, Wait
 
 DEFAULTS = NodePlan("", "")
 
@@ -41,3 +41,13 @@ def limit_note(limit: LimitPlan) -> str:
     shared = limit.bucket.removeprefix("shared:")
     whose = f", shared as {shared}" if shared != limit.bucket else ""
     return f"{pace}{whose}{', by key' if limit.keyed else ''}"
+
+
+def pause_note(wait: Wait) -> str:
+    """``signal approval, times out after 24h``, or how long a sleep lasts."""
+    match wait:
+        case Gate(signal=signal, timeout_ms=timeout):
+            until = f"times out after {spell(timeout)}" if timeout else "for ever"
+            return f"signal {signal}, {until}"
+        case Sleep(ms=ms):
+            return f"sleeps {spell(ms)}" if ms else "sleeps until a moment that is asked for"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resolute.model.plan import Branch, Jump, Plan, Run
+from resolute.model.plan import Branch, Gate, Jump, Plan, Run, Sleep, Wait
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,15 @@ class Choice:
     otherwise: tuple[Block, ...]
 
 
-Block = Step | Choice
+@dataclass(frozen=True)
+class Pause:
+    """A gate or a sleep."""
+
+    pc: int
+    wait: Wait
+
+
+Block = Step | Choice | Pause
 
 
 def blocks_of(plan: Plan) -> tuple[Block, ...]:
@@ -40,6 +48,9 @@ def _parse(plan: Plan, at: int, stop: int) -> tuple[Block, ...]:
         match plan.instructions[at]:
             case Run() as run:
                 found.append(Step(at, run))
+                at += 1
+            case Gate() | Sleep() as wait:
+                found.append(Pause(at, wait))
                 at += 1
             case Branch() as branch:
                 choice, at = _choice(plan, at, branch)
@@ -70,6 +81,8 @@ def steps_in(blocks: Sequence[Block]) -> list[Step]:
         match block:
             case Step():
                 found.append(block)
+            case Pause():
+                pass
             case Choice(then=then, otherwise=otherwise):
                 found += [*steps_in(then), *steps_in(otherwise)]
     return found

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.text import Text
 from rich.tree import Tree
 
-from resolute.cli.graph.notes import notes_on
-from resolute.cli.graph.structure import Block, Choice, Step, blocks_of
+from resolute.cli.graph.notes import notes_on, pause_note
+from resolute.cli.graph.structure import Block, Choice, Pause, Step, blocks_of
 from resolute.model.plan import NodePlan, Plan
 
 MAX_NODES = 50  # of one step
@@ -41,6 +41,9 @@ def _add_blocks(tree: Tree, blocks: Sequence[Block]) -> None:
                     _add_node(step, node)
                 if len(run.nodes) > MAX_NODES:
                     step.add(Text(f"… {len(run.nodes) - MAX_NODES:,} more", style="dim"))
+            case Pause(wait=wait):
+                label = Text(f"⏸ {wait.step}", style="bold magenta")
+                tree.add(label.append(f"  {pause_note(wait)}", style="dim"))
             case Choice():
                 _add_choice(tree, block)
 

@@ -11,7 +11,7 @@ from resolute.cli.live import OVERDUE, Situation
 from resolute.durations import humanize
 from resolute.errors import ErrorInfo
 from resolute.model.messages import NodeRecord
-from resolute.model.plan import NodePlan, Plan
+from resolute.model.plan import Gate, NodePlan, Plan, Sleep, Step
 from resolute.status import SETTLED, NodeStatus
 from resolute.store.runs import Header
 
@@ -21,6 +21,8 @@ class WaitKind(StrEnum):
 
     COORDINATOR = "coordinator"
     WORKER = "worker"
+    SIGNAL = "signal"
+    TIME = "time"
     RATE_LIMIT = "rate_limit"
     RETRY = "retry"
     NODE = "node"
@@ -49,7 +51,7 @@ def find_waits(
     """What an open run waits for; `held` says of indices in its step that a limiter defers them."""
     current = [node for node in nodes if node.seq == header.seq]
     waits = [
-        _of_node(node, header, _planned(plan, header, node), held, situation)
+        _of_node(node, header, plan.step(header.pc), _planned(plan, header, node), held, situation)
         for node in current
         if plan is not None and node.status not in SETTLED
     ]
@@ -60,6 +62,8 @@ def find_waits(
         age = humanize(situation.event_age)
         text = f"coordinators do not keep up: an event has waited for {age}"
         waits.insert(0, Wait(WaitKind.COORDINATOR, text))
+    elif header.due is not None and not header.seq:
+        waits.append(_later("it begins", header.due, situation))
     elif not waits:
         what = "go on to the next step" if header.seq else "begin it"
         waits.append(Wait(WaitKind.COORDINATOR, f"a coordinator is to {what}", since=header.moved))
@@ -76,11 +80,16 @@ def _planned(plan: Plan | None, header: Header, node: NodeRecord) -> NodePlan | 
 def _of_node(
     node: NodeRecord,
     header: Header,
+    step: Step,
     planned: NodePlan | None,
     held: Mapping[int, bool],
     situation: Situation,
 ) -> Wait:
     match node.status:
+        case NodeStatus.WAITING if isinstance(step, Gate):
+            return _gate(node, step, situation)
+        case NodeStatus.WAITING if isinstance(step, Sleep):
+            return _later(f"{node.name} is over", node.due or situation.now, situation, node.name)
         case NodeStatus.RUNNING:
             return _running(node, situation)
         case NodeStatus.WAITING:
@@ -88,6 +97,30 @@ def _of_node(
         case _:
             queue = (planned.queue if planned else "") or header.queue
             return _ready(node, header, queue, situation)
+
+
+def _gate(node: NodeRecord, gate: Gate, situation: Situation) -> Wait:
+    text = f"{node.name}: a decision, by signal {gate.signal}"
+    if node.due is None:
+        return Wait(WaitKind.SIGNAL, text, node.name, since=node.dispatched)
+    left = node.due - situation.now
+    if left < -OVERDUE:
+        return _overdue(node.name, node.due, situation)
+    text += f"; it times out in {humanize(max(0.0, left))}"
+    return Wait(WaitKind.SIGNAL, text, node.name, since=node.dispatched, due=node.due)
+
+
+def _later(what: str, due: float, situation: Situation, name: str = "") -> Wait:
+    left = due - situation.now
+    if left < -OVERDUE:
+        return _overdue(name or "the run", due, situation)
+    return Wait(WaitKind.TIME, f"{what} in {humanize(max(0.0, left))}", name, due=due)
+
+
+def _overdue(name: str, due: float, situation: Situation) -> Wait:
+    since = humanize(situation.now - due)
+    text = f"{name}: its timer is due since {since}, and no coordinator fires it"
+    return Wait(WaitKind.COORDINATOR, text, name, due=due)
 
 
 def _running(node: NodeRecord, situation: Situation) -> Wait:
@@ -102,9 +135,8 @@ def _running(node: NodeRecord, situation: Situation) -> Wait:
 def _timer(node: NodeRecord, planned: NodePlan | None, is_held: bool, situation: Situation) -> Wait:
     left = (node.due or situation.now) - situation.now
     when = f"due in {humanize(left)}" if left > 0 else f"due since {humanize(-left)}"
-    if left < -OVERDUE:
-        text = f"{node.name}: its timer is {when}, and no coordinator fires it"
-        return Wait(WaitKind.COORDINATOR, text, node.name, due=node.due)
+    if left < -OVERDUE and node.due is not None:
+        return _overdue(node.name, node.due, situation)
     if is_held or not node.attempts:
         text = f"{node.name}: rate limit, its turn is {when}"
         return Wait(WaitKind.RATE_LIMIT, text, node.name, due=node.due)

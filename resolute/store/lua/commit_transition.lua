@@ -2,11 +2,15 @@
 -- Commits transitions of runs whose rev is still what it was, and acknowledges their events.
 -- KEYS inbox timers open +item: flow, streams, index keys
 -- ARGV common: (none)
--- ITEM flow_key event expect rev seq fields step streams page skip ending   BLOB entry...
+-- ITEM flow_key event expect rev seq fields step streams page skip ending waiting deadline   BLOB entry...
 --   fields: hash fields and values, flat        step: 'pc|undo' of a new step, or ''
 --   streams: for each entry in order of index the key of its stream; as many BLOBs follow
 --   page: the event of the next page, or {}     skip: {start, stop, more, id} or {}
---   ending: {id, status, open:flow key, status key, status:flow key, channel, ttl ms} or {}
+--   ending: {id, status, open:flow key, status key, status:flow key, channel, ttl ms, timers} or
+--     {}; timers: members that are of no use any more
+--   waiting: {id, kind, name, until, signal} of a gate or a sleep, or {}; until: Unix time in ms,
+--     '+' and the ms from now, or '' for ever
+--   deadline: {ms from now, member} of a run that begins and has one, or {}
 -- Node-level writes do not change the rev. So where a server has lost some, an event or a state read
 -- before may say that a step is settled which is not, any more, and the rev is the same: a step is
 -- left only when `pending` is 0 here too.
@@ -52,9 +56,7 @@ local function skip_nodes(flow_key, rev, seq, skip)
   for index = start, stop - 1 do
     node = load_node(flow_key, id, seq, index)
     local r = node.record
-    if r.state == WAITING then
-      redis.call('ZREM', KEYS[2], table.concat({'node', r.queue, id, seq, index, r.token}, '|'))
-    end
+    if r.state == WAITING then redis.call('ZREM', KEYS[2], timer_member(node)) end
     if r.state == WAITING or r.state == READY then
       settle(node, KEYS[1], SKIPPED, now, {}, '')
     end
@@ -64,8 +66,30 @@ local function skip_nodes(flow_key, rev, seq, skip)
   end
 end
 
+-- A signal that came before the gate was reached is taken at once.
+local function wait(key, rev, seq, waiting)
+  local id, kind, name, moment, signal = unpack(waiting)
+  local from_now = string.match(moment, '^+(%d+)$')
+  local due = from_now and text(tonumber(now) + tonumber(from_now)) or moment
+  local record = {state = WAITING, token = rev .. '.0', process = '', attempt = 1, crashes = 0,
+    queue = name, entry = '', begun = '', hold = kind, ended = due}
+  redis.call('HSET', key, 'n:' .. seq .. '.0', format_record(record), 'gate', signal)
+  local node = load_node(key, id, seq, 0)
+  if due ~= '' then add_timer(KEYS[2], KEYS[1], tonumber(due), timer_member(node)) end
+  if kind ~= TIMER_GATE then return end
+  local h = redis.call('HMGET', key, 'sn:' .. signal, 'st:' .. signal)
+  local taken = tonumber(h[2] or '0')
+  if tonumber(h[1] or '0') <= taken then return end
+  local buffered = 'sg:' .. signal .. ':' .. taken
+  local payload = redis.call('HGET', key, buffered)
+  redis.call('HDEL', key, buffered)
+  redis.call('HSET', key, 'st:' .. signal, taken + 1)
+  pass_gate(node, KEYS[2], KEYS[1], now, payload)
+end
+
 local function finish(key, ending)
-  local id, status, open_flow, by_status, by_both, channel, ttl = unpack(ending)
+  local id, status, open_flow, by_status, by_both, channel, ttl, timers = unpack(ending)
+  if timers[1] then redis.call('ZREM', KEYS[2], unpack(timers)) end
   redis.call('PEXPIRE', key, ttl)
   redis.call('ZREM', KEYS[3], id)
   redis.call('ZREM', KEYS[open_flow], id)
@@ -75,8 +99,8 @@ local function finish(key, ending)
 end
 
 local function commit(packed, at)
-  local flow_index, event, expect, rev, seq, fields, step, streams, page, skip, ending =
-    unpack(packed)
+  local flow_index, event, expect, rev, seq, fields, step, streams, page, skip, ending, waiting,
+    deadline = unpack(packed)
   local key = KEYS[flow_index]
   local h = redis.call('HMGET', key, 'rev', 'pending')
   local current = h[1]
@@ -101,6 +125,12 @@ local function commit(packed, at)
   end
   if ending[1] then fields[n + 1], fields[n + 2] = 'ended', now end
   redis.call('HSET', key, unpack(fields))
+  if waiting[1] then wait(key, rev, seq, waiting) end
+  if deadline[1] then
+    local due = tonumber(now) + deadline[1]
+    redis.call('HSET', key, 'deadline', text(due))
+    add_timer(KEYS[2], KEYS[1], due, deadline[2])
+  end
   if page[1] then redis.call('XADD', KEYS[1], '*', 'e', cmsgpack.pack(page)) end
   if skip[1] then skip_nodes(key, rev, seq, skip) end
   if ending[1] then finish(key, ending) end

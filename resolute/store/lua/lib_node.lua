@@ -1,7 +1,8 @@
 -- A node's record in the flow hash, the fence that guards it, and the ways it can change.
 -- Record: state|token|process|attempt|crashes|queue|entry|begun|hold|ended, under n:<seq>.<index>.
 -- The first three are the fence: who holds it, under which hand-out. `ended` is last, so that a
--- record is settled by changing its ends.
+-- record is settled by changing its ends. A gate and a sleep are nodes that wait from the first and
+-- that no process claims: `hold` says which, `queue` is the name of the step.
 
 local RECORD = '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$'
 
@@ -64,6 +65,17 @@ local function refuse_garbled(record, token, process, entry)
   end
 end
 
+local function is_wait(record)
+  return record.hold == TIMER_GATE or record.hold == TIMER_SLEEP
+end
+
+-- The timer of a node that waits.
+local function timer_member(node)
+  local r = node.record
+  local kind = is_wait(r) and r.hold or TIMER_NODE
+  return table.concat({kind, r.queue, node.flow, node.seq, node.index, r.token}, '|')
+end
+
 local function next_token(token)
   local base, count = string.match(token, '^(.*)%.(%d+)$')
   return base .. '.' .. (tonumber(count) + 1)
@@ -102,8 +114,7 @@ local function defer(node, timers, inbox, queue, due, hold)
   r.state, r.process, r.queue, r.entry, r.begun, r.hold = WAITING, '', queue, '', '', hold
   r.ended = text(due)
   redis.call('HSET', node.key, node.field, format_record(r))
-  add_timer(timers, inbox, due, table.concat({'node', queue, node.flow, node.seq, node.index,
-    r.token}, '|'))
+  add_timer(timers, inbox, due, timer_member(node))
 end
 
 -- The run fails with `blob` as its error, if it was running; a coordinator looks at it.
@@ -113,4 +124,10 @@ local function fail_run(node, inbox, blob, nonce)
   node.rev = next_rev(node.rev, nonce)
   redis.call('HSET', node.key, 'status', FAILING, 'rev', node.rev, 'error', blob)
   push_event(inbox, LOOK, node.flow, node.plan, node.pc, node.seq, node.rev, node.queue, '')
+end
+
+-- The gate is passed: the signal's payload is its output.
+local function pass_gate(node, timers, inbox, now, payload)
+  redis.call('ZREM', timers, timer_member(node))
+  settle(node, inbox, COMPLETED_NODE, now, {'o:' .. node.record.queue, payload}, '')
 end

@@ -19,8 +19,11 @@ local function reclaim(node, item, blob)
   local _, _, to, _, entry, _, _, token, process, queue, best_effort, key = unpack(item)
   local r = node.record
   if r.state == WAITING and r.token == token then
-    local member = table.concat({'node', r.queue, node.flow, node.seq, node.index, r.token}, '|')
-    if not redis.call('ZSCORE', KEYS[3], member) then add_timer(KEYS[3], KEYS[1], now, member) end
+    local member = timer_member(node)
+    local due = is_wait(r) and tonumber(r.ended) or now
+    if r.ended ~= '' and not redis.call('ZSCORE', KEYS[3], member) then
+      add_timer(KEYS[3], KEYS[1], due, member)
+    end
     return {OK}
   end
   local was_claimed = process ~= '' and is_held(node, token, process)

@@ -1,8 +1,9 @@
 #!lua
 -- Starts runs; the same id with the same flow and input is the same run.
--- KEYS inbox open +item: flow index
+-- KEYS inbox open timers +item: flow index
 -- ARGV common: retention fresh
--- ITEM flow_key index_key id flow queue nonce tick looked   BLOB input
+-- ITEM flow_key index_key id flow queue nonce tick looked delay at   BLOB input
+-- `delay` (ms from now) or `at` (Unix time in ms) above 0: it begins then, by a timer.
 -- `tick` is the cron tick in ms that this run is for (0: none); one older than the retention (ms)
 -- may have run and be deleted already, so it is refused. One that is younger may be too, where
 -- its flow keeps only so many runs: who starts it must have looked at the cursors, at `looked`,
@@ -31,6 +32,13 @@ return for_each(2, 2, function(packed, at)
     'rev', rev, 'pending', 0, 'queue', item[5], 'input', input, 'started', now, 'moved', now)
   redis.call('ZADD', KEYS[2], now, id)
   redis.call('ZADD', KEYS[item[2]], now, id)
-  push_event(KEYS[1], START, id, '', 0, 0, rev, item[5], item[4])
+  local delay, due = item[9], item[10]
+  if delay > 0 then due = now + delay end
+  if due > now then
+    redis.call('HSET', flow_key, 'due', due)
+    add_timer(KEYS[3], KEYS[1], due, table.concat({TIMER_START, '', id, 0, 0, ''}, '|'))
+  else
+    push_event(KEYS[1], START, id, '', 0, 0, rev, item[5], item[4])
+  end
   return {OK}
 end)

@@ -1,0 +1,75 @@
+"""What a builder gathers: one operation for each call, compiled all together by `build()`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from resolute.durations import Duration
+from resolute.model.nodes import Node
+from resolute.model.state import FlowState
+from resolute.model.triggers import Trigger
+
+
+@dataclass(frozen=True)
+class Then:
+    node: Node[Any, Any]
+
+
+@dataclass(frozen=True)
+class Parallel:
+    name: str
+    nodes: tuple[Node[Any, Any], ...]
+
+
+@dataclass(frozen=True)
+class When:
+    predicate: Callable[[FlowState], bool]
+
+
+@dataclass(frozen=True)
+class Else:
+    pass
+
+
+@dataclass(frozen=True)
+class EndWhen:
+    pass
+
+
+@dataclass(frozen=True)
+class ThenGate:
+    name: str
+    signal: str
+    timeout: Duration | None
+
+
+@dataclass(frozen=True)
+class ThenSleep:
+    name: str
+    span: Duration
+
+
+@dataclass(frozen=True)
+class ThenSleepUntil:
+    name: str
+    moment: Callable[[FlowState], datetime | timedelta | float | str]
+
+
+Operation = Then | Parallel | When | Else | EndWhen | ThenGate | ThenSleep | ThenSleepUntil
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A flow as far as it is written."""
+
+    name: str
+    input_type: Any = Any
+    operations: tuple[Operation, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
+    queue: str = ""
+    retention: tuple[Duration | None, int | None] | None = None
+    deadline: Duration | None = None
+    signals: Mapping[str, Any] = field(default_factory=dict[str, Any])
