@@ -120,9 +120,25 @@ class Leases:
         self._observe(beats, consumers)
         cleared = 0
         for process in sorted({*beats.counts, *self._catalog.processes, *consumers}):
-            if process != self._name and self.is_over(process):
+            if process != self._name and await self._end(process):
                 cleared += await self._clear(process)
         return cleared
+
+    async def _end(self, process: str) -> bool:
+        """End a lease that is over, if nobody beat since it was looked at; whether it is ended.
+
+        A process that was cut off may be back by now, and have begun nodes: what it has is taken
+        from it only once it cannot beat any more.
+        """
+        if not self.is_over(process):
+            return False
+        seen = self._seen[process]
+        if seen.beat == registry.LEASE_OVER:
+            return True
+        if not await registry.end_silent_lease(self._store, process, seen.beat):
+            return False
+        seen.beat = registry.LEASE_OVER
+        return True
 
     def _observe(self, beats: registry.Beats, consumers: Iterable[str]) -> None:
         now = self._clock.monotonic()

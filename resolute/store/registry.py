@@ -64,6 +64,11 @@ class BeatItem(Item):
     told: Sequence[str]
 
 
+class LeaseItem(Item):
+    process: str
+    count: str
+
+
 _encode = msgspec.msgpack.encode
 _decode_process = msgspec.msgpack.Decoder(ProcessInfo).decode
 _decode_offer = msgspec.msgpack.Decoder(FlowOffer).decode
@@ -123,6 +128,13 @@ async def end_lease(store: Store, process: str) -> None:
     """End the lease of a process that is known to be dead, at once."""
     await store.write_all([("HSET", store.keys.meta.beats, process, LEASE_OVER)])
     await wake(store)
+
+
+async def end_silent_lease(store: Store, process: str, beat: int | None) -> bool:
+    """End the lease of a process if its beat is still `beat` (None: it has none); whether it is."""
+    item = pack_item(LeaseItem(process, "" if beat is None else str(beat)))
+    (answer,) = await store.call("end_leases", [store.keys.meta.beats], pack(), [item])
+    return answer[0] == Code.OK.encode()
 
 
 async def processes(store: Store) -> dict[str, ProcessInfo]:

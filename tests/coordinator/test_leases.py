@@ -57,6 +57,45 @@ async def register(stage: Stage, name: str, *, lease: float = LEASE, queue: str 
 # When a lease is over.
 
 
+async def test_a_process_that_beats_again_before_it_is_cleared_away_keeps_its_lease(
+    stage: Stage, watch: Watch, monkeypatch: pytest.MonkeyPatch
+):
+    """It was cut off for a lease, and is back after the look and before what follows from it."""
+    await stage.begin_run(FLOW)
+    await register(stage, "back")
+    assert [await watch.look(span) for span in (0, 5, 5, 4.9)] == [0, 0, 0, 0]
+    held: list[nodes.Held] = []
+    read_beats = registry.read_beats
+
+    async def then_it_is_back(store: Store) -> registry.Beats:
+        found = await read_beats(store)
+        assert await registry.beat(store, ["back"]) != [None]
+        held.append(await stage.claim_one("back"))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "read_beats", then_it_is_back)
+        await watch.look(0.1)
+    assert "back" in await registry.processes(stage.store)
+    record = await stage.record(held[0])
+    assert record is not None
+    assert record.process == "back"
+    assert await registry.beat(stage.store, ["back"]) != [None]
+
+
+async def test_a_process_whose_lease_was_ended_hears_so_before_it_is_cleared_away(
+    stage: Stage, watch: Watch
+):
+    await register(stage, "silent")
+    assert await registry.end_silent_lease(stage.store, "silent", 1)
+    assert await registry.end_silent_lease(stage.store, "silent", 1)  # a resend
+    assert await registry.beat(stage.store, ["silent"]) == [None]
+    await register(stage, "lively")
+    await registry.beat(stage.store, ["lively"])
+    assert not await registry.end_silent_lease(stage.store, "lively", 1)
+    assert not await registry.end_silent_lease(stage.store, "lively", None)
+
+
 async def test_a_process_that_beats_is_never_cleared_away(stage: Stage, watch: Watch):
     await register(stage, "alive")
     for _ in range(20):

@@ -31,7 +31,7 @@ from tests.faults.checker import (
     judge_run,
     read_buried,
 )
-from tests.faults.cluster import Cluster
+from tests.faults.cluster import Cluster, Kill
 from tests.faults.load import Load
 from tests.faults.nemesis import Fault, Inject, Scene, streams_of
 from tests.support.leaks import find_leaks
@@ -315,12 +315,16 @@ def _recoveries(lines: Sequence[oracle.Line], cluster: Cluster) -> dict[str, lis
             starts.setdefault((line.run, line.seq, line.index), []).append(line)
         elif line.what in ("end", "stop"):
             over.add(line.mark)
-    killed = {pid: kill for kill in cluster.kills for pid in kill.pids}
+    killed: dict[int, list[Kill]] = {}  # a pid may be another's later
+    for kill in cluster.kills:
+        for pid in kill.pids:
+            killed.setdefault(pid, []).append(kill)
     found: dict[str, list[float]] = {}
     for executions in starts.values():
         for older, newer in pairwise(executions):
-            kill = killed.get(older.pid)
-            if kill is not None and older.mark not in over and older.at < kill.at:
+            kills = killed.get(older.pid, ())
+            kill = next((one for one in kills if older.at < one.at < newer.at), None)
+            if kill is not None and older.mark not in over:
                 found.setdefault(kill.what, []).append(newer.at - kill.at)
     return found
 

@@ -317,7 +317,7 @@ def judge_lines(
     account.unfinished = sum(execution.end is None for execution in by_mark.values())
     account.broken += [Broken("I1", run, "never ended") for run in acknowledged - ended.keys()]
     account.broken += _wrong_stop(lines, ended)
-    alive = {line.pid: line.at for line in lines}
+    alive = {(line.pid, line.who): line.at for line in lines}
     excuses = _beyond_lease(cut_off, lease)
     for instance, executions in instances.items():
         account.broken += _not_at_once(instance, executions, alive, excuses, account)
@@ -379,7 +379,7 @@ def _wrong_stop(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[B
 def _not_at_once(
     instance: Instance,
     executions: Sequence[Execution],
-    alive: Mapping[int, float],
+    alive: Mapping[tuple[int, str], float],
     cut_off: Sequence[CutOff],
     account: Account,
 ) -> Iterable[Broken]:
@@ -401,7 +401,7 @@ def _not_at_once(
                     f"{name} ran at once in {older.line.pid} until {end:.3f} and in"
                     f" {newer.line.pid} from {began:.3f}",
                 )
-        end = alive[newer.line.pid] if newer.end is None else newer.end
+        end = alive[newer.line.pid, newer.line.who] if newer.end is None else newer.end
         running.append((newer, end))
 
 

@@ -30,6 +30,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     execution has a `mark` of its own, which its output carries; `saw` are the marks that came in.
     `started`, `stopped` (cancelled or terminated) and `ended` are a client's: it was told so. Of a
     stop it writes `stopping`, too, before it asks for it.
+    `who` is one process for good: a pid may be another's an hour later.
     """
 
     what: str
@@ -44,6 +45,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     pid: int = 0
     at: float = 0.0
     wall: float = 0.0
+    who: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -55,9 +57,15 @@ def _descriptor(path: str, pid: int) -> int:
     return os.open(f"{path}/{pid}{SUFFIX}", os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
 
 
+@cache
+def _who(pid: int) -> str:
+    return f"{pid}-{random_text(6)}"
+
+
 def write(line: Line, folder: Path | None = None) -> None:
     """Append a line to this process's file, with the time and the pid."""
     line.pid, line.at, line.wall = os.getpid(), time.monotonic(), time.time()
+    line.who = _who(line.pid)
     path = str(folder) if folder else os.environ[FOLDER]
     os.write(_descriptor(path, line.pid), _encode(line) + b"\n")
 

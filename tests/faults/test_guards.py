@@ -66,6 +66,8 @@ GUARDS = (
     Guard("reclaim of a claim", f"{LUA}/reclaim_nodes.lua",
           "if not was_claimed and not is_unclaimed(node, token) then return {STALE} end", "",
           "tests/store/test_reclaim_nodes.py"),
+    Guard("a lease ends by the beat that was seen", f"{LUA}/end_leases.lua",
+          "if found ~= count then return {CONFLICT} end", "", "tests/coordinator/test_leases.py"),
     # Compare-and-set.
     Guard("compare-and-set of a transition", f"{LUA}/commit_transition.lua",
           "if current ~= expect then", "if not current then",

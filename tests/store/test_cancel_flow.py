@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from resolute.status import EventKind, RunStatus
@@ -191,3 +193,24 @@ async def test_a_retried_run_can_be_terminated_before_its_first_step(stage: Stag
     await stage.stop("run/~1", terminate=True)
     await stage.coordinate()
     assert await stage.status("run/~1") == "terminated"
+
+
+@pytest.mark.parametrize("terminate", [True, False])
+async def test_a_resend_after_the_run_has_ended_of_it_answers_as_the_first_time(
+    stage: Stage, terminate: bool, monkeypatch: pytest.MonkeyPatch
+):
+    await stage.begin_run(chain("a"))
+    sent: list[tuple[Any, ...]] = []
+    call = stage.store.call
+
+    async def recorded(*parts: Any) -> Any:
+        if parts[0] == "cancel_flow":
+            sent.append(parts)
+        return await call(*parts)
+
+    monkeypatch.setattr(stage.store, "call", recorded)
+    assert await stage.stop("run", terminate=terminate) == "OK"
+    await stage.coordinate()
+    assert (await stage.status()).is_terminal
+    assert await call(*sent[0]) == [[b"OK"]]
+    assert await stage.stop("run", terminate=True) == "EXISTS"  # another one's

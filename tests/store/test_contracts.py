@@ -41,6 +41,7 @@ ITEMS: dict[str, type[Item]] = {
     "unlist_flows": transitions.IndexedItem,
     "take_tokens": limits.TokenItem,
     "beat": registry.BeatItem,
+    "end_leases": registry.LeaseItem,
     "bury_entries": dead.BuryItem,
     "remove_letters": dead.LetterItem,
 }

@@ -104,6 +104,7 @@ async def _beside(stage: Stage, run_id: str) -> None:
     await limits.take(store, LIMIT, "", [(Ask.NEW, 0, 0)])
     await limits.push_back(store, LIMIT, "", 1.0)
     await registry.beat(store, ["stage:0:offers"])
+    assert await registry.end_silent_lease(store, "stage:9:nobody", None)
     await registry.move_tick_cursor(store, "field", 1_700_000_000_000)
     common = pack(GROUP_WORKERS, "stage:9:nobody")
     await store.call("drop_consumer", [partition.queue(QUEUE)], common)
