@@ -22,6 +22,7 @@ ResoluteError
 ├── NotEncodable             a value that no codec can put on the wire
 ├── PayloadTooLarge          a value above max_payload
 ├── TerminalError            raised by a node: do not retry
+│   └── LoopLimitExceeded    a loop would take more turns than it may
 ├── RetryAfter               raised by a node: retry no sooner than this
 ├── NodeTimeout              an attempt overran its timeout
 └── FlowFailed               the run ended, but not in `completed`
@@ -229,6 +230,15 @@ class PayloadTooLarge(ResoluteError):
 
 class TerminalError(ResoluteError):
     """Raise this in a node to fail it without another attempt."""
+
+
+class LoopLimitExceeded(TerminalError):
+    """A loop would take more turns than its max_iterations."""
+
+    def __init__(self, loop: str, most: int) -> None:
+        self.loop = loop
+        self.most = most
+        super().__init__(f"loop {loop!r} would take more than its {most:,} turns")
 
 
 class RetryAfter(ResoluteError):

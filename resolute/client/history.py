@@ -45,20 +45,20 @@ def steps_of(fields: Mapping[str, bytes]) -> list[StepEntry]:
 
 async def read_history(store: Store, header: Header, plan: Plan) -> list[NodeRecord]:
     """Every node instance of a run, in order of dispatch."""
-    fields = await read_fields(store, header.id, "n:", "s:", "x:", "u:", "ux:")
+    fields = await read_fields(store, header.id, "n:", "s:", "w:", "x:", "u:", "ux:")
     history: list[NodeRecord] = []
     for step in steps_of(fields):
-        nodes = plan.step(step.pc).nodes
-        indices: Sequence[int] = range(len(nodes))
+        indices: Sequence[int] = range(plan.width(step.pc, int(fields.get(f"w:{step.seq}", 0))))
         if step.undo:
             indices = [runs.parse_undo(fields[f"u:{step.undo}"])[1]]
         waits = isinstance(plan.instructions[step.pc], Wait)
         for index in indices:
-            node = nodes[index]
+            node = plan.node(step.pc, index)
+            key = plan.key(step.pc, index)
             undone = ""
             if step.undo and node.compensation is not None:
                 node, undone = node.compensation, node.name
-            error_field = f"ux:{step.undo}" if step.undo else f"x:{node.key}"
+            error_field = f"ux:{step.undo}" if step.undo else f"x:{key}"
             history.append(
                 _record(
                     step,

@@ -194,7 +194,7 @@ class Letters:
         """The node that an entry is for; '' where its plan does not say."""
         try:
             plan = await self._directory.plan(entry.plan)
-            node = plan.step(entry.pc).nodes[entry.index] if plan else None
+            node = plan.node(entry.pc, entry.index) if plan else None
         except (LookupError, ResoluteError, ValueError):
             return ""
         if node is None:

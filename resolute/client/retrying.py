@@ -38,7 +38,7 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
     for name in fields:
         kind, _, rest = name.partition(":")
         if kind in ("o", "x"):
-            gone = rest in keys
+            gone = rest.partition("[")[0] in keys
         elif kind in ("n", "s"):
             gone = int(rest.partition(".")[0]) >= first
         else:

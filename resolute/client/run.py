@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
@@ -22,7 +23,7 @@ from resolute.errors import (
 )
 from resolute.model import codec
 from resolute.model.messages import NodeRecord
-from resolute.model.plan import Producer
+from resolute.model.plan import Each, Producer, item_key
 from resolute.status import RunStatus
 from resolute.store import runs
 from resolute.store.store import Store
@@ -176,11 +177,20 @@ class FlowRun(Generic[O]):
         step = plan.instructions[header.previous]
         if not isinstance(step, Producer):
             raise DamagedRun(self.id, f"instruction {header.previous} has no output")
+        names = [node.key for node in step.nodes]
+        found = await self._outputs(names)
+        if isinstance(step, Each) and (count := found[step.step]) is not None:
+            keys = [item_key(step.step, index) for index in range(int(count))]
+            found |= await self._outputs(keys)
+        return step_output(step, found.get)
+
+    async def _outputs(self, keys: Sequence[str]) -> dict[str, bytes | None]:
+        """Encoded outputs by their key."""
         key = self._client.store.keys.of(self.id).flow(self.id)
         found: dict[str, bytes | None] = {}
-        for at in range(0, len(step.nodes), 1000):
-            names = [node.key for node in step.nodes[at : at + 1000]]
+        for at in range(0, len(keys), 1000):
+            names = keys[at : at + 1000]
             fields = [f"o:{name}" for name in names]
             values = await self._client.store.execute("HMGET", key, *fields)
             found.update(zip(names, values, strict=True))
-        return step_output(step, found.get)
+        return found

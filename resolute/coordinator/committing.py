@@ -6,9 +6,9 @@ import msgspec
 
 from resolute.engine.run import Dispatch, Transition
 from resolute.model.messages import Entry, Event
-from resolute.model.plan import Gate, NodePlan, Plan, Sleep
+from resolute.model.plan import Each, End, Gate, Jump, Loop, NodePlan, Plan, Sleep
 from resolute.status import EventKind, RunStatus, TimerKind
-from resolute.store.transitions import Commit, Waiting, deadline_timer, wait_timer
+from resolute.store.transitions import Commit, Turn, Waiting, deadline_timer, wait_timer
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -31,6 +31,8 @@ def make_commit(
         fields += ("prev", transition.previous)
     if transition.skip is not None:
         fields += ("skip", transition.skip[1])
+    for pc in transition.empty:
+        fields += (f"o:{plan.step(pc).step}", 0)
     commit = Commit(event.flow, event_id, event.rev, rev, transition.seq, fields, flow=plan.flow)
     if event.kind is EventKind.START:
         commit.deadline_ms = plan.deadline_ms
@@ -61,7 +63,7 @@ def next_rev(rev: str, nonce: str) -> str:
 
 
 def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> None:
-    nodes = plan.step(dispatch.pc).nodes
+    step = plan.step(dispatch.pc)
     token = f"{commit.rev}.0"
     if dispatch.is_first:
         commit.step = f"{dispatch.pc}|{dispatch.undo}"
@@ -72,20 +74,37 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
         if dispatch.undo:
             commit.fields += ("undoing", dispatch.undo)
     else:
-        token = event.arg.rpartition(" ")[2]
+        token = event.arg.split(" ")[1]
+        commit.page_from = dispatch.start
         commit.fields += ("page", dispatch.stop)
-    match plan.step(dispatch.pc):
-        case Gate(step=name, signal=signal, timeout_ms=timeout):
-            commit.waiting = Waiting(TimerKind.GATE, name, f"+{timeout}" if timeout else "", signal)
-            return
-        case Sleep(step=name):
-            commit.waiting = Waiting(TimerKind.SLEEP, name, dispatch.until)
-            return
-        case _:
-            pass
+    if not dispatch.undo:
+        match step:
+            case Gate(step=name, signal=signal, timeout_ms=timeout):
+                until = f"+{timeout}" if timeout else ""
+                commit.waiting = Waiting(TimerKind.GATE, name, until, signal)
+                return
+            case Sleep(step=name):
+                commit.waiting = Waiting(TimerKind.SLEEP, name, dispatch.until)
+                return
+            case Each(step=name, window=window) if dispatch.is_first:
+                width = dispatch.width
+                commit.fields += (
+                    "width",
+                    width,
+                    f"w:{commit.seq}",
+                    width,
+                    f"o:{name}",
+                    width,
+                )
+                if window:
+                    commit.fields += ("window", f"{commit.seq}|{window}|{width}")
+            case Loop() as loop:
+                commit.turn = _turn(plan, dispatch, loop)
+            case _:
+                pass
     commit.entries = [
         (
-            _node(nodes[index], dispatch).queue or event.queue,
+            _node(plan, dispatch, index).queue or event.queue,
             _encode(
                 Entry(
                     event.flow, event.plan, dispatch.pc, commit.seq, index, token, 1, 0,
@@ -98,10 +117,19 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
     if dispatch.has_more:
         commit.page = Event(
             EventKind.PAGE, event.flow, event.plan, dispatch.pc, commit.seq, commit.rev,
-            event.queue, f"{dispatch.stop} {token}",
+            event.queue, f"{dispatch.stop} {token} {dispatch.width}",
         )  # fmt: skip
     commit.size = 1000 * len(commit.entries)
 
 
-def _node(node: NodePlan, dispatch: Dispatch) -> NodePlan:
+def _turn(plan: Plan, dispatch: Dispatch, loop: Loop) -> Turn:
+    """The turn that begins; what the one before wrote of its steps, by their pc, goes."""
+    body = range(dispatch.pc, loop.otherwise)
+    steps = ((pc, plan.instructions[pc]) for pc in body)
+    widths = {pc: len(step.nodes) for pc, step in steps if not isinstance(step, Jump | End | Each)}
+    return Turn(dispatch.pc, dispatch.turn, widths)
+
+
+def _node(plan: Plan, dispatch: Dispatch, index: int) -> NodePlan:
+    node = plan.node(dispatch.pc, index)
     return node.compensation or node if dispatch.undo else node

@@ -323,7 +323,7 @@ class Dispatcher:
         if decision.skip and (header.cancelled or header.overran):
             await self._cancel_running(partition, header, decision.skip)
         elif header.terminated and header.seq:
-            await self._cancel_running(partition, header, (0, len(plan.step(header.pc).nodes)))
+            await self._cancel_running(partition, header, (0, plan.width(header.pc, header.width)))
         return make_commit(plan, event, pending.id, decision, self._store.nonce())
 
     def _end_unpinned(self, pending: Pending, header: runs.Header) -> transitions.Commit:

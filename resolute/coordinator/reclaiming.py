@@ -11,7 +11,7 @@ from resolute.store.nodes import POISON, Held, Reclaim
 
 def as_reclaim(plan: Plan, held: Held, process: str, queue: str) -> Reclaim:
     """A node to take back from `process` ('' if nobody claimed it), to run on `queue`."""
-    node = plan.step(held.entry.pc).nodes[held.entry.index]
+    node = plan.node(held.entry.pc, held.entry.index)
     if held.entry.undo and node.compensation is not None:
         node = node.compensation
     error = ErrorInfo(
@@ -23,7 +23,7 @@ def as_reclaim(plan: Plan, held: Held, process: str, queue: str) -> Reclaim:
         held=held,
         process=process,
         queue=node.queue or queue,
-        key=node.key,
+        key=node.key if held.entry.undo else plan.key(held.entry.pc, held.entry.index),
         best_effort=node.best_effort,
         error=msgspec.msgpack.encode(error),
     )

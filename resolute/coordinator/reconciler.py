@@ -16,6 +16,7 @@ import msgspec
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.reclaiming import as_reclaim
 from resolute.coordinator.surviving import surviving
+from resolute.engine.advance import room_for
 from resolute.errors import DamagedRun, reading
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import Plan
@@ -136,11 +137,12 @@ class Reconciler:
         if header.deadline is not None and header.status is RunStatus.RUNNING:
             timer = transitions.deadline_timer(header.id)
             repairs = await self._restore(partition, timer, header.deadline)
-        width = 1 if header.undoing else len(plan.step(header.pc).nodes)
+        width = 1 if header.undoing else plan.width(header.pc, header.width)
+        missing = room_for(plan.step(header.pc), width, header.page, header.pending)
         is_due = (
             header.pending == 0
             or header.terminated
-            or (header.status is RunStatus.RUNNING and header.page < width)
+            or (header.status is RunStatus.RUNNING and missing > 0)
             or (header.status is RunStatus.FAILING and header.skip < width)
         )
         if is_due:
@@ -263,12 +265,11 @@ def implied_entries(
     A page keeps, for each of its streams, the first id, the number of entries and the stream; ids
     of one page and stream follow each other.
     """
-    step = plan.step(header.pc)
     left: dict[str, tuple[str, int, int]] = {}
     lines = iter(pages.splitlines())
     found: dict[int, tuple[str, str]] = {}
     for index in indices:
-        node = step.nodes[index]
+        node = plan.node(header.pc, index)
         if header.undoing and node.compensation is not None:
             node = node.compensation
         queue = node.queue or header.queue

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from resolute.engine.run import PAGE, Decision, Dispatch, NeedsRun, Stale, Transition
 from resolute.errors import ResoluteError
 from resolute.model.messages import Event, RunState
-from resolute.model.plan import Branch, End, Jump, Moment, Plan, Producer, Sleep
+from resolute.model.plan import (
+    Branch,
+    Each,
+    End,
+    Items,
+    Jump,
+    Loop,
+    Moment,
+    Plan,
+    Producer,
+    Question,
+    Sleep,
+    Step,
+)
 from resolute.status import EventKind, RunStatus
 
 
@@ -21,8 +36,9 @@ def advance(plan: Plan, run: RunState | None, event: Event) -> Decision:
         case EventKind.SETTLED:
             return _next_step(plan, event.pc, event.seq, event.arg)
         case EventKind.PAGE:
-            start = int(event.arg.partition(" ")[0])
-            return _page(plan, event.pc, event.seq, start)
+            start, _, *width = event.arg.split(" ")
+            items = int(width[0]) if width else 0
+            return _page(plan, event.pc, event.seq, int(start), plan.width(event.pc, items))
         case _:
             return NeedsRun()
 
@@ -45,19 +61,31 @@ def _look(plan: Plan, run: RunState) -> Decision:
 def _look_running(plan: Plan, run: RunState) -> Decision:
     if run.seq == 0:
         return _go(plan, 0, run.seq, None)
+    step = plan.step(run.pc)
     if run.pending == 0:
-        if isinstance(plan.step(run.pc), Branch | Moment) and not run.answer:
+        if isinstance(step, Question) and not run.answer:
             raise ResoluteError(f"run {run.flow!r}: step {run.pc} settled without an answer")
         return _next_step(plan, run.pc, run.seq, run.answer)
-    if run.page < len(plan.step(run.pc).nodes):
-        return _page(plan, run.pc, run.seq, run.page)
-    return Stale()
+    width = plan.width(run.pc, run.width)
+    room = room_for(step, width, run.page, run.pending)
+    return _page(plan, run.pc, run.seq, run.page, width, room) if room else Stale()
+
+
+def room_for(step: Step, width: int, page: int, pending: int) -> int:
+    """How many more nodes of a step, of which `page` were dispatched, are to be dispatched now.
+
+    In a windowed step a node that settles lets the next one follow, without a coordinator; what
+    is missing of the window all the same was lost.
+    """
+    left = width - page
+    window = step.window if isinstance(step, Each) else 0
+    return min(left, window - (page - (width - pending))) if window else left
 
 
 def _look_failing(plan: Plan, run: RunState) -> Decision:
     if run.pending == 0:
         return _undo(run, run.undos)
-    width = len(plan.step(run.pc).nodes)
+    width = plan.width(run.pc, run.width)
     if run.skip < width:
         stop = min(width, run.skip + PAGE)
         return Transition(run.status, run.seq, skip=(run.skip, stop), skip_more=stop < width)
@@ -76,31 +104,54 @@ def _undo(run: RunState, number: int) -> Transition:
 
 def _next_step(plan: Plan, pc: int, seq: int, answer: str) -> Transition:
     match plan.step(pc):
-        case Branch(otherwise=otherwise):
-            return _go(plan, pc + 1 if answer == "1" else otherwise, seq, None)
-        case Moment():
-            return _go(plan, pc + 1, seq, None, until=answer)
+        case Branch(otherwise=otherwise) | Loop(otherwise=otherwise):
+            return _go(plan, pc + 1 if answer == "1" else otherwise, seq, None, came_from=pc)
+        case Moment() | Items():
+            return _go(plan, pc + 1, seq, None, answer, came_from=pc)
         case instruction:
             previous = pc if isinstance(instruction, Producer) else None
-            return _go(plan, pc + 1, seq, previous)
+            return _go(plan, pc + 1, seq, previous, came_from=pc)
 
 
-def _go(plan: Plan, pc: int, seq: int, previous: int | None, until: str = "") -> Transition:
-    """The step at or after `pc`, through the jumps."""
+def _go(
+    plan: Plan, pc: int, seq: int, previous: int | None, answer: str = "", came_from: int = -1
+) -> Transition:
+    """The step at or after `pc`, through the jumps. An `each` without items is passed over."""
     while isinstance(instruction := plan.instructions[pc], Jump):
         pc = instruction.to
     match instruction:
         case End():
             return Transition(RunStatus.COMPLETED, seq, previous=previous)
+        case Sleep(ms=ms):
+            dispatch = Dispatch(pc, 0, 1, 1, until=f"+{ms}" if ms else answer)
+        case Each(window=window):
+            width = int(answer)
+            if not width:
+                found = _go(plan, pc + 1, seq, pc, came_from=came_from)
+                return msgspec.structs.replace(found, empty=(*found.empty, pc))
+            limit = min(width, window or width)
+            dispatch = Dispatch(pc, 0, min(limit, PAGE), width, limit=_below(limit, width))
+        case Loop(otherwise=otherwise):
+            dispatch = Dispatch(pc, 0, 1, 1, turn=pc < came_from < otherwise)
         case step:
             width = len(step.nodes)
-            if isinstance(step, Sleep) and step.ms:
-                until = f"+{step.ms}"
-            dispatch = Dispatch(pc, 0, min(width, PAGE), width, until=until)
-            return Transition(RunStatus.RUNNING, seq + 1, dispatch, previous)
+            dispatch = Dispatch(pc, 0, min(width, PAGE), width)
+    return Transition(RunStatus.RUNNING, seq + 1, dispatch, previous)
 
 
-def _page(plan: Plan, pc: int, seq: int, start: int) -> Transition:
-    width = len(plan.step(pc).nodes)
-    dispatch = Dispatch(pc, start, min(width, start + PAGE), width)
+def _page(
+    plan: Plan, pc: int, seq: int, start: int, width: int, room: int | None = None
+) -> Transition:
+    """A page of a step, of as many nodes as there is `room` for."""
+    if room is None:
+        step = plan.step(pc)
+        window = step.window if isinstance(step, Each) else 0
+        room = (min(width, window) if window else width) - start
+    limit = start + max(0, room)
+    dispatch = Dispatch(pc, start, min(limit, start + PAGE), width, limit=_below(limit, width))
     return Transition(RunStatus.RUNNING, seq, dispatch)
+
+
+def _below(limit: int, width: int) -> int:
+    """A `Dispatch.limit`: -1 where it is none."""
+    return limit if limit < width else -1

@@ -28,10 +28,19 @@ from resolute.errors import (
     TerminalError,
 )
 from resolute.model import codec
-from resolute.model.flow import Binding, Flow, Predicate, Question, Until
+from resolute.model.flow import Binding, Flow, Lister, Predicate, Question, Until
+from resolute.model.messages import Entry
 from resolute.model.nodes import PREVIOUS, Node
-from resolute.model.plan import NodePlan, Plan, Producer, RetryPlan, Run
-from resolute.model.state import FlowState, Outputs
+from resolute.model.plan import (
+    Each,
+    NodePlan,
+    Plan,
+    Producer,
+    RetryPlan,
+    Run,
+    item_key,
+)
+from resolute.model.state import COUNT, TURN, FlowState, Outputs
 
 # What another attempt cannot mend.
 FINAL_ERRORS = (
@@ -58,6 +67,7 @@ class Source(StrEnum):
     FUNCTION = "function"
     STATE = "state"
     UNDO = "undo"
+    ITEM = "item"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +85,7 @@ class Bound:
     @classmethod
     def of(cls, flow: Flow[Any, Any], pc: int, index: int, *, undo: bool = False) -> Bound:
         """The node at (pc, index) of a flow, or its compensation."""
-        plan, binding = flow.plan.step(pc).nodes[index], flow.bindings[pc, index]
+        plan, binding = flow.plan.node(pc, index), flow.bindings[flow.place(pc, index)]
         if not undo:
             return cls(flow, pc, index, plan, binding)
         compensation = binding.compensation if isinstance(binding, Node) else None
@@ -88,6 +98,10 @@ class Bound:
         """Where the input of the node comes from."""
         if self.undo:
             return Source.UNDO
+        if self.is_item and self.takes_input:
+            return Source.ITEM
+        if isinstance(self.binding, Lister) and self.binding.fn is None:
+            return Source.PREVIOUS
         if isinstance(self.binding, Question):
             return Source.STATE
         if not self.takes_input:
@@ -99,7 +113,9 @@ class Bound:
     @cached_property
     def decode(self) -> Callable[[bytes], Any]:
         """From the encoded input to the value the function takes."""
-        return codec.decoder(self.binding.input_type if isinstance(self.binding, Node) else Any)
+        return codec.decoder(
+            self.binding.input_type if isinstance(self.binding, Node) else list[Any]
+        )
 
     @cached_property
     def previous(self) -> Previous:
@@ -117,6 +133,15 @@ class Bound:
         return self.binding.compensation if isinstance(self.binding, Node) else None
 
     @cached_property
+    def is_item(self) -> bool:
+        """Whether it runs once for each item of a list."""
+        return isinstance(self.flow.plan.step(self.pc), Each) and not self.undo
+
+    def key(self, entry: Entry) -> str:
+        """The output key of one hand-out of it."""
+        return item_key(self.plan.key, entry.index) if self.is_item else self.plan.key
+
+    @cached_property
     def is_threaded(self) -> bool:
         return isinstance(self.binding, Node) and not self.binding.is_async
 
@@ -132,7 +157,7 @@ class Bound:
     @cached_property
     def call(self) -> Callable[[Any], Any]:
         """The user's function, called with the input; what takes none is called without."""
-        fn: Callable[..., Any] = self.binding.fn
+        fn: Callable[..., Any] = self.binding.fn or _itself
         if self.takes_input:
             return fn
         return lambda _: fn()
@@ -144,25 +169,35 @@ class Bound:
             return ()
         return tuple(limit.key for limit in self.binding.limits)
 
-    def fields(self, undo_number: int) -> list[str]:
+    def fields(self, entry: Entry) -> list[str]:
         """The hash fields an attempt needs before it starts."""
         match self.source:
             case Source.UNDO:
-                return [f"ui:{undo_number}"]
+                return [f"ui:{entry.undo}"]
+            case Source.ITEM:
+                return [f"i:{entry.seq}.{entry.index}"]
             case Source.PREVIOUS:
                 return self.previous.fields
             case Source.FUNCTION | Source.STATE:
-                return [_field(key) for key in self.learned]
+                return [self.field(key) for key in self.learned]
             case _:
                 return []
+
+    def field(self, key: str) -> str:
+        """The hash field of a key that a state is asked for."""
+        if key == INPUT:
+            return "input"
+        if key.startswith(TURN):
+            return f"t:{self.flow.loops[key.removeprefix(TURN)]}"
+        return f"o:{key.removeprefix(COUNT)}"
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 UNBOUNDED = 1 << 31  # bytes; an input that a function makes never leaves the process
 INPUT = "\0input"  # among learned keys: the flow's input
-
-
-def _field(key: str) -> str:
-    return "input" if key == INPUT else f"o:{key}"
 
 
 @dataclass(frozen=True)
@@ -179,18 +214,32 @@ class Previous:
         keys = [f"o:{node.key}" for step in steps.values() for node in step.nodes]
         return cls(steps, ["prev", "input", *dict.fromkeys(keys)])
 
-    def encoded(self, values: Sequence[bytes | None]) -> bytes:
+    def encoded(self, values: Sequence[bytes | None], remote: Outputs) -> bytes:
         """The encoded input from the values of `fields`. Raises MissingOutput."""
         at, flow_input = values[0], values[1]
         if at is None:
             return flow_input or b"\xc0"
         step = self.steps[int(at)]
         outputs = dict(zip(self.fields, values, strict=True))
-        return step_output(step, lambda key: outputs.get(f"o:{key}"))
+
+        def get(key: str) -> bytes | None:
+            name = f"o:{key}"
+            return outputs[name] if name in outputs else remote.get(key)
+
+        return step_output(step, get)
 
 
 def step_output(step: Producer, get: Callable[[str], bytes | None]) -> bytes:
-    """The encoded output of a step: its node's, or a map by key where it was parallel."""
+    """The encoded output of a step: its node's, a map by key where it was parallel, or a list.
+
+    In a list there is nil for an item whose node failed.
+    """
+    if isinstance(step, Each):
+        count = get(step.step)
+        if count is None:
+            raise MissingOutput(step.step)
+        keys = (item_key(step.step, index) for index in range(int(count)))
+        return msgspec.msgpack.encode([msgspec.Raw(get(key) or b"\xc0") for key in keys])
     if not isinstance(step, Run) or not step.parallel:
         key = step.nodes[0].key
         data = get(key)
@@ -215,11 +264,20 @@ class Preloaded:
     def get(self, key: str) -> bytes | None:
         if self.own is not None and key == self.bound.plan.key:
             return self.own
-        name = f"o:{key}"
-        if name not in self.values:
-            self.bound.learned.add(key)
-            self.values[name] = self.remote.get(key)
-        return self.values[name]
+        each = self.bound.flow.lists.get(key)
+        if each is None or self._get(key) is None:
+            return self._get(key)
+        return step_output(each, self._get)
+
+    def _get(self, key: str) -> bytes | None:
+        name = self.bound.field(key)
+        if name in self.values:
+            return self.values[name]
+        if "[" in key:  # one item of many: neither learned nor kept
+            return self.remote.get(key)
+        self.bound.learned.add(key)
+        self.values[name] = value = self.remote.get(key)
+        return value
 
     def keys(self) -> list[str]:
         own = [self.bound.plan.key] if self.own is not None else []
@@ -244,7 +302,11 @@ def input_value(
         case Source.NOTHING:
             return None
         case Source.PREVIOUS:
-            return bound.decode(bound.previous.encoded(values))
+            return bound.decode(bound.previous.encoded(values, remote))
+        case Source.ITEM:
+            if values[0] is None:
+                raise MissingOutput(bound.plan.key, "the item is not stored")
+            return bound.decode(values[0])
         case Source.UNDO:
             return _undo_value(bound, values[0])
         case Source.STATE:
@@ -280,6 +342,8 @@ def encode_output(bound: Bound, value: Any) -> tuple[bytes, str]:
         case Predicate():
             answer = bool(value)
             return codec.encode(answer), "1" if answer else "0"
+        case Lister():
+            return codec.encode(value), str(value)  # how many there were
         case Until():
             until = moment(value, bound.plan.name)
             return codec.encode(until), until

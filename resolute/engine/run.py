@@ -12,7 +12,8 @@ PAGE = 500  # nodes dispatched, or skipped, by one commit
 class Dispatch(msgspec.Struct, frozen=True):
     """Hand out the nodes `start` to `stop` of the step at `pc`, or one compensation.
 
-    `until` is when a `sleep` is over: Unix time in ms, or ``+`` and the ms from now.
+    `until` is when a `sleep` is over: Unix time in ms, or ``+`` and the ms from now. `turn` says of
+    the head of a loop that it is come by again, and not for the first time.
     """
 
     pc: int
@@ -21,6 +22,8 @@ class Dispatch(msgspec.Struct, frozen=True):
     width: int
     undo: int = 0
     until: str = ""
+    turn: bool = False
+    limit: int = -1  # so many are dispatched by pages, the rest as others settle; -1: all
 
     @property
     def is_first(self) -> bool:
@@ -28,14 +31,15 @@ class Dispatch(msgspec.Struct, frozen=True):
 
     @property
     def has_more(self) -> bool:
-        return self.undo == 0 and self.stop < self.width
+        return self.undo == 0 and self.stop < (self.width if self.limit < 0 else self.limit)
 
 
 class Transition(msgspec.Struct, frozen=True):
     """One change of a run, to be committed if its `rev` is still what it was.
 
     `previous` is the step whose outputs are the default input of the next, where that changed.
-    `skip` marks the nodes in that range skipped that nobody has claimed.
+    `skip` marks the nodes in that range skipped that nobody has claimed. `empty` are the `each`
+    instructions that had no items, whose output is an empty list.
     """
 
     status: RunStatus
@@ -44,6 +48,7 @@ class Transition(msgspec.Struct, frozen=True):
     previous: int | None = None
     skip: tuple[int, int] | None = None
     skip_more: bool = False
+    empty: tuple[int, ...] = ()
 
 
 class Stale(msgspec.Struct, frozen=True):

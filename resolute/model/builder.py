@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from resolute.durations import Duration
 from resolute.model.compiler import compile_flow
@@ -19,7 +19,9 @@ from resolute.model.operations import (
     Operation,
     Parallel,
     Then,
+    ThenEach,
     ThenGate,
+    ThenLoop,
     ThenSleep,
     ThenSleepUntil,
     When,
@@ -30,6 +32,10 @@ from resolute.model.triggers import Trigger
 I = TypeVar("I")  # noqa: E741 - the flow's input
 O = TypeVar("O")  # noqa: E741 - the output of the step before
 T = TypeVar("T")
+E = TypeVar("E")
+
+
+Body = Callable[["FlowBuilder[Any, Any]"], "FlowBuilder[Any, Any]"]
 
 
 class FlowBuilder(Generic[I, O]):
@@ -109,6 +115,59 @@ class FlowBuilder(Generic[I, O]):
         """
         return self._add(ThenGate(name, name if signal is None else signal, timeout))
 
+    def then_each(
+        self,
+        name: str,
+        node: Node[T, E],
+        *,
+        items: Callable[[FlowState], Iterable[T]] | None = None,
+        max_concurrency: int | None = None,
+        on_item_error: Literal["continue", "fail_fast"] = "fail_fast",
+    ) -> FlowBuilder[I, list[E]]:
+        """Run `node` for each item of a list that is known only when the step is reached.
+
+        `items(state)` says them, on a worker; without it they are what the step before returned.
+        Retries, limits and compensation are those of the node, for each item by itself. No more
+        than `max_concurrency` run at a time. The output, under `name`, is the list of outputs in
+        the order of the items. An item that fails for good fails the step; with "continue" it
+        does not, and is None in the list.
+        """
+        return self._add(ThenEach(name, node, items, max_concurrency, on_item_error))
+
+    def then_loop(
+        self,
+        name: str,
+        *,
+        body: Node[Any, Any] | Sequence[Node[Any, Any]] | Body,
+        state: type[T],
+        initial: T | Callable[[FlowState], T],
+        while_: Callable[[T], bool],
+        before: Callable[[FlowState, T], T] | None = None,
+        after: Callable[[FlowState, T], T] | None = None,
+        max_iterations: int = 1000,
+    ) -> FlowBuilder[I, T]:
+        """Run the steps of `body` again and again as long as `while_(loop state)` is true.
+
+        The loop's state is typed, and the output under `name`: it begins as `initial`, and `before`
+        and `after` change it at the start and the end of each turn. The default input of the body's
+        first step is that state. In the body an output is that of the latest turn;
+        `state.turn(name)` counts turns from 1. `body` is a node, several, or a function that adds
+        steps to the builder it is given. More than `max_iterations` turns fail the run with
+        LoopLimitExceeded.
+        """
+        return self._add(
+            ThenLoop(
+                name,
+                self._steps_of(name, body),
+                state,
+                initial,
+                while_,
+                before,
+                after,
+                max_iterations,
+            )
+        )
+
     def then_sleep(self, span: Duration, *, name: str = "") -> FlowBuilder[I, O]:
         """Wait for a time, by the clock of Redis, over every crash and restart.
 
@@ -142,6 +201,16 @@ class FlowBuilder(Generic[I, O]):
     def build(self) -> Flow[I, O]:
         """The flow. Raises FlowDefinitionError naming everything that is wrong with it."""
         return cast("Flow[I, O]", compile_flow(self._draft))
+
+    @staticmethod
+    def _steps_of(
+        name: str, body: Node[Any, Any] | Sequence[Node[Any, Any]] | Body
+    ) -> tuple[Operation, ...]:
+        if isinstance(body, Node):
+            return (Then(cast("Node[Any, Any]", body)),)
+        if callable(body):
+            return body(FlowBuilder(name))._draft.operations
+        return tuple(Then(node) for node in body)
 
     def _add(self, operation: Operation) -> FlowBuilder[Any, Any]:
         return self._with(operations=(*self._draft.operations, operation))

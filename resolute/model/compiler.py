@@ -13,8 +13,9 @@ from resolute.errors import FlowDefinitionError, ResoluteError
 from resolute.ids import check_name, check_queue
 from resolute.model import codec
 from resolute.model.fitting import fits, type_name
-from resolute.model.flow import Binding, Flow, Predicate, Until
+from resolute.model.flow import Binding, Flow, Lister, Predicate, Until
 from resolute.model.gates import GateResult
+from resolute.model.loops import LoopFunctions
 from resolute.model.nodes import PREVIOUS, Node
 from resolute.model.operations import (
     Draft,
@@ -23,18 +24,23 @@ from resolute.model.operations import (
     Operation,
     Parallel,
     Then,
+    ThenEach,
     ThenGate,
+    ThenLoop,
     ThenSleep,
     ThenSleepUntil,
     When,
 )
 from resolute.model.plan import (
     Branch,
+    Each,
     End,
     Gate,
     Instruction,
+    Items,
     Jump,
     LimitPlan,
+    Loop,
     Moment,
     NodePlan,
     Plan,
@@ -133,6 +139,10 @@ class _Compiler:
                 self._sleep(operation)
             case ThenSleepUntil():
                 self._sleep_until(operation)
+            case ThenEach():
+                self._each(operation)
+            case ThenLoop():
+                self._loop(operation)
 
     def _name_step(self, name: str) -> None:
         self.check(lambda: check_name("step", name))
@@ -156,6 +166,89 @@ class _Compiler:
         self.instructions.append(Gate((NodePlan(gate.name, gate.name),), gate.signal, timeout))
         self.types = (GateResult,)
 
+    def _each(self, each: ThenEach) -> None:
+        self._name_step(each.name)
+        self._add_key(each.name)
+        if each.node.input is not PREVIOUS:
+            self.problems.append(
+                f"step {each.name!r}: node {each.node.name!r} gets the items: no with_input()"
+            )
+        if each.on_item_error not in ("continue", "fail_fast"):
+            self.problems.append(
+                f'step {each.name!r}: expected on_item_error "continue" or "fail_fast",'
+                f" got {each.on_item_error!r}"
+            )
+        window = each.max_concurrency or 0
+        if each.max_concurrency is not None and each.max_concurrency < 1:
+            self.problems.append(
+                f"step {each.name!r}: expected a max_concurrency of 1 or more,"
+                f" got {each.max_concurrency!r}"
+            )
+        asked = f"{each.name}.items"
+        self.bindings[len(self.instructions), 0] = Lister(asked, each.items)
+        if each.items is None and not all(fits(produced, list) for produced in self.types):
+            self.problems.append(f"step {each.name!r}: the step before gives no list: add items=")
+        self.instructions.append(Items((self._question(asked),)))
+        self.types = (Any,)
+        self._check_node(each.node)
+        self.bindings[len(self.instructions), 0] = each.node
+        plan = node_plan(self.flow, each.node)
+        forgives = each.on_item_error == "continue"
+        plan = msgspec.structs.replace(plan, key=each.name, best_effort=forgives)
+        self.instructions.append(Each(each.name, (plan,), window))
+        item = each.node.output_type
+        self.types = (list[item] if item is not Any else list,)
+
+    def _loop(self, loop: ThenLoop) -> None:
+        """The loop's state is the output `<name>`: of the node that begins it, then of turns."""
+        name = loop.name
+        self._name_step(name)
+        self._add_key(name)
+        if loop.max_iterations < 1:
+            self.problems.append(
+                f"loop {name!r}: expected max_iterations of 1 or more, got {loop.max_iterations!r}"
+            )
+        if not loop.body:
+            self.problems.append(f"loop {name!r} has no body")
+        if loop.before is None and loop.after is None:
+            self.problems.append(f"loop {name!r}: nothing changes its state: add an after=")
+        functions = LoopFunctions(name, loop.state, loop.max_iterations)
+        self._inner(f"{name}.begin", name, loop.state, functions.begin(loop.initial))
+        head = len(self.instructions)
+        self.bindings[head, 0] = Predicate(f"{name}.while", functions.head(loop.while_))
+        self.instructions.append(None)
+        if loop.before is not None:
+            self._inner(f"{name}.before", name, loop.state, functions.turn(loop.before))
+        opened = len(self.branches)
+        for operation in loop.body:
+            self.add(operation)
+        if len(self.branches) != opened:
+            self.problems.append(f"loop {name!r}: its body leaves a when() open")
+        if loop.after is not None:
+            self._inner(f"{name}.after", name, loop.state, functions.turn(loop.after))
+        self.instructions.append(Jump(head))
+        end = len(self.instructions)
+        self.instructions[head] = Loop((self._question(f"{name}.while"),), end, loop.max_iterations)
+        if loop.after is None:  # else the state is the output of the step before already
+            self._inner(f"{name}.end", name, loop.state, functions.end())
+        self.types = (loop.state,)
+
+    def _inner(self, name: str, key: str, type_: Any, read: Callable[[FlowState], Any]) -> None:
+        """A node of our own: what `read` says of the state is its output."""
+
+        def same(value: Any) -> Any:
+            return value
+
+        same.__annotations__ = {"value": type_, "return": type_}
+        node: Node[Any, Any] = Node(name, same, read, output=key)
+        self.bindings[len(self.instructions), 0] = node
+        plan = msgspec.structs.replace(self._question(name), key=key)
+        self.instructions.append(Run(name, (plan,)))
+        self.types = (type_,)
+
+    def _question(self, name: str) -> NodePlan:
+        return NodePlan(name, name, timeout_ms=QUESTION_TIMEOUT_MS)
+
     def _sleep(self, sleep: ThenSleep) -> None:
         name = self._name_sleep(sleep.name)
         span = self._span(name, sleep.span)
@@ -167,8 +260,7 @@ class _Compiler:
         if not callable(sleep.moment):
             self.problems.append(f"{name}: expected a function, got {sleep.moment!r}")
         self.bindings[len(self.instructions), 0] = Until(asked, sleep.moment)
-        plan = NodePlan(asked, asked, timeout_ms=QUESTION_TIMEOUT_MS)
-        self.instructions += [Moment((plan,)), Sleep((NodePlan(name, name),))]
+        self.instructions += [Moment((self._question(asked),)), Sleep((NodePlan(name, name),))]
 
     def _name_sleep(self, name: str) -> str:
         self.sleeps += 1
@@ -275,8 +367,7 @@ class _Compiler:
 
     def _close(self, branch: _OpenBranch, otherwise: int) -> None:
         name = self.bindings[branch.at, 0].name
-        predicate = NodePlan(name, name, timeout_ms=QUESTION_TIMEOUT_MS)
-        self.instructions[branch.at] = Branch((predicate,), otherwise)
+        self.instructions[branch.at] = Branch((self._question(name),), otherwise)
 
     def keep(self, policy: RetentionPolicy) -> None:
         self.retention = RetentionPlan(policy.after_ms() or None, policy.keep_last)
@@ -317,7 +408,7 @@ class _Compiler:
         for branch in self.branches:
             self.problems.append(f"{self.bindings[branch.at, 0].name} has no end_when()")
         if not any(
-            isinstance(instruction, Run | Gate | Sleep) for instruction in self.instructions
+            isinstance(instruction, Run | Each | Gate | Sleep) for instruction in self.instructions
         ):
             self.problems.append("no steps: add one with then()")
         if not triggers:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from resolute.model.nodes import Node
-from resolute.model.plan import Plan
+from resolute.model.plan import Each, Loop, Plan
 from resolute.model.state import FlowState
 
 I = TypeVar("I")  # noqa: E741
@@ -31,7 +32,18 @@ class Until:
     fn: Callable[[FlowState], datetime | timedelta | float | str]
 
 
-Question = Predicate | Until  # asked with the state; the answer goes to the coordinator
+@dataclass(frozen=True)
+class Lister:
+    """A function that says the items of an `each`; a node with a name of its own.
+
+    Without one the items are what the step before returned.
+    """
+
+    name: str
+    fn: Callable[[FlowState], Iterable[Any]] | None
+
+
+Question = Predicate | Until | Lister  # asked with the state; the answer goes to the coordinator
 Binding = Node[Any, Any] | Question
 
 
@@ -47,3 +59,27 @@ class Flow(Generic[I, O]):
     result_type: Any = Any
     max_payload: int = 1024 * 1024
     signals: Mapping[str, Any] = field(default_factory=dict[str, Any])  # the types declared
+
+    def place(self, pc: int, index: int) -> tuple[int, int]:
+        """Where in `bindings` the node is that runs at (pc, index): all items have one."""
+        return (pc, 0 if pc in self._each else index)
+
+    @cached_property
+    def _each(self) -> frozenset[int]:
+        return frozenset(
+            pc for pc, one in enumerate(self.plan.instructions) if isinstance(one, Each)
+        )
+
+    @cached_property
+    def loops(self) -> Mapping[str, int]:
+        """Where each loop's head is, by the loop's name."""
+        heads = (
+            (pc, one) for pc, one in enumerate(self.plan.instructions) if isinstance(one, Loop)
+        )
+        return {head.step.removesuffix(".while"): pc for pc, head in heads}
+
+    @cached_property
+    def lists(self) -> Mapping[str, Each]:
+        """The `each` steps by their output key."""
+        steps = (one for one in self.plan.instructions if isinstance(one, Each))
+        return {step.step: step for step in steps}

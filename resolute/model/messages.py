@@ -29,7 +29,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 class Event(msgspec.Struct, frozen=True, array_like=True):
     """An inbox entry. `wake` and `sweep` name no flow.
 
-    `arg` is the flow's name for `start`, ``"<next index> <step token>"`` for `page`; for
+    `arg` is the flow's name for `start`, ``"<next index> <step token> <width>"`` for `page`; for
     `settled` the answer of a branch (``"1"`` or ``"0"``) or a moment (see `Dispatch.until`).
     """
 
@@ -47,8 +47,9 @@ class RunState(msgspec.Struct, frozen=True):
     """What the hash of a run says of where it is.
 
     `pending` counts the nodes of the step that are not settled; `page` and `skip` are the next
-    index to dispatch and to skip; `undos` counts what can be compensated, `undoing` is the one
-    that the current step undoes (0: none); `answer` is what a settled predicate or moment said.
+    index to dispatch and to skip; `width` is that of an `each`; `undos` counts what can be
+    compensated, `undoing` is the one that the current step undoes (0: none); `answer` is what a
+    settled question said.
     """
 
     flow: str
@@ -68,6 +69,7 @@ class RunState(msgspec.Struct, frozen=True):
     cancelled: bool = False
     terminated: bool = False
     answer: str = ""
+    width: int = 0
 
 
 class NodeRecord(msgspec.Struct, frozen=True):

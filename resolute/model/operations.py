@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -58,7 +58,41 @@ class ThenSleepUntil:
     moment: Callable[[FlowState], datetime | timedelta | float | str]
 
 
-Operation = Then | Parallel | When | Else | EndWhen | ThenGate | ThenSleep | ThenSleepUntil
+@dataclass(frozen=True)
+class ThenEach:
+    name: str
+    node: Node[Any, Any]
+    items: Callable[[FlowState], Iterable[Any]] | None
+    max_concurrency: int | None
+    on_item_error: str
+
+
+@dataclass(frozen=True)
+class ThenLoop:
+    """A whole loop; the functions take and give its state."""
+
+    name: str
+    body: tuple[Operation, ...]
+    state: Any
+    initial: Any
+    while_: Callable[[Any], bool]
+    before: Callable[[FlowState, Any], Any] | None
+    after: Callable[[FlowState, Any], Any] | None
+    max_iterations: int
+
+
+Operation = (
+    Then
+    | Parallel
+    | When
+    | Else
+    | EndWhen
+    | ThenGate
+    | ThenSleep
+    | ThenSleepUntil
+    | ThenEach
+    | ThenLoop
+)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,40 @@ class Branch(msgspec.Struct, frozen=True, array_like=True, tag="branch"):
         return self.nodes[0].name
 
 
+class Items(msgspec.Struct, frozen=True, array_like=True, tag="items"):
+    """Ask a node for the items of the `each` that comes next."""
+
+    nodes: tuple[NodePlan, ...]
+
+    @property
+    def step(self) -> str:
+        return self.nodes[0].name
+
+
+class Each(msgspec.Struct, frozen=True, array_like=True, tag="each"):
+    """Run `nodes[0]` for each item, `window` of them at a time (0: all); the width is the run's."""
+
+    step: str
+    nodes: tuple[NodePlan, ...]
+    window: int = 0
+
+
+class Loop(msgspec.Struct, frozen=True, array_like=True, tag="loop"):
+    """The head of a loop: a branch that is come by before each turn.
+
+    `otherwise` is behind the loop, whose body ends with a jump to here; `most` are the turns that
+    there may be.
+    """
+
+    nodes: tuple[NodePlan, ...]
+    otherwise: int
+    most: int
+
+    @property
+    def step(self) -> str:
+        return self.nodes[0].name
+
+
 class Gate(msgspec.Struct, frozen=True, array_like=True, tag="gate"):
     """Wait for a signal, `timeout_ms` at most (0: for ever). No worker is asked.
 
@@ -110,9 +144,10 @@ class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
     """The run is completed."""
 
 
+Question = Branch | Loop | Moment | Items  # the node's answer goes to the coordinator
 Wait = Gate | Sleep  # settled by a signal or a timer; no worker is asked
-Step = Run | Branch | Moment | Wait  # what is dispatched and has nodes
-Producer = Run | Gate  # steps that have an output
+Step = Run | Branch | Loop | Moment | Items | Each | Wait  # what is dispatched and has nodes
+Producer = Run | Each | Gate  # steps that have an output
 Instruction = Step | Jump | End
 
 
@@ -170,9 +205,31 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
             raise ResoluteError(f"flow {self.flow!r}: instruction {pc} runs no nodes")
         return instruction
 
+    def node(self, pc: int, index: int) -> NodePlan:
+        """The node that runs at (pc, index)."""
+        step = self.step(pc)
+        return step.nodes[0] if isinstance(step, Each) else step.nodes[index]
+
+    def key(self, pc: int, index: int) -> str:
+        """The output key of the node that runs at (pc, index): of an item it has its number."""
+        step = self.step(pc)
+        return (
+            item_key(step.nodes[0].key, index) if isinstance(step, Each) else step.nodes[index].key
+        )
+
+    def width(self, pc: int, items: int) -> int:
+        """How many nodes the step at `pc` has; `items` is that of an `each`."""
+        step = self.step(pc)
+        return items if isinstance(step, Each) else len(step.nodes)
+
     def predecessors(self, pc: int) -> list[int]:
         """The steps whose output can be the last one before `pc`; empty: none, the input."""
         return _predecessors(self, pc)
+
+
+def item_key(key: str, index: int) -> str:
+    """The output key of one item of an `each`; no name has brackets."""
+    return f"{key}[{index}]"
 
 
 _BEFORE_OPTIONS = Plan.__struct_fields__.index("format") + 1
@@ -193,7 +250,7 @@ def _predecessors(plan: Plan, pc: int) -> list[int]:
         match instruction:
             case Jump(to=to):
                 sources.setdefault(to, []).append(at)
-            case Branch(otherwise=otherwise):
+            case Branch(otherwise=otherwise) | Loop(otherwise=otherwise):
                 sources.setdefault(otherwise, []).append(at)
                 sources.setdefault(at + 1, []).append(at)
             case End():

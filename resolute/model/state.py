@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from resolute.errors import ErrorInfo, MissingOutput
 from resolute.model.codec import decoder
 from resolute.model.nodes import Node
+from resolute.model.plan import item_key
+
+# Among the keys of outputs: which turn of a loop it is, how many outputs a `then_each` has.
+TURN = "\0turn:"
+COUNT = "\0count:"
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -74,6 +79,26 @@ class FlowState:
     def input(self, type_: type[T]) -> T:
         """The input of the flow."""
         return decoder(type_)(self._outputs.input())
+
+    def iter(self, key: str, type_: type[T]) -> Iterator[T | None]:
+        """The outputs of a `then_each`, in order, fetched as they are asked for.
+
+        None stands for an item whose node failed. Raises MissingOutput.
+        """
+        count = self._outputs.get(COUNT + key)
+        if count is None:
+            raise MissingOutput(key)
+        decode = decoder(type_)
+        for index in range(int(count)):
+            data = self._outputs.get(item_key(key, index))
+            yield None if data is None else decode(data)
+
+    def turn(self, loop: str) -> int:
+        """Which turn of a loop this is, from 1. Raises MissingOutput outside of it."""
+        data = self._outputs.get(TURN + loop)
+        if data is None:
+            raise MissingOutput(loop, "the loop has not begun")
+        return int(data)
 
     def error(self, node: str | Node[Any, Any]) -> ErrorInfo | None:
         """Why a best-effort node failed; None if it did not."""

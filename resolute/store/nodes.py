@@ -16,6 +16,7 @@ from resolute.store.store import Store
 
 MAX_ITEMS = 250  # of one call, so that no script holds the server for long
 MAX_BYTES = 1024 * 1024
+ITEMS = 400  # kept by one call; a script must not unpack 1,000 values
 POISON = 3  # crashes
 
 T = TypeVar("T")
@@ -56,6 +57,16 @@ class CompleteItem(Item):
     key: str
     undo: int
     arg: str
+
+
+class StoreItem(Item):
+    flow_key: int
+    flow: str
+    seq: int
+    index: int
+    token: str
+    start: int
+    count: int
 
 
 class FailItem(Item):
@@ -156,13 +167,15 @@ class Reclaim:
     error: bytes
 
 
-def chunks(items: Iterable[T], size: Callable[[T], int] | None = None) -> Iterator[list[T]]:
-    """Batches of at most MAX_ITEMS and, by `size(item)` in bytes, about MAX_BYTES."""
+def chunks(
+    items: Iterable[T], size: Callable[[T], int] | None = None, most: int = MAX_ITEMS
+) -> Iterator[list[T]]:
+    """Batches of at most `most` and, by `size(item)` in bytes, about MAX_BYTES."""
     batch: list[T] = []
     total = 0
     for item in items:
         weight = size(item) if size else 0
-        if batch and (len(batch) >= MAX_ITEMS or total + weight > MAX_BYTES):
+        if batch and (len(batch) >= most or total + weight > MAX_BYTES):
             yield batch
             batch, total = [], 0
         batch.append(item)
@@ -237,6 +250,25 @@ async def complete(store: Store, process: str, results: Sequence[Completion]) ->
         arguments += (pack_item(item), result.output, result.undo_input or b"")
     reply = await store.call("complete_nodes", keys.keys, pack(process), arguments)
     return [code_of(answer) for answer in reply]
+
+
+async def store_items(
+    store: Store, process: str, held: Held, start: int, items: Sequence[bytes]
+) -> str:
+    """Keep encoded items of the next step, at most ITEMS of them, from number `start` on."""
+    entry = held.entry
+    keys = KeyList()
+    item = StoreItem(
+        keys.index(held.partition.flow(entry.flow)),
+        entry.flow,
+        entry.seq,
+        entry.index,
+        entry.token,
+        start,
+        len(items),
+    )
+    arguments = (pack_item(item), *items)
+    return code_of((await store.call("store_items", keys.keys, pack(process), arguments))[0])
 
 
 async def fail(store: Store, process: str, failures: Sequence[Failure]) -> list[str]:

@@ -11,7 +11,7 @@ import msgspec
 
 from resolute.errors import DamagedRun, ErrorInfo
 from resolute.model.messages import RunState
-from resolute.model.plan import Branch, Moment, Plan
+from resolute.model.plan import Plan, Question
 from resolute.status import NodeStatus, RunStatus
 from resolute.store.keys import Partition
 from resolute.store.nodes import code_of
@@ -22,6 +22,7 @@ HEADER = (
     "status", "flow", "plan", "pc", "seq", "rev", "pending", "queue", "token", "page", "skip",
     "undos", "undoing", "cancel", "terminate", "prev", "started", "ended", "moved", "error",
     "retry_of", "due", "deadline", "overran",
+    "width",
 )  # fmt: skip
 
 _TOKEN = re.compile(r"[0-9]+-[^.|]+\.[0-9]+")
@@ -105,6 +106,7 @@ class Header(msgspec.Struct, frozen=True):
     due: float | None  # when it is to begin, where that is later
     deadline: float | None
     overran: bool  # it did not end by then
+    width: int  # of the last `each`
 
 
 async def start(
@@ -235,15 +237,16 @@ def parse_header(flow_id: str, values: Sequence[bytes | None]) -> Header | None:
         due=_number(h["due"]) / 1000 if h["due"] is not None else None,
         deadline=_number(h["deadline"]) / 1000 if h["deadline"] is not None else None,
         overran=h["overran"] is not None,
+        width=_number(h["width"]),
     )
 
 
 async def load_state(store: Store, header: Header, plan: Plan) -> RunState:
-    """The run as the state machine sees it, with the answer of a settled branch or moment."""
+    """The run as the state machine sees it, with the answer of a settled question."""
     partition = store.keys.of(header.id)
     undo = header.undoing - 1 if header.status is RunStatus.COMPENSATING else header.undos
     instruction = plan.instructions[header.pc] if header.seq else None
-    key = instruction.nodes[0].key if isinstance(instruction, Branch | Moment) else ""
+    key = instruction.nodes[0].key if isinstance(instruction, Question) else ""
     undo_at, answer = await store.execute(
         "HMGET", partition.flow(header.id), f"u:{undo}", f"o:{key}"
     )
@@ -265,13 +268,14 @@ async def load_state(store: Store, header: Header, plan: Plan) -> RunState:
         cancelled=header.cancelled,
         terminated=header.terminated,
         answer=_answer(answer) if key and answer else "",
+        width=header.width,
     )
 
 
 def _answer(output: bytes) -> str:
     """What a predicate or a moment said, as its event has it."""
     said = msgspec.msgpack.decode(output)
-    return said if isinstance(said, str) else str(int(bool(said)))
+    return said if isinstance(said, str) else str(int(said))
 
 
 def parse_undo(value: bytes) -> tuple[int, int]:

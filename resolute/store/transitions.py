@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,8 @@ class CommitItem(Item):
     ending: Sequence[str | int | Sequence[str]]
     waiting: Sequence[str]
     deadline: Sequence[str | int]
+    page_from: int
+    turn: Sequence[int | Sequence[int]]
 
 
 class ReleaseItem(Item):
@@ -77,6 +79,15 @@ class Waiting:
     signal: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The head of a loop is come by; `widths` are those of the steps of a turn, by their pc."""
+
+    pc: int
+    again: bool
+    widths: Mapping[int, int]
+
+
 @dataclass(slots=True)
 class Commit:
     """One transition to be written. `entries` are (queue, encoded entry) in order of index."""
@@ -95,6 +106,8 @@ class Commit:
     flow: str = ""
     retention_ms: int | None = None  # of its flow, where that has its own
     waiting: Waiting | None = None
+    page_from: int = -1  # the index from which a later page is dispatched
+    turn: Turn | None = None
     deadline_ms: int = 0  # of a run that begins, 0 for none
     timers: Sequence[str] = ()  # of a run that ends: of no use any more
     size: int = field(default=0)
@@ -122,11 +135,20 @@ async def commit(
             _ending(change, change.ended, partition, keys, _ttl(change, retention_ms)),
             _waiting(change),
             (change.deadline_ms, deadline_timer(change.id)) if change.deadline_ms else (),
+            change.page_from,
+            _turn(change.turn),
         )
         arguments.append(pack_item(item))
         arguments += [blob for _, blob in change.entries]
     reply = await store.call("commit_transition", keys.keys, pack(), arguments)
     return [(code_of(answer), _text(answer)) for answer in reply]
+
+
+def _turn(turn: Turn | None) -> Sequence[int | Sequence[int]]:
+    if turn is None:
+        return ()
+    widths = [number for pair in turn.widths.items() for number in pair]
+    return (turn.pc, int(turn.again), widths)
 
 
 def _waiting(change: Commit) -> Sequence[str]:

@@ -10,7 +10,16 @@ from resolute import FlowBuilder, FlowState, RateLimit, RetryPolicy, SharedRateL
 from resolute.cli.exits import Exit
 from resolute.cli.graph.mermaid import mermaid
 from resolute.cli.graph.notes import limit_note, notes_on, retry_note
-from resolute.cli.graph.structure import Block, Choice, Pause, Step, blocks_of, steps_in
+from resolute.cli.graph.structure import (
+    Block,
+    Choice,
+    Every,
+    Pause,
+    Round,
+    Step,
+    blocks_of,
+    steps_in,
+)
 from resolute.cli.graph.tree import flow_tree
 from resolute.cli.output import console
 from resolute.model.builder import FlowBuilder as Builder
@@ -37,6 +46,10 @@ def shape(blocks: tuple[Block, ...]) -> list[Any]:
         match block:
             case Step(run=run):
                 found.append("+".join(node.name for node in run.nodes))
+            case Every(each=each):
+                found.append(f"{each.step}*")
+            case Round(name=name, body=body):
+                found.append((name, shape(body)))
             case Pause(wait=wait):
                 found.append(f"({wait.step})")
             case Choice(then=then, otherwise=otherwise):

@@ -28,7 +28,7 @@ HEADER = Header(
     id="r-1", flow="calls", status=RunStatus.RUNNING, plan=PLAN.hash, pc=0, seq=1, rev="1-a",
     pending=1, queue="default", token="1-a.0", page=1, skip=0, undos=0, undoing=0,
     cancelled=False, terminated=False, previous=None, started=NOW - 60, ended=None,
-    moved=NOW - 50, error=None, retry_of=None, due=None, deadline=None, overran=False,
+    moved=NOW - 50, error=None, retry_of=None, due=None, deadline=None, overran=False, width=0,
 )  # fmt: skip
 READY = NodeRecord(1, 0, "call", "call", NodeStatus.READY, 0, dispatched=NOW - 50)
 COORDINATOR = ProcessInfo("c", "coordinator", "host", 1, 0, 15.0)

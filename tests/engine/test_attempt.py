@@ -23,12 +23,15 @@ from resolute.errors import (
 from resolute.model import codec
 from resolute.model.builder import FlowBuilder
 from resolute.model.flow import Flow
+from resolute.model.messages import Entry
 from resolute.model.nodes import AsyncNode, Node, node
 from resolute.model.plan import NodePlan, RetryPlan
 from resolute.model.policies import RetryPolicy
 from resolute.model.state import FlowState
 from resolute.model.triggers import manual
 from tests.support.flows import always, builder, chain_of, either, step, undoable
+
+ENTRY = Entry("run", "plan", 0, 1, 0, "1-x.0")
 
 
 @dataclass
@@ -70,7 +73,7 @@ class Hash:
 
 def input_of(bound: Bound, stored: Hash) -> Any:
     """The input of an attempt, with the fields that it loads beforehand."""
-    names = bound.fields(0)
+    names = bound.fields(ENTRY)
     return attempt.input_value(bound, names, stored.read(names), stored)
 
 
@@ -161,7 +164,7 @@ def test_the_missing_output_of_a_node_that_is_not_best_effort_is_an_error():
 
 def test_a_node_without_parameters_gets_nothing_and_loads_nothing():
     bound = bound_at(chain_of(step("first"), take_nothing), 1)
-    assert bound.fields(0) == []
+    assert bound.fields(ENTRY) == []
     assert input_of(bound, Hash()) is None
 
 
@@ -210,10 +213,10 @@ def test_what_an_input_function_reads_is_fetched_once_and_comes_with_the_claim_f
     flow = chain_of(step("a"), step("b"), step("c").with_input(reads_two))
     bound = bound_at(flow, 2)
     stored = Hash({"a": 1, "b": 2}, flow_input="in")
-    assert bound.fields(0) == []
+    assert bound.fields(ENTRY) == []
     assert input_of(bound, stored) == [1, "in"]
     assert stored.asked == ["a", INPUT]
-    assert sorted(bound.fields(0)) == ["input", "o:a"]
+    assert sorted(bound.fields(ENTRY)) == ["input", "o:a"]
     stored.asked.clear()
     assert input_of(bound, stored) == [1, "in"]
     assert stored.asked == []
@@ -235,7 +238,7 @@ def test_a_predicate_learns_as_an_input_function_does():
     state = input_of(bound, Hash({"a": 1}))
     assert isinstance(state, FlowState)
     assert state.get("a", int) == 1
-    assert bound.fields(0) == ["o:a"]
+    assert bound.fields(ENTRY) == ["o:a"]
 
 
 # Outputs.
@@ -288,7 +291,7 @@ def undo_of(flow: Flow[Any, Any], output: Any, stored: Hash | None = None) -> by
 
 def compensation_value(flow: Flow[Any, Any], data: bytes | None) -> Any:
     bound = Bound.of(flow, 0, 0, undo=True)
-    assert bound.fields(4) == ["ui:4"]
+    assert bound.fields(msgspec.structs.replace(ENTRY, undo=4)) == ["ui:4"]
     return attempt.input_value(bound, ["ui:4"], [data], Hash())
 
 

@@ -30,6 +30,7 @@ ITEMS: dict[str, type[Item]] = {
     "begin_nodes": nodes.BeginItem,
     "complete_nodes": nodes.CompleteItem,
     "fail_nodes": nodes.FailItem,
+    "store_items": nodes.StoreItem,
     "return_nodes": nodes.ReturnItem,
     "reclaim_nodes": nodes.ReclaimItem,
     "commit_transition": transitions.CommitItem,
@@ -158,6 +159,17 @@ def check_fixed_keys(store: Store, call: Call, names: Sequence[str]) -> None:
             assert key in known["inbox"] or ":q:" in key, f"{call.script}: {key} is no stream"
 
 
+def blobs_after(call: Call, item: Sequence[Any], blobs: Sequence[str]) -> int:
+    """How many blobs follow an item; of some scripts the item says it."""
+    match call.script:
+        case "commit_transition":
+            return len(item[7])
+        case "store_items":
+            return item[-1]
+        case _:
+            return len(blobs)
+
+
 def check_items(call: Call, fields: Sequence[str], blobs: Sequence[str]) -> None:
     """Each item has its fields and its blobs behind it; what ends in _key is a place in KEYS."""
     at = 0
@@ -167,7 +179,7 @@ def check_items(call: Call, fields: Sequence[str], blobs: Sequence[str]) -> None
         for name, value in zip(fields, item, strict=True):
             if name.endswith("_key"):
                 assert 1 <= value <= len(call.keys), f"{call.script}: {name}"
-        at += 1 + (len(item[7]) if call.script == "commit_transition" else len(blobs))
+        at += 1 + blobs_after(call, item, blobs)
     assert at == len(call.arguments) or not fields
 
 

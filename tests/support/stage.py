@@ -186,8 +186,13 @@ class Stage:
         undo: bytes | None = None,
         arg: str = "",
     ) -> str:
-        done = Completion(held, self.node(held).key, output, undo, arg)
+        done = Completion(held, self.key(held), output, undo, arg)
         return (await nodes.complete(self.store, process, [done]))[0]
+
+    async def store_items(
+        self, process: str, held: Held, items: Sequence[bytes], start: int = 0
+    ) -> str:
+        return await nodes.store_items(self.store, process, held, start, items)
 
     async def fail(
         self,
@@ -198,7 +203,7 @@ class Stage:
         best_effort: bool = False,
         message: str = "boom",
     ) -> str:
-        key = self.node(held).key
+        key = self.key(held)
         failure = Failure(held, key, held.queue, error_blob(message), delay, best_effort)
         return (await nodes.fail(self.store, process, [failure]))[0]
 
@@ -260,8 +265,13 @@ class Stage:
 
     def node(self, held: Held) -> NodePlan:
         """The node that an entry is for."""
-        node = self.plan(held).step(held.entry.pc).nodes[held.entry.index]
+        node = self.plan(held).node(held.entry.pc, held.entry.index)
         return node.compensation or node if held.entry.undo else node
+
+    def key(self, held: Held) -> str:
+        """The output key of the node that an entry is for."""
+        entry = held.entry
+        return self.node(held).key if entry.undo else self.plan(held).key(entry.pc, entry.index)
 
     async def header(self, run_id: str = "run") -> Header:
         header = await runs.read_header(self.store, run_id)

@@ -24,6 +24,7 @@ FLOW = (
     .then(step("last"))
     .build()
 )
+EACH = builder("each").then_each("each", step("one"), items=lambda _: [1, 2]).build()
 GATED = builder("gated").then_gate("early").then_gate("late", timeout="1h").build()
 LIMIT = LimitPlan("tour", 1_000_000, 2)
 WORKER = "stage:1:worker"
@@ -52,6 +53,20 @@ async def tour(store: Store) -> None:
     await _undo_and_retry(stage, one)
     await _beside(stage, one)
     await _gates(stage)
+    await _items(stage)
+
+
+async def _items(stage: Stage) -> None:
+    """A node that lists the items of the next step."""
+    await stage.offer(EACH, process="stage:1:items")
+    await stage.start(EACH, "each")
+    await stage.coordinate()
+    held = (await _claim(stage))["each"]
+    assert await stage.store_items(WORKER, held, [b"\x01", b"\x02"]) == "OK"
+    assert await stage.complete(WORKER, held, b"\x02", arg="2") == "OK"
+    await stage.coordinate()
+    await stage.stop("each", terminate=True)
+    await stage.coordinate()
 
 
 async def _gates(stage: Stage) -> None:

@@ -59,12 +59,13 @@ async def _settle_stream(
         for entry_id, payload in payloads.items():
             try:
                 held = Held(partition, name, entry_id, _decode(payload or b""))
-                node = _node_of(plans.get(held.entry.plan), held.entry)
+                plan = plans.get(held.entry.plan)
+                node = _node_of(plan, held.entry)
             except (ValueError, LookupError):
                 continue  # deleted or damaged: a coordinator puts it away
             queue = (node.queue if node else "") or name.partition("@")[0]
-            if node is not None and (partition.number, name, entry_id) in late:
-                failures.append(_timed_out(held, node, queue))
+            if plan is not None and node is not None and (partition.number, name, entry_id) in late:
+                failures.append(_timed_out(held, plan, node, queue))
             else:
                 returns.append(Return(held, queue))
         for batch in nodes.chunks(failures):
@@ -77,12 +78,14 @@ async def _settle_stream(
 def _node_of(plan: Plan | None, entry: Entry) -> NodePlan | None:
     if plan is None:
         return None
-    node = plan.step(entry.pc).nodes[entry.index]
+    node = plan.node(entry.pc, entry.index)
     return node.compensation if entry.undo else node
 
 
-def _timed_out(held: Held, node: NodePlan, queue: str) -> Failure:
+def _timed_out(held: Held, plan: Plan, node: NodePlan, queue: str) -> Failure:
     error = timeout_error(node)
     info = ErrorInfo(type(error).__name__, str(error), node=node.name)
     delay = retry_delay(node, held.entry.attempt, error)
-    return Failure(held, node.key, queue, msgspec.msgpack.encode(info), delay, node.best_effort)
+    entry = held.entry
+    key = node.key if entry.undo else plan.key(entry.pc, entry.index)
+    return Failure(held, key, queue, msgspec.msgpack.encode(info), delay, node.best_effort)

@@ -96,7 +96,7 @@ class Committer:
         """An outcome that cannot be sent fails its node for good, with what went wrong."""
         log.error("outcome of %s of run %s: %s", job.bound.plan.name, job.held.entry.flow, error)
         info = msgspec.msgpack.encode(ErrorInfo.of(error, job.bound.plan.name))
-        key, best_effort = job.bound.plan.key, job.bound.plan.best_effort
+        key, best_effort = job.key, job.bound.plan.best_effort
         failure = nodes.Failure(job.held, key, job.queue, info, None, best_effort)
         try:
             return (await nodes.fail(self._store, self._process, [failure]))[0]

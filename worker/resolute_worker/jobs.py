@@ -41,6 +41,11 @@ class Job:
         return self.stop is not None
 
     @property
+    def key(self) -> str:
+        """Its output key."""
+        return self.bound.key(self.held.entry)
+
+    @property
     def queue(self) -> str:
         """The plain queue that serves it, for when it is handed out again."""
         return self.bound.plan.queue or self.held.queue.partition("@")[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from resolute.engine.attempt import Bound, OutputsAway
 from resolute.errors import ErrorInfo, StoreUnavailable
-from resolute.model.plan import Run
+from resolute.model.plan import Run, item_key
 from resolute.store.keys import Partition
 from resolute.store.runs import decode_error
 from resolute.store.sync import SyncReader
@@ -23,20 +23,33 @@ class RemoteOutputs:
         self._key = partition.flow(flow)
         self._bound = bound
         self._fetched: dict[str, bytes | None] = {}
+        self._items: dict[str, bytes | None] = {}
 
     def get(self, key: str) -> bytes | None:
+        if "[" in key:
+            return self._item(key)
         if key not in self._fetched:
             wanted = [key, *(other for other in self._siblings(key) if other != key)][:SIBLINGS]
-            values = self._read(*(f"o:{name}" for name in wanted))
+            values = self._read(*(self._bound.field(name) for name in wanted))
             self._fetched.update(zip(wanted, values, strict=True))
         return self._fetched[key]
+
+    def _item(self, key: str) -> bytes | None:
+        """One output of a `then_each`, with those after it; the ones before are not kept."""
+        if key not in self._items:
+            name, _, number = key[:-1].partition("[")
+            first = int(number)
+            wanted = [item_key(name, index) for index in range(first, first + SIBLINGS)]
+            values = self._read(*(f"o:{one}" for one in wanted))
+            self._items = dict(zip(wanted, values, strict=True))
+        return self._items[key]
 
     def keys(self) -> list[str]:
         try:
             names = self._reader.hkeys(self._key)
         except StoreUnavailable as error:
             raise OutputsAway(str(error)) from error
-        return [name[2:] for name in names if name.startswith("o:")]
+        return [name[2:] for name in names if name.startswith("o:") and "[" not in name]
 
     def input(self) -> bytes:
         return self._read("input")[0] or b"\xc0"

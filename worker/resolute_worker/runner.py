@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
@@ -17,7 +17,8 @@ import msgspec
 from resolute.engine import attempt, context
 from resolute.engine.attempt import Bound, OutputsAway
 from resolute.errors import ErrorInfo, ResoluteError, RetryAfter
-from resolute.model.flow import Flow, Question
+from resolute.model import codec
+from resolute.model.flow import Flow, Lister, Question
 from resolute.status import Code
 from resolute.store import dead, nodes
 from resolute.store.connection import backoff
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _encode = msgspec.msgpack.Encoder().encode
 
+MAX_ITEMS = 1_000_000  # of one `then_each`
 UNREAD_DELAY_MS = 1000  # until a node whose input could not be read is handed out again
 
 JobKey = tuple[str, int, int]
@@ -82,16 +84,16 @@ class Runner:
         Raises LookupError where the plan has no such node.
         """
         entry = held.entry
-        key = (entry.plan, entry.pc, entry.index, entry.undo > 0)
+        flow = self._flows.get(entry.plan)
+        if flow is None:
+            return None
+        place = flow.place(entry.pc, entry.index)
+        key = (entry.plan, *place, entry.undo > 0)
         bound = self._bound.get(key)
         if bound is None:
-            flow = self._flows.get(entry.plan)
-            if flow is None:
-                return None
-            if (entry.pc, entry.index) not in flow.bindings:
+            if place not in flow.bindings:
                 raise LookupError(f"the plan has no node {entry.index} at {entry.pc}")
-            bound = Bound.of(flow, entry.pc, entry.index, undo=entry.undo > 0)
-            self._bound[key] = bound
+            bound = self._bound[key] = Bound.of(flow, *place, undo=entry.undo > 0)
         return bound
 
     def adopt(self, held: Held, bound: Bound) -> Job | None:
@@ -103,7 +105,7 @@ class Runner:
         slot = self._slots.take()
         if slot is None:
             return None
-        job = Job(held, bound, slot, bound.fields(entry.undo))
+        job = Job(held, bound, slot, bound.fields(entry))
         self.jobs[key] = job
         return job
 
@@ -206,6 +208,8 @@ class Runner:
                 )
                 if error is not None:
                     raise error
+            elif isinstance(bound.binding, Lister):
+                value = await self._keep_items(job, bound.call(job.value))
             elif isinstance(bound.binding, Question):
                 value = bound.call(job.value)
             else:
@@ -222,7 +226,18 @@ class Runner:
             # Also SystemExit and KeyboardInterrupt: a node ends its attempt, never the worker.
             self._ended_badly(job, error)
         else:
-            self.report(job, Completion(job.held, bound.plan.key, output, undo, arg))
+            self.report(job, Completion(job.held, job.key, output, undo, arg))
+
+    async def _keep_items(self, job: Job, items: Iterable[Any]) -> int:
+        """Keep the items of the step that comes next, a page at a time; how many there are."""
+        count, most = 0, job.bound.flow.max_payload
+        for batch in nodes.chunks(_encoded(items, most), len, nodes.ITEMS):
+            code = await nodes.store_items(self._store, self._process, job.held, count, batch)
+            if code != Code.OK:
+                job.request_stop(Stop.LOST)
+                raise asyncio.CancelledError
+            count += len(batch)
+        return count
 
     async def _undo_input(self, job: Job, output: bytes) -> bytes | None:
         """The input of the compensation. The node has run, so what that reads is waited for."""
@@ -274,7 +289,7 @@ class Runner:
         plan = job.bound.plan
         self.report(
             job,
-            Failure(job.held, plan.key, job.queue, _encode(info), delay, plan.best_effort),
+            Failure(job.held, job.key, job.queue, _encode(info), delay, plan.best_effort),
         )
 
     def report(self, job: Job, result: Result) -> None:
@@ -342,6 +357,14 @@ class Runner:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._reader.close()
+
+
+def _encoded(items: Iterable[Any], max_payload: int) -> Iterator[bytes]:
+    """Items as they are kept. Raises what `codec.encode` does, TypeError, ValueError."""
+    for number, item in enumerate(items):
+        if number == MAX_ITEMS:
+            raise ValueError(f"expected at most {MAX_ITEMS:,} items")
+        yield codec.encode(item, max_payload=max_payload, what=f"items[{number}]")
 
 
 def _call(fn: Callable[[Any], Any], value: Any) -> tuple[Any, BaseException | None]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resolute.cli.graph.notes import notes_on, pause_note
-from resolute.cli.graph.structure import Block, Choice, Pause, Step, blocks_of
+from resolute.cli.graph.notes import each_note, notes_on, pause_note
+from resolute.cli.graph.structure import Block, Choice, Every, Pause, Round, Step, blocks_of
 from resolute.model.plan import NodePlan, Plan
 
 # Where an edge comes from, and what is written on it.
@@ -46,6 +46,16 @@ class _Chart:
                     self.line(f'n{pc}{{{{"{wait.step}<br/>{pause_note(wait)}"}}}}')
                     self.edges(sources, f"n{pc}")
                     sources = [(f"n{pc}", "")]
+                case Every(pc=pc, each=each):
+                    self.line(f'subgraph n{pc} ["{each.step}<br/>{each_note(each)}"]')
+                    self._depth += 1
+                    self._node(f"n{pc}_0", each.nodes[0])
+                    self._depth -= 1
+                    self.line("end")
+                    self.edges(sources, f"n{pc}")
+                    sources = [(f"n{pc}", "")]
+                case Round():
+                    sources = self._round(block, sources)
                 case Choice():
                     sources = self._choice(block, sources)
         return sources
@@ -63,6 +73,13 @@ class _Chart:
             self.line("end")
         self.edges(sources, name)
         return [(name, "")]
+
+    def _round(self, loop: Round, sources: list[Source]) -> list[Source]:
+        name = f"n{loop.pc}"
+        self.line(f'{name}{{"{loop.name}: again?"}}')
+        self.edges(sources, name)
+        self.edges(self.blocks(loop.body, [(name, "yes")]), name)
+        return [(name, "no")]
 
     def _choice(self, choice: Choice, sources: list[Source]) -> list[Source]:
         name = f"n{choice.pc}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resolute.durations import humanize, spell
-from resolute.model.plan import Gate, LimitPlan, NodePlan, RetryPlan, Sleep, Wait
+from resolute.model.plan import Each, Gate, LimitPlan, NodePlan, RetryPlan, Sleep, Wait
 
 DEFAULTS = NodePlan("", "")
 
@@ -41,6 +41,11 @@ def limit_note(limit: LimitPlan) -> str:
     shared = limit.bucket.removeprefix("shared:")
     whose = f", shared as {shared}" if shared != limit.bucket else ""
     return f"{pace}{whose}{', by key' if limit.keyed else ''}"
+
+
+def each_note(each: Each) -> str:
+    """``for each item, 10 at a time``"""
+    return "for each item" + (f", {each.window:,} at a time" if each.window else "")
 
 
 def pause_note(wait: Wait) -> str:

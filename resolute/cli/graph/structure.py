@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resolute.model.plan import Branch, Gate, Jump, Plan, Run, Sleep, Wait
+from resolute.model.plan import Branch, Each, Gate, Jump, Loop, Plan, Run, Sleep, Wait
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,25 @@ class Pause:
     wait: Wait
 
 
-Block = Step | Choice | Pause
+@dataclass(frozen=True)
+class Every:
+    """A `then_each`; `pc` is the instruction that runs its node."""
+
+    pc: int
+    each: Each
+
+
+@dataclass(frozen=True)
+class Round:
+    """A loop, with what a turn consists of."""
+
+    pc: int
+    name: str
+    most: int
+    body: tuple[Block, ...]
+
+
+Block = Step | Choice | Pause | Every | Round
 
 
 def blocks_of(plan: Plan) -> tuple[Block, ...]:
@@ -52,6 +70,14 @@ def _parse(plan: Plan, at: int, stop: int) -> tuple[Block, ...]:
             case Gate() | Sleep() as wait:
                 found.append(Pause(at, wait))
                 at += 1
+            case Each() as each:
+                found.append(Every(at, each))
+                at += 1
+            case Loop() as loop:
+                name = loop.step.removesuffix(".while")
+                body = _parse(plan, at + 1, loop.otherwise - 1)
+                found.append(Round(at, name, loop.most, body))
+                at = loop.otherwise
             case Branch() as branch:
                 choice, at = _choice(plan, at, branch)
                 found.append(choice)
@@ -81,7 +107,9 @@ def steps_in(blocks: Sequence[Block]) -> list[Step]:
         match block:
             case Step():
                 found.append(block)
-            case Pause():
+            case Round(body=body):
+                found += steps_in(body)
+            case Pause() | Every():
                 pass
             case Choice(then=then, otherwise=otherwise):
                 found += [*steps_in(then), *steps_in(otherwise)]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.text import Text
 from rich.tree import Tree
 
-from resolute.cli.graph.notes import notes_on, pause_note
-from resolute.cli.graph.structure import Block, Choice, Pause, Step, blocks_of
+from resolute.cli.graph.notes import each_note, notes_on, pause_note
+from resolute.cli.graph.structure import Block, Choice, Every, Pause, Round, Step, blocks_of
 from resolute.model.plan import NodePlan, Plan
 
 MAX_NODES = 50  # of one step
@@ -44,6 +44,14 @@ def _add_blocks(tree: Tree, blocks: Sequence[Block]) -> None:
             case Pause(wait=wait):
                 label = Text(f"⏸ {wait.step}", style="bold magenta")
                 tree.add(label.append(f"  {pause_note(wait)}", style="dim"))
+            case Every(each=each):
+                label = Text(f"∥ {each.step}", style="bold cyan")
+                step = tree.add(label.append(f"  {each_note(each)}", style="dim"))
+                _add_node(step, each.nodes[0])
+            case Round(name=name, most=most, body=body):
+                label = Text(f"↻ {name}", style="bold yellow")
+                label.append(f"  while its condition holds, {most:,} turns at most", style="dim")
+                _add_blocks(tree.add(label), body)
             case Choice():
                 _add_choice(tree, block)
 

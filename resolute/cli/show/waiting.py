@@ -73,7 +73,7 @@ def find_waits(
 def _planned(plan: Plan | None, header: Header, node: NodeRecord) -> NodePlan | None:
     if plan is None:
         return None
-    planned = plan.step(header.pc).nodes[node.index]
+    planned = plan.node(header.pc, node.index)
     return planned.compensation if node.compensates else planned
 
 

@@ -2,7 +2,7 @@
 -- Commits transitions of runs whose rev is still what it was, and acknowledges their events.
 -- KEYS inbox timers open +item: flow, streams, index keys
 -- ARGV common: (none)
--- ITEM flow_key event expect rev seq fields step streams page skip ending waiting deadline   BLOB entry...
+-- ITEM flow_key event expect rev seq fields step streams page skip ending waiting deadline page_from turn   BLOB entry...
 --   fields: hash fields and values, flat        step: 'pc|undo' of a new step, or ''
 --   streams: for each entry in order of index the key of its stream; as many BLOBs follow
 --   page: the event of the next page, or {}     skip: {start, stop, more, id} or {}
@@ -11,6 +11,10 @@
 --   waiting: {id, kind, name, until, signal} of a gate or a sleep, or {}; until: Unix time in ms,
 --     '+' and the ms from now, or '' for ever
 --   deadline: {ms from now, member} of a run that begins and has one, or {}
+--   page_from: the index from which a later page is dispatched, else -1: nodes that settle dispatch
+--     others of a windowed step, so that it may be another one by now
+--   turn: {pc, again, {pc, width, ...}} of the head of a loop, or {}; what the turn before wrote of
+--     its steps goes, but for what its compensations need
 -- Node-level writes do not change the rev. So where a server has lost some, an event or a state read
 -- before may say that a step is settled which is not, any more, and the rev is the same: a step is
 -- left only when `pending` is 0 here too.
@@ -66,6 +70,32 @@ local function skip_nodes(flow_key, rev, seq, skip)
   end
 end
 
+-- Forgets steps of the turn before: the first and the last hundred; between them may be the turns of
+-- a loop within, which forgot theirs.
+local function begin_turn(key, seq, turn)
+  local pc, again, pairs_ = unpack(turn)
+  local last = again == 1 and tonumber(redis.call('HGET', key, 'l:' .. pc)) or nil
+  local count = again == 1 and tonumber(redis.call('HGET', key, 't:' .. pc) or '0') or 0
+  redis.call('HSET', key, 't:' .. pc, count + 1, 'l:' .. pc, seq)
+  if not last then return end
+  local widths = {}
+  for i = 1, #pairs_, 2 do widths[text(pairs_[i])] = pairs_[i + 1] end
+  local gone = {}
+  for at = last, seq - 1 do
+    if at - last < 100 or seq - at <= 100 then
+      local step = redis.call('HGET', key, 's:' .. at)
+      local width = step and widths[string.match(step, '^(%d+)|')]
+      if width and width <= 100 then
+        gone[#gone + 1] = 's:' .. at
+        for index = 0, width - 1 do gone[#gone + 1] = 'n:' .. at .. '.' .. index end
+      end
+    end
+  end
+  for at = 1, #gone, 1000 do
+    redis.call('HDEL', key, unpack(gone, at, math.min(#gone, at + 999)))
+  end
+end
+
 -- A signal that came before the gate was reached is taken at once.
 local function wait(key, rev, seq, waiting)
   local id, kind, name, moment, signal = unpack(waiting)
@@ -100,9 +130,9 @@ end
 
 local function commit(packed, at)
   local flow_index, event, expect, rev, seq, fields, step, streams, page, skip, ending, waiting,
-    deadline = unpack(packed)
+    deadline, page_from, turn = unpack(packed)
   local key = KEYS[flow_index]
-  local h = redis.call('HMGET', key, 'rev', 'pending')
+  local h = redis.call('HMGET', key, 'rev', 'pending', 'page')
   local current = h[1]
   if current ~= expect then
     if current and current ~= rev then return {CONFLICT} end
@@ -111,6 +141,7 @@ local function commit(packed, at)
   end
   local leaves_step = step ~= '' or (ending[1] and ending[2] ~= TERMINATED)
   if leaves_step and h[2] ~= '0' then return {CONFLICT} end
+  if page_from >= 0 and tonumber(h[3]) ~= page_from then return {CONFLICT} end
   local n = #fields
   fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'rev', rev, 'moved', now
   n = n + 4
@@ -125,6 +156,7 @@ local function commit(packed, at)
   end
   if ending[1] then fields[n + 1], fields[n + 2] = 'ended', now end
   redis.call('HSET', key, unpack(fields))
+  if turn[1] then begin_turn(key, seq, turn) end
   if waiting[1] then wait(key, rev, seq, waiting) end
   if deadline[1] then
     local due = tonumber(now) + deadline[1]

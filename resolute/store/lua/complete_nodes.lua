@@ -28,7 +28,7 @@ local replies = for_each(2, 3, function(packed, at)
   local flow_key, flow, entry, seq, index, token, plan, pc, key, undo, arg =
     unpack(cmsgpack.unpack(packed))
   local run, field = KEYS[flow_key], 'n:' .. seq .. '.' .. index
-  local h = redis.call('HMGET', run, 'status', 'pending', field, 'rev', 'queue')
+  local h = redis.call('HMGET', run, 'status', 'pending', field, 'rev', 'queue', 'window')
   local status, record = h[1], h[3]
   local held = NODE_RUNNING .. '|' .. token .. '|' .. process .. '|'
   if not record or string.sub(record, 1, #held) ~= held
@@ -49,6 +49,8 @@ local replies = for_each(2, 3, function(packed, at)
   end
   if pending == 0 then
     push_event(KEYS[1], status == RUNNING and SETTLED or LOOK, flow, plan, pc, seq, h[4], h[5], arg)
+  elseif h[6] then
+    refill(run, flow, h[6], seq, pending, KEYS[3], parse_record(record).queue)
   end
   dropped[#dropped + 1] = entry
   done = done + 1

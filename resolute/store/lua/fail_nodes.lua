@@ -37,7 +37,7 @@ local replies = for_each(2, 2, function(packed, at)
     retried = retried + 1
   else
     if best_effort == 0 and node.undoing == 0 then fail_run(node, KEYS[1], blob, nonce) end
-    settle(node, KEYS[1], FAILED_NODE, now, {error_field, blob}, '')
+    settle(node, KEYS[1], FAILED_NODE, now, {error_field, blob}, '', KEYS[3])
     failed = failed + 1
   end
   dropped[#dropped + 1] = entry

@@ -22,13 +22,13 @@ end
 -- nil where there is no such run.
 local function load_node(flow_key, flow, seq, index)
   local h = redis.call('HMGET', flow_key, 'status', 'rev', 'seq', 'token', 'pending', 'plan', 'pc',
-    'queue', 'undoing', 'n:' .. seq .. '.' .. index)
+    'queue', 'undoing', 'n:' .. seq .. '.' .. index, 'window')
   if not h[1] then return nil end
   local node = {
     key = flow_key, flow = flow, seq = seq, index = index,
     status = h[1], rev = h[2], current = tonumber(h[3]), pending = tonumber(h[5]), plan = h[6],
     pc = tonumber(h[7]), queue = h[8], undoing = tonumber(h[9] or '0'),
-    field = 'n:' .. seq .. '.' .. index,
+    field = 'n:' .. seq .. '.' .. index, window = h[11],
   }
   local r
   if h[10] then
@@ -81,8 +81,24 @@ local function next_token(token)
   return base .. '.' .. (tonumber(count) + 1)
 end
 
+-- A node of a windowed step was settled: the next one follows it, in the stream that served it.
+-- `window` is <seq>|<how many at a time>|<width>.
+local function refill(key, flow, window, seq, pending, stream, queue)
+  local of, most, width = string.match(window, '^(%d+)|(%d+)|(%d+)$')
+  if tonumber(of) ~= tonumber(seq) then return end
+  local h = redis.call('HMGET', key, 'status', 'page', 'token', 'plan', 'pc')
+  local page = tonumber(h[2])
+  width = tonumber(width)
+  if h[1] ~= RUNNING or page >= width or page - (width - pending) >= tonumber(most) then return end
+  local entry = redis.call('XADD', stream, '*', 'e',
+    cmsgpack.pack({flow, h[4], tonumber(h[5]), tonumber(seq), page, h[3], 1, 0, 0}))
+  redis.call('HSET', key, 'page', page + 1, 'n:' .. seq .. '.' .. page,
+    READY .. '|' .. h[3] .. '||1|0|' .. queue .. '|' .. entry .. '|||')
+end
+
 -- Writes the record as settled with more fields beside it, counts it down, and says so at 0.
-local function settle(node, inbox, state, now, fields, arg)
+-- `stream` is the one that served it, where another node may follow it.
+local function settle(node, inbox, state, now, fields, arg, stream)
   local r = node.record
   r.state, r.ended, r.hold = state, text(now), ''
   node.pending = node.pending - 1
@@ -92,6 +108,8 @@ local function settle(node, inbox, state, now, fields, arg)
   if node.pending == 0 then
     local kind = node.status == RUNNING and SETTLED or LOOK
     push_event(inbox, kind, node.flow, node.plan, node.pc, node.seq, node.rev, node.queue, arg)
+  elseif node.window and stream then
+    refill(node.key, node.flow, node.window, node.seq, node.pending, stream, r.queue)
   end
 end
 

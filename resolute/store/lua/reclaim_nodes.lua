@@ -36,7 +36,7 @@ local function reclaim(node, item, blob)
   elseif tonumber(r.crashes) >= poison then
     if best_effort == 0 and node.undoing == 0 then fail_run(node, KEYS[1], blob, nonce) end
     local field = node.undoing > 0 and 'ux:' .. node.undoing or 'x:' .. key
-    settle(node, KEYS[1], FAILED_NODE, now, {field, blob}, '')
+    settle(node, KEYS[1], FAILED_NODE, now, {field, blob}, '', KEYS[to])
     return {SKIP}
   else
     hand_out(node, KEYS[to], queue)

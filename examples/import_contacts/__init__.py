@@ -1,0 +1,1 @@
+"""Pages of contacts fetched in a loop, then each contact imported, a few at a time."""
