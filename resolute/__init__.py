@@ -19,6 +19,7 @@ from resolute.errors import (
     IdConflict,
     InvalidInput,
     InvalidSignal,
+    LoopLimitExceeded,
     MissingOutput,
     NodeTimeout,
     NotEncodable,
@@ -37,6 +38,7 @@ from resolute.errors import (
     UnknownSignal,
 )
 from resolute.model.builder import FlowBuilder
+from resolute.model.classifying import Classifier, Verdict, http_classifier
 from resolute.model.flow import Flow
 from resolute.model.gates import GateResult
 from resolute.model.nodes import AsyncNode, Node, SyncNode, node
@@ -52,6 +54,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncNode",
+    "Classifier",
     "Client",
     "ConfigurationError",
     "DeadLetter",
@@ -71,6 +74,7 @@ __all__ = [
     "IdConflict",
     "InvalidInput",
     "InvalidSignal",
+    "LoopLimitExceeded",
     "MissingOutput",
     "Node",
     "NodeContext",
@@ -95,8 +99,10 @@ __all__ = [
     "UnknownLetter",
     "UnknownRun",
     "UnknownSignal",
+    "Verdict",
     "Worker",
     "current",
+    "http_classifier",
     "manual",
     "node",
     "schedule",

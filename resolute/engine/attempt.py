@@ -415,6 +415,33 @@ def retry_delay(plan: NodePlan, attempt: int, error: BaseException) -> int | Non
     return backoff_ms(policy, attempt)
 
 
+def judge(bound: Bound, attempt: int, error: BaseException) -> tuple[int | None, bool]:
+    """What follows from a failed `attempt`: ms until the next one, None for none; whether it is
+    fatal, for a node that is best effort too.
+
+    A classifier that raises, or says what is no verdict, fails the attempt for good.
+    """
+    plan = bound.plan
+    classify = bound.binding.classify if isinstance(bound.binding, Node) else None
+    verdict: object = classify(error) if classify is not None else None
+    match verdict:
+        case None:
+            return retry_delay(plan, attempt, error), False
+        case "terminal" | "fatal":
+            return None, verdict == "fatal"
+        case "retry":
+            again = error if isinstance(error, RetryAfter) else None
+        case RetryAfter():
+            again = verdict
+        case _:
+            raise TypeError(f"classifier of {plan.name!r}: expected a verdict, got {verdict!r}")
+    if attempt >= plan.retry.max_attempts:
+        return None, False
+    if again is not None:
+        return max(1, round(again.seconds * 1000)), False
+    return backoff_ms(plan.retry, attempt), False
+
+
 def backoff_ms(policy: RetryPlan, attempt: int) -> int:
     """How long to wait after the failed `attempt` (from 1): exponential, capped, with jitter."""
     growth = policy.coefficient ** min(attempt - 1, 64)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, get_type_hi
 
 from resolute.durations import Duration, milliseconds
 from resolute.ids import check_name, check_queue
+from resolute.model.classifying import Classifier
 from resolute.model.policies import Limit, Limits, RetryPolicy, as_limits
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Node(Generic[I_contra, O_co]):
     queue: str | None = None
     compensation: Node[Any, Any] | None = None
     is_best_effort: bool = False
+    classify: Classifier | None = None
 
     def __post_init__(self) -> None:
         check_name("node", self.name)
@@ -113,6 +115,10 @@ class Node(Generic[I_contra, O_co]):
     def with_rate_limit(self, limit: Limits) -> Self:
         return replace(self, rate_limit=limit)
 
+    def with_classifier(self, classify: Classifier) -> Self:
+        """Let `classify(error)` say what an error means; see `Verdict`."""
+        return replace(self, classify=classify)
+
     def on_queue(self, queue: str) -> Self:
         return replace(self, queue=queue)
 
@@ -174,12 +180,14 @@ def node(
     retry: RetryPolicy | None = None,
     rate_limit: Limits = None,
     queue: str | None = None,
+    classify: Classifier | None = None,
 ) -> _Decorator:
     """Make a function a node.
 
     `output` is the key of its output in the state (default: the name). `timeout` is for one
     attempt. `rate_limit` is ``"50/1m"``, a RateLimit, a SharedRateLimit or a tuple of them.
-    `queue` names the workers that run it (default: the flow's own).
+    `queue` names the workers that run it (default: the flow's own). `classify` says of an error
+    whether it is worth another attempt, such as `http_classifier`.
     """
     options: dict[str, Any] = {
         "output": output,
@@ -187,6 +195,7 @@ def node(
         "retry": retry or RetryPolicy(),
         "rate_limit": rate_limit,
         "queue": queue,
+        "classify": classify,
     }
     return _Decorator(name, options)
 

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from resolute.errors import RetryAfter, StoreUnavailable
+from resolute.model.classifying import Verdict
 from resolute.model.flow import Flow
-from resolute.model.nodes import AsyncNode, SyncNode
+from resolute.model.nodes import AsyncNode, Node, SyncNode
 from resolute.model.state import FlowState
 from resolute.status import RunStatus
 from resolute.store import nodes
@@ -240,6 +241,33 @@ async def test_a_node_that_has_run_does_not_run_again_for_the_input_of_its_compe
     assert len(charged) == 1 and tries == 3
     await stage.coordinate()
     assert await stage.status() is RunStatus.COMPLETED
+
+
+@ONE
+async def test_a_classifier_s_verdict_counts_and_one_that_raises_fails_its_node(
+    stage: Stage, make_parts: Make
+):
+    def fatal(_: BaseException) -> Verdict:
+        return "fatal"
+
+    def broken(_: BaseException) -> Verdict:
+        raise LookupError("no verdict")
+
+    async def fails(_: Any) -> Any:
+        raise ValueError("boom")
+
+    forgiven = Node[Any, Any]("forgiven", fails, retry=ONCE).best_effort()
+    for classify, error in ((fatal, "ValueError"), (broken, "LookupError")):
+        flow = chain_of(forgiven.with_classifier(classify), flow=classify.__name__)
+        await stage.begin_run(flow, classify.__name__)
+        parts = make_parts(flow)
+        await parts.read()
+        await parts.idle()
+        await stage.coordinate()
+        header = await stage.header(classify.__name__)
+        kind = header.error.type if header.error else ""
+        expected = (RunStatus.FAILED, error) if classify is fatal else (RunStatus.COMPLETED, "")
+        assert (header.status, kind) == expected
 
 
 @ONE

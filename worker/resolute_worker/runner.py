@@ -282,15 +282,18 @@ class Runner:
         plan = job.bound.plan
         if isinstance(error, RetryAfter) and plan.limits:
             self._spawn(self._limiter.pause(job, error.seconds))
-        delay = attempt.retry_delay(plan, job.held.entry.attempt, error)
-        self._report_failure(job, ErrorInfo.of(error, plan.name), delay)
+        try:
+            delay, is_fatal = attempt.judge(job.bound, job.held.entry.attempt, error)
+        except BaseException as broken:  # its classifier, which is the user's
+            self._report_failure(job, ErrorInfo.of(broken, plan.name), None)
+            return
+        self._report_failure(job, ErrorInfo.of(error, plan.name), delay, is_fatal=is_fatal)
 
-    def _report_failure(self, job: Job, info: ErrorInfo, delay: int | None) -> None:
-        plan = job.bound.plan
-        self.report(
-            job,
-            Failure(job.held, job.key, job.queue, _encode(info), delay, plan.best_effort),
-        )
+    def _report_failure(
+        self, job: Job, info: ErrorInfo, delay: int | None, *, is_fatal: bool = False
+    ) -> None:
+        forgives = job.bound.plan.best_effort and not is_fatal
+        self.report(job, Failure(job.held, job.key, job.queue, _encode(info), delay, forgives))
 
     def report(self, job: Job, result: Result) -> None:
         """Hand the outcome of a job to the committer; its slot is free once that is answered."""
