@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -423,7 +423,7 @@ def judge(bound: Bound, attempt: int, error: BaseException) -> tuple[int | None,
     """
     plan = bound.plan
     classify = bound.binding.classify if isinstance(bound.binding, Node) else None
-    verdict: object = classify(error) if classify is not None else None
+    verdict = cast("object", classify(error)) if classify is not None else None
     match verdict:
         case None:
             return retry_delay(plan, attempt, error), False
