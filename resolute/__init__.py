@@ -44,7 +44,7 @@ from resolute.model.gates import GateResult
 from resolute.model.nodes import AsyncNode, Node, SyncNode, node
 from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
 from resolute.model.state import FlowState
-from resolute.model.triggers import manual, schedule
+from resolute.model.triggers import manual, schedule, webhook
 from resolute.status import NodeStatus, RunStatus
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ __all__ = [
     "manual",
     "node",
     "schedule",
+    "webhook",
 ]
 
 

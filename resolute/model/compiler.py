@@ -49,10 +49,11 @@ from resolute.model.plan import (
     Run,
     SchedulePlan,
     Sleep,
+    WebhookPlan,
 )
 from resolute.model.policies import Limit, RetentionPolicy, RetryPolicy, SharedRateLimit
 from resolute.model.state import FlowState
-from resolute.model.triggers import Schedule, Trigger
+from resolute.model.triggers import Schedule, Trigger, Webhook
 
 QUESTION_TIMEOUT_MS = 30_000
 STRICT_SLACK = 0.1  # s: how late a start may be, which a strict limit leaves room for
@@ -372,6 +373,12 @@ class _Compiler:
     def keep(self, policy: RetentionPolicy) -> None:
         self.retention = RetentionPlan(policy.after_ms() or None, policy.keep_last)
 
+    def webhooks(self, triggers: tuple[Trigger, ...]) -> tuple[WebhookPlan, ...]:
+        hooks = [trigger for trigger in triggers if isinstance(trigger, Webhook)]
+        return tuple(
+            WebhookPlan(hook.path, (hook.secret or "").removeprefix("env:")) for hook in hooks
+        )
+
     def schedules(self, triggers: tuple[Trigger, ...]) -> tuple[SchedulePlan, ...]:
         found: list[SchedulePlan] = []
         for trigger in triggers:
@@ -411,6 +418,10 @@ class _Compiler:
             isinstance(instruction, Run | Each | Gate | Sleep) for instruction in self.instructions
         ):
             self.problems.append("no steps: add one with then()")
+        for trigger in triggers:
+            problem = trigger.problem() if isinstance(trigger, Webhook) else None
+            if problem:
+                self.problems.append(problem)
         if not triggers:
             self.problems.append('no trigger: add one, such as triggered_by(manual("api"))')
         if self.problems:
@@ -425,6 +436,7 @@ class _Compiler:
             result_schema=codec.schema(result_type),
             retention=self.retention,
             deadline_ms=self.deadline_ms,
+            webhooks=self.webhooks(triggers),
             signals={name: codec.schema(type_) for name, type_ in self.signals.items()},
         )
         return Flow(

@@ -159,6 +159,13 @@ class SchedulePlan(msgspec.Struct, frozen=True, array_like=True):
     input: bytes
 
 
+class WebhookPlan(msgspec.Struct, frozen=True, array_like=True):
+    """A webhook trigger; `secret_from` is the variable that has the key, '' for none."""
+
+    path: str
+    secret_from: str = ""
+
+
 class RetentionPlan(msgspec.Struct, frozen=True, array_like=True):
     """How long ended runs are kept: for `after_ms`, and no more than `keep_last` of them.
 
@@ -186,6 +193,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     retention: RetentionPlan | None = None
     deadline_ms: int = 0
     signals: dict[str, dict[str, Any]] = {}  # those declared, with the schema of their payload
+    webhooks: tuple[WebhookPlan, ...] = ()
 
     def encode(self) -> bytes:
         values = list(msgspec.structs.astuple(self))

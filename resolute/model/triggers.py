@@ -44,7 +44,32 @@ class Schedule:
         return None
 
 
-Trigger = Manual | Schedule
+@dataclass(frozen=True)
+class Webhook:
+    """Started by an HTTP request to a coordinator that serves `--http`."""
+
+    path: str
+    secret: str | None
+
+    def problem(self) -> str | None:
+        """What is wrong with it, or None."""
+        if not _PATH.fullmatch(self.path) or self.path.startswith("/api/"):
+            return (
+                f"webhook: expected a path such as /github, of letters, digits, - _ . and /,"
+                f" not below /api/, got {self.path!r}"
+            )
+        if self.secret is not None and not _VARIABLE.fullmatch(self.secret):
+            return (
+                f'webhook {self.path!r}: expected secret="env:NAME", the variable of resolute-coord'
+                " that has it: a secret in the code would be kept in Redis"
+            )
+        return None
+
+
+Trigger = Manual | Schedule | Webhook
+
+_PATH = re.compile(r"(/[A-Za-z0-9._-]+)+")
+_VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 
 
 def manual(name: str = "manual") -> Manual:
@@ -61,6 +86,15 @@ def schedule(cron: str, *, timezone: str = "UTC", input: Any = None) -> Schedule
     The flow gets `input`; without it, the input type's defaults.
     """
     return Schedule(cron, timezone, input)
+
+
+def webhook(path: str, *, secret: str | None) -> Webhook:
+    """A trigger by HTTP: ``POST path`` to a coordinator with `--http`; the JSON body is the input.
+
+    `secret` is ``"env:NAME"``: the coordinator's variable with the key of the sender's HMAC-SHA256
+    signature, as GitHub, Stripe and others send it. None takes deliveries from anybody.
+    """
+    return Webhook(path, secret)
 
 
 def latest_tick(cron: str, timezone: str, now: float) -> float:

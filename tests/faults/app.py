@@ -24,6 +24,7 @@ from resolute import (
     manual,
     node,
     schedule,
+    webhook,
 )
 from resolute.model.nodes import Node
 from tests.faults.oracle import FOLDER, execution
@@ -419,8 +420,15 @@ gated = (
     .build()
 )
 
+delivered = (
+    FlowBuilder("delivered", input=Work)
+    .triggered_by(webhook("/faults", secret="env:HOOK_SECRET"))
+    .then(begin)
+    .build()
+)
+
 ALL: tuple[Flow[Any, Any], ...] = (
     sequence, fan, wide, branching, retrying, throttled, best_effort, pausing, saga, long,
     overrunning, poisonous, misbehaving, hungry, depending, every_second,
-    gated,
+    gated, delivered,
 )  # fmt: skip

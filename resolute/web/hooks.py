@@ -1,0 +1,102 @@
+"""Webhooks: a delivery starts a run of every flow whose trigger has its path."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from resolute.client import Client
+from resolute.errors import IdConflict, InvalidInput, ResoluteError
+from resolute.model.plan import WebhookPlan
+from resolute.store import registry
+from resolute.web.signatures import delivery_id, is_signed
+
+FRESH = 1.0  # s; for so long a look at the offered flows is good enough
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A flow's trigger at a path."""
+
+    flow: str
+    queue: str
+    plan: WebhookPlan
+
+
+class Refused(ResoluteError):
+    """A delivery that starts nothing, with its HTTP status."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status = status
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Hooks:
+    """Takes deliveries. Secrets are read from the environment each time: they may be changed."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._by_path: dict[str, list[Hook]] = {}
+        self._looked = float("-inf")
+
+    async def deliver(self, path: str, headers: Mapping[str, str], body: bytes) -> list[str]:
+        """Start the runs of a delivery; their ids, the same for the same delivery.
+
+        Header names are in lower case. Raises Refused, StoreUnavailable.
+        """
+        hooks = await self._hooks_at(path)
+        if not hooks:
+            raise Refused(404, f"no flow has a webhook at {path!r}")
+        trusted = [hook for hook in hooks if _is_trusted(hook, headers, body)]
+        if not trusted:
+            raise Refused(401, "the signature is missing or wrong")
+        try:
+            value = msgspec.json.decode(body) if body else None
+        except ValueError as error:  # also text that is no UTF-8
+            raise Refused(400, f"expected a body in JSON: {error}") from None
+        delivery = delivery_id(headers, body)
+        started: list[str] = []
+        for hook in trusted:
+            run_id = _run_id(hook, delivery) if delivery else None
+            try:
+                run = await self._client.start(hook.flow, value, id=run_id, queue=hook.queue)
+            except InvalidInput as error:
+                raise Refused(422, str(error)) from None
+            except IdConflict:
+                raise Refused(409, "this delivery came before, with another body") from None
+            started.append(run.id)
+        return started
+
+    async def _hooks_at(self, path: str) -> list[Hook]:
+        if time.monotonic() - self._looked > FRESH:
+            self._by_path = await self._read()
+            self._looked = time.monotonic()
+        return self._by_path.get(path, [])
+
+    async def _read(self) -> dict[str, list[Hook]]:
+        found: dict[str, list[Hook]] = {}
+        offers = await registry.offered_flows(self._client.store)
+        for flow, offer in sorted(offers.items()):
+            plan = await self._client.directory.plan(offer.plan)
+            for one in plan.webhooks if plan else ():
+                queue = plan.queue if plan and plan.queue else offer.queue
+                found.setdefault(one.path, []).append(Hook(flow, queue, one))
+        return found
+
+
+def _is_trusted(hook: Hook, headers: Mapping[str, str], body: bytes) -> bool:
+    if not hook.plan.secret_from:
+        return True
+    secret = os.environ.get(hook.plan.secret_from, "")
+    return bool(secret) and is_signed(headers, body, secret.encode(), time.time())
+
+
+def _run_id(hook: Hook, delivery: str) -> str:
+    """The same for the same delivery, and for no other, whatever characters its id has."""
+    return f"{hook.flow[:100]}:hook:{hashlib.sha256(delivery.encode()).hexdigest()[:32]}"

@@ -1,0 +1,160 @@
+"""The HTTP server of a coordinator, over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from resolute import Client, FlowDefinitionError, GateResult, webhook
+from resolute.model.builder import FlowBuilder
+from resolute.model.flow import Flow
+from resolute.status import RunStatus
+from resolute.store.store import Store
+from resolute.web import server
+from resolute.web.server import MAX_BODY, serve_http
+from tests.support.flows import step
+from tests.support.stage import Stage
+
+SECRET = "a secret"
+
+
+def hooked(name: str, path: str, secret: str | None, input_type: Any = Any) -> Flow[Any, Any]:
+    builder: FlowBuilder[Any, Any] = FlowBuilder(name, input=input_type)
+    return builder.triggered_by(webhook(path, secret=secret)).then(step("a")).build()
+
+
+PUSHED = hooked("pushed", "/github", "env:HOOK_SECRET", dict[str, int])
+OPEN = hooked("open", "/in/open", None)
+GATED = (
+    FlowBuilder("gated").triggered_by(webhook("/gated", secret=None)).then_gate("approval").build()
+)
+
+
+@asynccontextmanager
+async def serving(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[httpx.AsyncClient]:
+    monkeypatch.setenv("HOOK_SECRET", SECRET)
+    monkeypatch.setenv("RESOLUTE_HTTP_TOKEN", "letmein")
+    await stage.offer(PUSHED, OPEN, GATED)
+    store: Store = stage.store
+    async with (
+        serve_http("127.0.0.1", 0, Client(store)) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
+    ):
+        yield http
+
+
+def signed(body: bytes, delivery: str = "", secret: str = SECRET) -> dict[str, str]:
+    mac = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    headers = {"X-Hub-Signature-256": f"sha256={mac}"}
+    return {**headers, "X-GitHub-Delivery": delivery} if delivery else headers
+
+
+async def test_a_signed_delivery_starts_one_run_however_often_it_comes(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving(stage, monkeypatch) as http:
+        body = b'{"number": 7}'
+        found: set[str] = set()
+        for _ in range(3):
+            answer = await http.post("/github", content=body, headers=signed(body, "d/1 x"))
+            assert answer.status_code == 202
+            found.add(answer.json()["id"])
+        (run_id,) = found
+        assert (await stage.hash(run_id))["input"] == b"\x81\xa6number\x07"
+        other = b'{"number": 8}'
+        answer = await http.post("/github", content=other, headers=signed(other, "d/1 x"))
+        assert answer.status_code == 409
+        answer = await http.post("/github", content=body, headers=signed(body))
+        assert answer.json()["id"] not in found
+
+
+async def test_what_is_forged_or_wrong_starts_nothing_and_is_told_why(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving(stage, monkeypatch) as http:
+        body = b'{"number": 7}'
+        for headers in ({}, signed(body, secret="guessed"), signed(b"another")):
+            answer = await http.post("/github", content=body, headers=headers)
+            assert (answer.status_code, "signature" in answer.text) == (401, True)
+        for wrong, status in ((b"{", 400), (b"\xff", 400), (b'{"number": "x"}', 422)):
+            answer = await http.post("/github", content=wrong, headers=signed(wrong))
+            assert answer.status_code == status, wrong
+        assert (await http.post("/nowhere", content=body)).status_code == 404
+        assert (await http.get("/github")).status_code == 405
+        large = b" " * (MAX_BODY + 1)
+        assert (await http.post("/github", content=large)).status_code == 413
+        monkeypatch.delenv("HOOK_SECRET")
+        answer = await http.post("/github", content=body, headers=signed(body))
+        assert answer.status_code == 401
+    assert await stage.store.execute("ZCARD", stage.of("x").open) == 0
+
+
+async def test_a_request_that_does_not_come_is_given_up(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(server, "PATIENCE", 0.2)
+    async with serving(stage, monkeypatch) as http:
+        url = http.base_url
+        for sent, expected in (
+            (b"POST /in/open HTTP/1.1\r\nHost: x\r\n", b""),
+            (b"POST /in/open HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{", b"408"),
+        ):
+            reader, writer = await asyncio.open_connection(url.host, url.port)
+            writer.write(sent)
+            answer = await reader.read()
+            assert expected in answer.partition(b"\r\n")[0]
+            writer.close()
+
+
+async def test_a_webhook_without_a_secret_takes_anybody_s(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving(stage, monkeypatch) as http:
+        answer = await http.post("/in/open", json={"any": "thing"})
+        assert answer.status_code == 202
+        assert (await stage.header(answer.json()["id"])).flow == "open"
+
+
+async def test_who_has_the_token_sends_signals(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    async with serving(stage, monkeypatch) as http:
+        run_id = (await http.post("/gated", json=None)).json()["id"]
+        await stage.coordinate()
+        url = f"/api/runs/{run_id}/signals/approval"
+        for headers in ({}, {"Authorization": "Bearer guess"}, {"Authorization": "Basic letmein"}):
+            assert (await http.post(url, headers=headers)).status_code == 401
+        headers = {"Authorization": "Bearer letmein", "Idempotency-Key": "k"}
+        wrong = await http.post(url, json={"approved": 3}, headers=headers)
+        assert (wrong.status_code, "approved" in wrong.text) == (422, True)
+        unknown = await http.post(f"/api/runs/{run_id}/signals/x", headers=headers)
+        assert unknown.status_code == 404
+        for _ in range(2):
+            decision = {"approved": True, "decided_by": "ann"}
+            sent = await http.post(url, json=decision, headers=headers)
+            assert sent.status_code == 202
+        await stage.coordinate()
+        assert await stage.status(run_id) is RunStatus.COMPLETED
+        client = Client(stage.store)
+        result = await (await client.get(run_id)).result(GateResult)
+        assert result.decided_by == "ann"
+        ended = await http.post(url, headers={**headers, "Idempotency-Key": "other"})
+        assert ended.status_code == 409
+        await client.watcher.close()
+
+
+def test_a_secret_in_the_code_is_refused_when_the_flow_is_built():
+    with pytest.raises(FlowDefinitionError, match="would be kept in Redis"):
+        hooked("f", "/github", "hunter2")
+    for path in ("github", "/", "/a b", "/api/x", "/a//b"):
+        with pytest.raises(FlowDefinitionError, match="expected a path such as"):
+            hooked("f", path, None)
+    assert json.loads(json.dumps(PUSHED.plan.webhooks[0].secret_from)) == "HOOK_SECRET"
