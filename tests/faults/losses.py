@@ -27,7 +27,8 @@ from resolute.testing.server import EmbeddedServer
 from tests.faults import oracle
 from tests.faults.app import Made, Work, sequence
 from tests.faults.cases import CASES, Case
-from tests.faults.checker import Broken, CutOff, judge_lines
+from tests.faults.checker.broken import Broken
+from tests.faults.checker.lines import CutOff, judge_lines
 from tests.faults.cluster import Cluster
 from tests.faults.load import Load
 from tests.faults.nemesis import streams_of

@@ -13,7 +13,7 @@ from resolute import Client, UnknownRun
 from resolute.testing.server import EmbeddedServer, ServerBinary
 from tests.faults import app
 from tests.faults.app import Work
-from tests.faults.checker import CutOff
+from tests.faults.checker.lines import CutOff
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Drill
 from tests.faults.nemesis import Scene
