@@ -171,7 +171,7 @@ async def trial(
     folder: Path,
     seed: int,
     *,
-    partitions: int,
+    partitions: int | None = None,
     levels: Sequence[Durability] = (Durability.FAST,),
     cases: Sequence[Case] = MIXED,
     workers: int = 2,
@@ -181,12 +181,13 @@ async def trial(
 ) -> AsyncGenerator[Trial]:
     """A system under load on a server that runs; when the block is left, all of it is judged.
 
-    `of_workers` and `of_coordinators` are variables for their environment.
+    The seed says how many partitions, where `partitions` does not. `of_workers` and
+    `of_coordinators` are variables for their environment.
     """
     random = Random(seed)
     oracle_folder = folder / "oracle"
     oracle_folder.mkdir()
-    await first_use(server.url, partitions)
+    await first_use(server.url, partitions or (1, 3)[seed % 2])
     cluster = Cluster(System(server, oracle_folder), random, LEASE)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(cluster.close)

@@ -106,15 +106,15 @@ async def kill_child(scene: Scene) -> None:
 
 @fault("1", "supervisor killed", 2)
 async def kill_supervisor(scene: Scene) -> None:
-    member = scene.some(scene.cluster.workers)
-    scene.cluster.kill(member)
-    await scene.pass_time(0.0, 2.0)
-    scene.cluster.start_again(member)
+    await _kill_for_a_while(scene, scene.some(scene.cluster.workers))
 
 
 @fault("2", "coordinator killed", 2)
 async def kill_coordinator(scene: Scene) -> None:
-    member = scene.some(scene.cluster.coordinators)
+    await _kill_for_a_while(scene, scene.some(scene.cluster.coordinators))
+
+
+async def _kill_for_a_while(scene: Scene, member: Member) -> None:
     scene.cluster.kill(member)
     await scene.pass_time(0.0, 2.0)
     scene.cluster.start_again(member)
