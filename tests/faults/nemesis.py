@@ -23,6 +23,7 @@ from tests.faults.cases import HARSH, USUAL
 from tests.faults.cluster import Cluster, Member
 from tests.faults.load import Load
 from tests.faults.oracle import is_running
+from tests.support.system import until
 
 
 @dataclass
@@ -41,6 +42,11 @@ class Scene:
 
     def some(self, members: Sequence[Member]) -> Member:
         return self.random.choice(list(members))
+
+    async def is_busy(self) -> None:
+        """Wait until the load is under way, or under way again."""
+        done = len(self.load.ended)
+        await until(lambda: len(self.load.ended) > done + 5, "runs come to their ends")
 
     async def pass_time(self, least: float, most: float) -> None:
         """Let a fault last: the one thing that a fault does for a while."""
