@@ -37,6 +37,14 @@ async def waiting(stage: Stage, client: Client) -> asyncio.Task[Any]:
     return task
 
 
+async def also_waiting(stage: Stage, client: Client) -> asyncio.Task[Any]:
+    """A second task that waits for it."""
+    task = asyncio.create_task((await client.get("run")).result(timeout=SOON))
+    while len(client.watcher._signals[stage.of("run").channel("run")]) < 2:
+        await asyncio.sleep(0.01)
+    return task
+
+
 def listening(client: Client) -> Connection:
     """The connection on which a client that waits is subscribed."""
     connection = client.watcher._connection
@@ -94,12 +102,29 @@ async def test_also_two_who_wait_for_the_same_run_hear_of_it_after_a_break(
     stage: Stage, client: Client
 ):
     task = await waiting(stage, client)
-    other = asyncio.create_task((await client.get("run")).result(timeout=SOON))
-    channel = stage.of("run").channel("run")
-    while len(client.watcher._signals[channel]) < 2:
-        await asyncio.sleep(0.01)
-    await break_and_recover(client, channel)
+    other = await also_waiting(stage, client)
+    await break_and_recover(client, stage.of("run").channel("run"))
     await stage.work()
+    assert await asyncio.gather(task, other) == [None, None]
+
+
+async def test_also_two_who_wait_for_the_same_run_hear_of_an_end_that_came_in_the_break(
+    stage: Stage, client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    """Nobody published it to them: both must read the run again."""
+    task = await waiting(stage, client)
+    other = await also_waiting(stage, client)
+    is_back = asyncio.Event()
+    connect = client.watcher._link.connection
+
+    async def away() -> Connection:
+        await is_back.wait()
+        return await connect()
+
+    monkeypatch.setattr(client.watcher._link, "connection", away)
+    listening(client).close()
+    await stage.work()
+    is_back.set()
     assert await asyncio.gather(task, other) == [None, None]
 
 

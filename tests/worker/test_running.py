@@ -224,6 +224,33 @@ async def test_a_node_that_has_run_does_not_run_again_for_the_input_of_its_compe
 
 
 @ONE
+async def test_a_thread_that_waits_for_the_input_of_its_compensation_can_be_stopped(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    """Its task is not cancelled, as long as the function may run; by then it has returned."""
+    charged: list[Any] = []
+    asked = asyncio.Event()
+    charging: SyncNode[Any, Any] = SyncNode("charge", charged.append)
+    flow = chain_of(step("first"), charging.on_error(step("refund").with_input(_reads)))
+    await begin_second(stage, flow)
+    parts = make_parts(flow)
+    read = parts.runner._reader.hmget
+
+    def away(*arguments: Any) -> Any:
+        if not charged:
+            return read(*arguments)
+        asked.set()
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(parts.runner._reader, "hmget", away)
+    await parts.read()
+    await asked.wait()
+    parts.job().request_stop(Stop.HAND_BACK)
+    await parts.idle()
+    assert (await stage.take_one(OTHER)).entry.attempt == 1
+
+
+@ONE
 async def test_a_node_whose_own_redis_is_away_has_failed(stage: Stage, make_parts: Make):
     """The error is the function's, though it has the name of ours."""
 
