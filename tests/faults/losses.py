@@ -131,6 +131,7 @@ class Trial:
     client: Client
     store: Store  # past every proxy
     random: Random
+    began: float  # before its first process was there (monotonic)
     losses: list[Loss] = field(default_factory=list[Loss])
     pids: set[int] = field(default_factory=set[int])
     forward_jumps: int = 0  # of Redis's clock: each may cost a limiter a burst
@@ -189,6 +190,7 @@ async def trial(
     oracle_folder.mkdir()
     await first_use(server.url, partitions or (1, 3)[seed % 2])
     cluster = Cluster(System(server, oracle_folder), random, LEASE)
+    began = time.monotonic()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(cluster.close)
         for _ in range(coordinators):
@@ -200,7 +202,7 @@ async def trial(
         client = await stack.enter_async_context(connected)
         await cluster.system.offered(client, sequence.name, workers)
         load = LossyLoad(client, oracle_folder, Random(seed), cases, OPEN_RUNS, levels=levels)
-        on = Trial(cluster, load, client, store, random)
+        on = Trial(cluster, load, client, store, random, began)
         on.pids = on.find_pids()
         stopped = asyncio.Event()
         loading = asyncio.create_task(load.run(stopped))

@@ -38,11 +38,14 @@ async def has_ticked(on: Trial, count: int) -> None:
 
 
 def assert_ticked_in_step(on: Trial, jumps: int = 0) -> None:
-    """I9: each tick once, and never more of them than seconds: what was missed is one."""
+    """I9: each tick once, and never more of them than seconds: what was missed is one.
+
+    The first may be late on a busy machine, so it is counted from before there was a schedule.
+    """
     found = ticks(on)
     assert not {run: n for run, n in Counter(line.run for line in found).items() if n > 1}
-    seconds = found[-1].at - found[0].at
-    assert len(found) <= seconds + 2 + jumps
+    seconds = found[-1].at - on.began
+    assert len(found) <= seconds + 1 + jumps
 
 
 def crashes(on: Trial) -> int:
