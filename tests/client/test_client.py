@@ -99,6 +99,7 @@ async def test_an_offer_is_read_again_when_it_is_no_longer_fresh(
     stage: Stage, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     client = Client(store)
+    monkeypatch.setattr(directory, "FRESH", 3600.0)
     old, new = chain("a", flow="f"), chain("a", "b", flow="f")
     await stage.offer(old)
     assert (await client.directory.offered("f")).plan == old.plan

@@ -29,6 +29,13 @@ async def put(stage: Stage, raw: bytes | Event) -> None:
     await stage.store.execute("XADD", stage.of("run").inbox, "*", "e", data)
 
 
+async def read_settled(stage: Stage) -> list[streams.Message]:
+    """That the first node of a run has settled: read, and not handled yet."""
+    await stage.begin_run(FLOW)
+    await stage.complete("worker", await stage.claim_one("worker"))
+    return await stage.read_inbox(stage.of("run"))
+
+
 async def dead_letters(stage: Stage) -> list[dict[bytes, bytes]]:
     rows = await stage.store.execute("XRANGE", stage.of("run").dead, "-", "+")
     return [dict(zip(fields[::2], fields[1::2], strict=True)) for _, fields in rows]
@@ -166,9 +173,7 @@ async def test_many_events_of_one_run_in_one_batch_are_one_transition(stage: Sta
 
 async def test_a_transition_that_lost_its_race_is_decided_again_from_the_run(stage: Stage):
     """Cancelled between the settled event and its handling."""
-    await stage.begin_run(FLOW)
-    await stage.complete("worker", await stage.claim_one("worker"))
-    settled = await stage.read_inbox(stage.of("run"))
+    settled = await read_settled(stage)
     await stage.stop("run")
     await stage.dispatcher.handle(stage.of("run"), settled)
     assert await stage.status() == "cancelled"
@@ -284,9 +289,7 @@ async def test_both_coordinators_may_finish_what_was_taken_over(stage: Stage):
 async def test_an_event_delivered_too_often_is_a_dead_letter_and_its_run_is_repaired(
     stage: Stage,
 ):
-    await stage.begin_run(FLOW)
-    await stage.complete("worker", await stage.claim_one("worker"))
-    await stage.read_inbox(stage.of("run"))
+    await read_settled(stage)
     await make_idle(stage, deliveries=MAX_DELIVERIES)
     await stage.dispatcher.take_over()
     (letter,) = [one for one in await dead_letters(stage) if b"settled" in one[b"raw"]]
@@ -296,10 +299,8 @@ async def test_an_event_delivered_too_often_is_a_dead_letter_and_its_run_is_repa
 
 
 async def test_a_deleted_event_that_is_still_pending_is_acknowledged(stage: Stage):
-    await stage.begin_run(FLOW)
-    await stage.complete("worker", await stage.claim_one("worker"))
     partition = stage.of("run")
-    messages = await stage.read_inbox(partition)
+    messages = await read_settled(stage)
     await stage.store.execute("XDEL", partition.inbox, messages[0].id)
     gone = [streams.Message(message.id, None) for message in messages]
     await stage.dispatcher.handle(partition, gone)
@@ -324,10 +325,8 @@ async def test_a_batch_is_handled_as_a_whole(stage: Stage):
 async def test_a_run_that_keeps_changing_waits_for_another_try(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
-    await stage.begin_run(FLOW)
-    await stage.complete("worker", await stage.claim_one("worker"))
     partition = stage.of("run")
-    messages = await stage.read_inbox(partition)
+    messages = await read_settled(stage)
 
     async def lose_race(_store: Any, _partition: Any, commits: Any, _retention: int) -> Any:
         await asyncio.sleep(0)
@@ -345,10 +344,8 @@ async def test_a_run_that_keeps_changing_waits_for_another_try(
 async def test_an_event_is_no_dead_letter_because_redis_is_away(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
-    await stage.begin_run(FLOW)
-    await stage.complete("worker", await stage.claim_one("worker"))
     partition = stage.of("run")
-    messages = await stage.read_inbox(partition)
+    messages = await read_settled(stage)
 
     async def away(_: str) -> None:
         raise StoreUnavailable("away")
@@ -375,9 +372,7 @@ async def test_an_event_that_cannot_be_decided_is_a_dead_letter(stage: Stage):
 
 
 async def test_the_last_delivery_of_an_event_is_handled_as_every_one_before(stage: Stage):
-    await stage.begin_run(FLOW)
-    await stage.complete("worker", await stage.claim_one("worker"))
-    await stage.read_inbox(stage.of("run"))
+    await read_settled(stage)
     await make_idle(stage, deliveries=MAX_DELIVERIES - 1)
     await stage.dispatcher.take_over()
     assert await dead_letters(stage) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from resolute.testing.server import EmbeddedServer, ServerBinary, find_servers
-from tests.support.system import System, first_use
+from tests.support.system import System, systems
 
 SERVERS = find_servers()
 
@@ -28,22 +27,13 @@ def one_binary() -> ServerBinary:
 
 @pytest.fixture
 def make_system(tmp_path: Path) -> Iterator[Callable[..., System]]:
-    made: list[System] = []
+    with systems(tmp_path) as started:
 
-    def make(binary: ServerBinary, *, partitions: int = 1, **options: Any) -> System:
-        server = EmbeddedServer(tmp_path / "server", binary=binary, **options)
-        (tmp_path / "server").mkdir()
-        (tmp_path / "oracle").mkdir()
-        asyncio.run(first_use(server.start().url, partitions))
-        system = System(server, tmp_path / "oracle")
-        made.append(system)
-        return system
+        def make(binary: ServerBinary, *, partitions: int = 1, **options: Any) -> System:
+            server = EmbeddedServer(tmp_path / "server", binary=binary, **options)
+            return started(server, partitions)
 
-    yield make
-    for system in made:
-        system.close()
-        system.server.stop()
-        print(system.logs())
+        yield make
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from resolute import Client, FlowFailed, FlowRun
+from resolute import Client, FlowFailed
 from resolute.status import NodeStatus, RunStatus
 from resolute.store import registry
 from resolute.testing.server import ServerBinary
 from tests.e2e import app
 from tests.e2e.app import Word
+from tests.e2e.held import holder, start_held
 from tests.support.processes import children_of
 from tests.support.system import System, until
 
@@ -27,18 +28,6 @@ async def stale_attempts(client: Client) -> int:
         for partition in client.store.keys.partitions
     ]
     return sum(int(count or 0) for count in counts)
-
-
-async def start_held(system: System, client: Client, text: str) -> FlowRun[Any]:
-    """A run whose node `held` is running and waits for its gate."""
-    run = await client.start(app.hold, Word(text))
-    await until(lambda: bool(system.lines("held", text)), "the node runs")
-    return run
-
-
-def holder(system: System, text: str) -> int:
-    """The process that runs the held node, by its own word."""
-    return int(system.lines("held", text)[-1][-2])
 
 
 def test_a_node_whose_process_was_killed_runs_again(system: System) -> None:

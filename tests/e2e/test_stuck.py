@@ -14,7 +14,7 @@ from resolute.store import registry
 from resolute.testing.server import ServerBinary
 from tests.e2e import app
 from tests.e2e.app import Word
-from tests.e2e.test_crashes import holder, start_held
+from tests.e2e.held import holder, start_held
 from tests.support.processes import children_of, is_alive
 from tests.support.system import System, until
 

@@ -6,7 +6,7 @@ The list grows with the language: a feature joins it with its flow, its numbers 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -94,3 +94,6 @@ HARSH = (
 )
 SPECIAL = (Case(app.hungry, 1, lambda _: Expected(FAILED, error="MemoryError")),)
 CASES = {case.flow.name: case for case in (*USUAL, *HARSH, *SPECIAL)}
+# Nodes of a second and a half, so that there is always one to be killed, and others in between.
+LONG = [replace(CASES["long"], is_stopped=False), CASES["fan"], CASES["saga"]]
+STEADY = [CASES[name] for name in ("sequence", "fan", "branching", "saga")]  # no retries in them

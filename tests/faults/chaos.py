@@ -22,15 +22,9 @@ from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer, ServerBinary
 from tests.faults import app, oracle
 from tests.faults.cases import USUAL, Case
-from tests.faults.checker import (
-    Account,
-    Broken,
-    Snapshot,
-    judge_letters,
-    judge_lines,
-    judge_run,
-    read_buried,
-)
+from tests.faults.checker.broken import Broken
+from tests.faults.checker.ended import Snapshot, judge_letters, judge_run, read_buried
+from tests.faults.checker.lines import Account, judge_lines
 from tests.faults.cluster import Cluster, Kill
 from tests.faults.load import Load
 from tests.faults.nemesis import Fault, Inject, Scene, streams_of

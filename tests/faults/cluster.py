@@ -12,7 +12,7 @@ from random import Random
 
 from resolute.store.connection import Address, Link
 from tests.faults.app import QUEUE
-from tests.faults.checker import CutOff
+from tests.faults.checker.lines import CutOff
 from tests.support.processes import children_of, is_alive, send
 from tests.support.proxy import Proxy
 from tests.support.system import System

@@ -14,7 +14,7 @@ from resolute.testing.server import EmbeddedServer, ServerBinary, find_servers
 from tests.faults.cases import USUAL, Case
 from tests.faults.chaos import LEASE, Plan, Report, Soak
 from tests.faults.nemesis import Inject
-from tests.support.system import System, first_use
+from tests.support.system import System, systems
 
 SERVERS = find_servers()
 LIGHT = 20  # runs kept open beside a fault
@@ -89,20 +89,12 @@ MakeSystem = Callable[..., System]
 @pytest.fixture
 def make_system(tmp_path: Path, seed: int, binary: ServerBinary) -> Iterator[MakeSystem]:
     """A server, and what a test starts on it: for what a drill's load cannot show."""
-    made: list[System] = []
+    with systems(tmp_path) as started:
 
-    def make(
-        *, binary: ServerBinary = binary, folder: Path | None = None, **options: Any
-    ) -> System:
-        server = EmbeddedServer(folder or tmp_path / "server", binary=binary, **options)
-        (tmp_path / "oracle").mkdir()
-        asyncio.run(first_use(server.start().url, (1, 3)[seed % 2]))
-        system = System(server, tmp_path / "oracle")
-        made.append(system)
-        return system
+        def make(
+            *, binary: ServerBinary = binary, folder: Path | None = None, **options: Any
+        ) -> System:
+            server = EmbeddedServer(folder or tmp_path / "server", binary=binary, **options)
+            return started(server, (1, 3)[seed % 2])
 
-    yield make
-    for system in made:
-        system.close()
-        system.server.stop()
-        print(system.logs())
+        yield make

@@ -24,7 +24,9 @@ from resolute.testing.server import EmbeddedServer, ServerBinary
 from tests.faults import app, oracle
 from tests.faults.app import QUEUE
 from tests.faults.cases import CASES, HARSH, USUAL
-from tests.faults.checker import Broken, CutOff, judge_letters, judge_lines, read_buried
+from tests.faults.checker.broken import Broken
+from tests.faults.checker.ended import judge_letters, read_buried
+from tests.faults.checker.lines import CutOff, judge_lines
 from tests.faults.cluster import Cluster, Member
 from tests.faults.load import Load
 from tests.faults.nemesis import Scene, add_garbage, delete_stream

@@ -17,7 +17,8 @@ from resolute.store.runs import Header
 from resolute.store.store import Store
 from tests.faults.app import Work
 from tests.faults.cases import Case
-from tests.faults.checker import Broken, Ended, Snapshot, judge_run
+from tests.faults.checker.broken import Broken
+from tests.faults.checker.ended import Ended, Snapshot, judge_run
 from tests.faults.oracle import Line, write
 
 STOP_RATE = 0.4  # of the runs whose case allows it

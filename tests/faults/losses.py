@@ -27,7 +27,8 @@ from resolute.testing.server import EmbeddedServer
 from tests.faults import oracle
 from tests.faults.app import Made, Work, sequence
 from tests.faults.cases import CASES, Case
-from tests.faults.checker import Broken, CutOff, judge_lines
+from tests.faults.checker.broken import Broken
+from tests.faults.checker.lines import CutOff, judge_lines
 from tests.faults.cluster import Cluster
 from tests.faults.load import Load
 from tests.faults.nemesis import streams_of
@@ -130,6 +131,7 @@ class Trial:
     client: Client
     store: Store  # past every proxy
     random: Random
+    began: float  # before its first process was there (monotonic)
     losses: list[Loss] = field(default_factory=list[Loss])
     pids: set[int] = field(default_factory=set[int])
     forward_jumps: int = 0  # of Redis's clock: each may cost a limiter a burst
@@ -170,7 +172,7 @@ async def trial(
     folder: Path,
     seed: int,
     *,
-    partitions: int,
+    partitions: int | None = None,
     levels: Sequence[Durability] = (Durability.FAST,),
     cases: Sequence[Case] = MIXED,
     workers: int = 2,
@@ -180,13 +182,15 @@ async def trial(
 ) -> AsyncGenerator[Trial]:
     """A system under load on a server that runs; when the block is left, all of it is judged.
 
-    `of_workers` and `of_coordinators` are variables for their environment.
+    The seed says how many partitions, where `partitions` does not. `of_workers` and
+    `of_coordinators` are variables for their environment.
     """
     random = Random(seed)
     oracle_folder = folder / "oracle"
     oracle_folder.mkdir()
-    await first_use(server.url, partitions)
+    await first_use(server.url, partitions or (1, 3)[seed % 2])
     cluster = Cluster(System(server, oracle_folder), random, LEASE)
+    began = time.monotonic()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(cluster.close)
         for _ in range(coordinators):
@@ -198,7 +202,7 @@ async def trial(
         client = await stack.enter_async_context(connected)
         await cluster.system.offered(client, sequence.name, workers)
         load = LossyLoad(client, oracle_folder, Random(seed), cases, OPEN_RUNS, levels=levels)
-        on = Trial(cluster, load, client, store, random)
+        on = Trial(cluster, load, client, store, random, began)
         on.pids = on.find_pids()
         stopped = asyncio.Event()
         loading = asyncio.create_task(load.run(stopped))

@@ -23,6 +23,7 @@ from tests.faults.cases import HARSH, USUAL
 from tests.faults.cluster import Cluster, Member
 from tests.faults.load import Load
 from tests.faults.oracle import is_running
+from tests.support.system import until
 
 
 @dataclass
@@ -41,6 +42,11 @@ class Scene:
 
     def some(self, members: Sequence[Member]) -> Member:
         return self.random.choice(list(members))
+
+    async def is_busy(self) -> None:
+        """Wait until the load is under way, or under way again."""
+        done = len(self.load.ended)
+        await until(lambda: len(self.load.ended) > done + 5, "runs come to their ends")
 
     async def pass_time(self, least: float, most: float) -> None:
         """Let a fault last: the one thing that a fault does for a while."""
@@ -106,15 +112,15 @@ async def kill_child(scene: Scene) -> None:
 
 @fault("1", "supervisor killed", 2)
 async def kill_supervisor(scene: Scene) -> None:
-    member = scene.some(scene.cluster.workers)
-    scene.cluster.kill(member)
-    await scene.pass_time(0.0, 2.0)
-    scene.cluster.start_again(member)
+    await _kill_for_a_while(scene, scene.some(scene.cluster.workers))
 
 
 @fault("2", "coordinator killed", 2)
 async def kill_coordinator(scene: Scene) -> None:
-    member = scene.some(scene.cluster.coordinators)
+    await _kill_for_a_while(scene, scene.some(scene.cluster.coordinators))
+
+
+async def _kill_for_a_while(scene: Scene, member: Member) -> None:
     scene.cluster.kill(member)
     await scene.pass_time(0.0, 2.0)
     scene.cluster.start_again(member)

@@ -10,7 +10,8 @@ import pytest
 from resolute.model.messages import Entry, Event
 from resolute.status import EventKind, RunStatus
 from tests.faults.app import BURST, RATE
-from tests.faults.checker import CutOff, Ended, judge_letters, judge_lines
+from tests.faults.checker.ended import Ended, judge_letters
+from tests.faults.checker.lines import CutOff, judge_lines
 from tests.faults.nemesis import GARBAGE
 from tests.faults.oracle import Line
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,11 @@ from tests.support.system import until
 HOUR = 3600  # s
 
 
+@pytest.fixture
+def clock(tmp_path: Path) -> WallClock:
+    return WallClock(tmp_path / "clock")
+
+
 def ticks(on: Trial) -> list[oracle.Line]:
     """What the schedule of every second has started, in order of time."""
     lines = oracle.read_all(on.cluster.system.folder)
@@ -31,22 +38,29 @@ async def has_ticked(on: Trial, count: int) -> None:
 
 
 def assert_ticked_in_step(on: Trial, jumps: int = 0) -> None:
-    """I9: each tick once, and never more of them than seconds: what was missed is one."""
+    """I9: each tick once, and never more of them than seconds: what was missed is one.
+
+    The first may be late on a busy machine, so it is counted from before there was a schedule.
+    """
     found = ticks(on)
     assert not {run: n for run, n in Counter(line.run for line in found).items() if n > 1}
-    seconds = found[-1].at - found[0].at
-    assert len(found) <= seconds + 2 + jumps
+    seconds = found[-1].at - on.began
+    assert len(found) <= seconds + 1 + jumps
+
+
+def crashes(on: Trial) -> int:
+    """How many the nodes of all runs have to their account."""
+    return sum(ended.crashes for ended in on.load.ended.values())
 
 
 @pytest.mark.parametrize("offset", [HOUR, -HOUR], ids=["forward", "back"])
 @pytest.mark.parametrize("whose", ["worker", "coordinator"])
 async def test_11_nothing_depends_on_the_clocks_of_workers_and_coordinators(
-    tmp_path: Path, seed: int, binary: ServerBinary, whose: str, offset: int
+    clock: WallClock, tmp_path: Path, seed: int, binary: ServerBinary, whose: str, offset: int
 ) -> None:
-    clock = WallClock(tmp_path / "clock")
     with EmbeddedServer(tmp_path / "server", binary=binary) as server:
         async with trial(
-            server, tmp_path, seed, partitions=(1, 3)[seed % 2],
+            server, tmp_path, seed,
             of_workers=clock.variables if whose == "worker" else None,
             of_coordinators=clock.variables if whose == "coordinator" else None,
         ) as on:  # fmt: skip
@@ -60,41 +74,43 @@ async def test_11_nothing_depends_on_the_clocks_of_workers_and_coordinators(
             lines = oracle.read_all(on.cluster.system.folder)
             apart = [line.wall - line.at for line in lines if line.what == "end"]
             assert max(apart) - min(apart) > HOUR / 2
-        assert not sum(ended.crashes for ended in on.load.ended.values())
+        assert crashes(on) == 0
+
+
+@asynccontextmanager
+async def ticking(
+    clock: WallClock, folder: Path, seed: int, binary: ServerBinary
+) -> AsyncGenerator[Trial]:
+    """A system that is busy, on a server with this clock, which costs nobody a crash."""
+    with EmbeddedServer(folder / "server", binary=binary, environment=clock.variables) as server:
+        async with trial(server, folder, seed) as on:
+            await on.is_busy()
+            await has_ticked(on, 1)
+            yield on
+        assert_ticked_in_step(on, on.forward_jumps)
+        assert crashes(on) == 0
 
 
 async def test_11_a_clock_of_redis_that_jumps_forward_ends_no_lease_and_makes_up_for_one_tick(
-    tmp_path: Path, seed: int, binary: ServerBinary
+    clock: WallClock, tmp_path: Path, seed: int, binary: ServerBinary
 ) -> None:
-    clock = WallClock(tmp_path / "clock")
-    with EmbeddedServer(tmp_path / "server", binary=binary, environment=clock.variables) as server:
-        async with trial(server, tmp_path, seed, partitions=(1, 3)[seed % 2]) as on:
-            await on.is_busy()
-            await has_ticked(on, 1)
-            before = await registry.server_ms(on.store)
-            clock.set(HOUR)
-            assert await registry.server_ms(on.store) - before >= HOUR * 1000
-            on.forward_jumps = 1
-            await on.is_busy(20)
-            await has_ticked(on, 3)
-        assert_ticked_in_step(on, jumps=1)
-        assert not sum(ended.crashes for ended in on.load.ended.values())
+    async with ticking(clock, tmp_path, seed, binary) as on:
+        before = await registry.server_ms(on.store)
+        clock.set(HOUR)
+        assert await registry.server_ms(on.store) - before >= HOUR * 1000
+        on.forward_jumps = 1
+        await on.is_busy(20)
+        await has_ticked(on, 3)
 
 
 async def test_11_while_a_clock_of_redis_is_behind_runs_go_on_and_no_tick_comes_twice(
-    tmp_path: Path, seed: int, binary: ServerBinary
+    clock: WallClock, tmp_path: Path, seed: int, binary: ServerBinary
 ) -> None:
     """What waits for a time that it had passed, timers and ticks, waits until it is there again."""
-    clock = WallClock(tmp_path / "clock")
-    with EmbeddedServer(tmp_path / "server", binary=binary, environment=clock.variables) as server:
-        async with trial(server, tmp_path, seed, partitions=(1, 3)[seed % 2]) as on:
-            await on.is_busy()
-            await has_ticked(on, 1)
-            clock.set(-HOUR)
-            await on.is_busy(30)
-            clock.set(0)
-            on.forward_jumps = 1
-            await on.is_busy(10)
-            await has_ticked(on, 3)
-        assert_ticked_in_step(on, jumps=1)
-        assert not sum(ended.crashes for ended in on.load.ended.values())
+    async with ticking(clock, tmp_path, seed, binary) as on:
+        clock.set(-HOUR)
+        await on.is_busy(30)
+        clock.set(0)
+        on.forward_jumps = 1
+        await on.is_busy(10)
+        await has_ticked(on, 3)

@@ -18,11 +18,10 @@ from resolute.store import registry
 from resolute.testing.server import ServerBinary, find_servers
 from tests.faults import app
 from tests.faults.app import QUEUE, Work
-from tests.faults.cases import CASES
+from tests.faults.cases import CASES, STEADY
 from tests.faults.cluster import APP
 from tests.faults.conftest import Drill, MakeSystem
 from tests.faults.nemesis import Scene
-from tests.faults.test_processes import STEADY, is_busy
 from tests.support.system import System, until
 
 FEW = 4  # descriptors; fewer than anybody has, so that nothing more can be opened
@@ -55,12 +54,12 @@ def test_24_too_many_clients_are_a_clear_error_until_there_are_fewer(drill: Dril
     async def scenario(scene: Scene) -> None:
         system = scene.cluster.system
         for _ in range(2):
-            await is_busy(scene)
+            await scene.is_busy()
             await scene.command("CONFIG", "SET", "maxclients", "1")
             reset(scene)
             await until(all_say(system, "max number of clients"), "everybody says why")
             await scene.command("CONFIG", "SET", "maxclients", "10000")
-        await is_busy(scene)
+        await scene.is_busy()
 
     report = drill(scenario, cases=MIXED)
     assert report.repeated == []
@@ -68,13 +67,13 @@ def test_24_too_many_clients_are_a_clear_error_until_there_are_fewer(drill: Dril
 
 def test_24_a_server_without_descriptors_is_waited_for(drill: Drill) -> None:
     async def scenario(scene: Scene) -> None:
-        await is_busy(scene)
+        await scene.is_busy()
         system = scene.cluster.system
         before = allow_files(system.server.pid, FEW)
         reset(scene)
         await until(all_say(system, "did not answer|cannot reach|lost"), "everybody says why")
         allow_files(system.server.pid, before)
-        await is_busy(scene)
+        await scene.is_busy()
 
     report = drill(scenario, cases=MIXED)
     assert report.repeated == []
@@ -86,7 +85,7 @@ def test_24_a_worker_without_descriptors_says_so_and_goes_on_when_it_has_some(
     """It can neither connect nor start a process in the place of one that died."""
 
     async def scenario(scene: Scene) -> None:
-        await is_busy(scene)
+        await scene.is_busy()
         system, member = scene.cluster.system, scene.some(scene.cluster.workers)
         supervisor, child = member.pids()
         usual = allow_files(supervisor, FEW)
@@ -100,7 +99,7 @@ def test_24_a_worker_without_descriptors_says_so_and_goes_on_when_it_has_some(
             return {process.pid for process in known} >= set(member.children()) > set()
 
         await until(replaced, "it is replaced")
-        await is_busy(scene)
+        await scene.is_busy()
         pids = member.pids()
         for pid in pids:
             allow_files(pid, FEW)
@@ -109,7 +108,7 @@ def test_24_a_worker_without_descriptors_says_so_and_goes_on_when_it_has_some(
         await until(lambda: re.search(reason, system.logs()) is not None, "it says why")
         for pid in pids:
             allow_files(pid, usual)
-        await is_busy(scene)
+        await scene.is_busy()
         assert member.pids() == pids
 
     drill(scenario, cases=MIXED)
@@ -117,13 +116,13 @@ def test_24_a_worker_without_descriptors_says_so_and_goes_on_when_it_has_some(
 
 def test_24_a_password_that_is_wrong_for_a_while_is_a_clear_error(drill: Drill) -> None:
     async def scenario(scene: Scene) -> None:
-        await is_busy(scene)
+        await scene.is_busy()
         system = scene.cluster.system
         await scene.command("CONFIG", "SET", "requirepass", "another")
         reset(scene)
         await until(all_say(system, "refused the connection: NOAUTH"), "everybody says why")
         await scene.command("CONFIG", "SET", "requirepass", "")
-        await is_busy(scene)
+        await scene.is_busy()
         assert "another" not in system.logs()
 
     report = drill(scenario, cases=MIXED)

@@ -13,12 +13,12 @@ from resolute import Client, UnknownRun
 from resolute.testing.server import EmbeddedServer, ServerBinary
 from tests.faults import app
 from tests.faults.app import Work
-from tests.faults.checker import CutOff
+from tests.faults.cases import LONG
+from tests.faults.checker.lines import CutOff
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Drill
 from tests.faults.nemesis import Scene
 from tests.faults.oracle import read_all
-from tests.faults.test_processes import LONG, is_busy
 from tests.support.processes import is_alive
 from tests.support.system import System, first_use, until
 
@@ -32,7 +32,7 @@ def test_06_a_worker_that_is_cut_off_stops_its_nodes_before_its_lease_ends(
     spans: list[CutOff] = []
 
     async def scenario(scene: Scene) -> None:
-        await is_busy(scene)
+        await scene.is_busy()
         member = scene.some(scene.cluster.workers)
         pids = member.pids()
         await until(lambda: bool(scene.running(pids)), "it runs a node")
@@ -41,7 +41,7 @@ def test_06_a_worker_that_is_cut_off_stops_its_nodes_before_its_lease_ends(
         spans.extend(CutOff(pid, since, since + 2 * scene.lease) for pid in pids)
         # Nothing excuses an overlap here: who is only cut off is to stop by itself.
         scene.cluster.cut_off.clear()
-        await is_busy(scene)
+        await scene.is_busy()
         (span, *_) = [span for span in spans if span.pid in pids[1:]]
         lines = read_all(scene.cluster.system.folder)
         ended = [line.at for line in lines if line.pid == span.pid and line.what in ("end", "stop")]

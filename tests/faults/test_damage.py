@@ -23,7 +23,6 @@ from tests.faults import app
 from tests.faults.app import QUEUE, Work
 from tests.faults.conftest import Drill, MakeSystem
 from tests.faults.nemesis import Scene
-from tests.faults.test_processes import is_busy
 from tests.support.processes import children_of
 from tests.support.system import until
 
@@ -50,9 +49,9 @@ def test_12_garbage_becomes_dead_letters_with_its_raw_bytes_and_the_queue_goes_o
     drill: Drill,
 ) -> None:
     async def scenario(scene: Scene) -> None:
-        await is_busy(scene)
+        await scene.is_busy()
         expected = await put_garbage(scene)
-        await is_busy(scene)
+        await scene.is_busy()
         async with Client.connect(scene.cluster.system.server.url) as client:
 
             async def are_buried() -> bool:
@@ -64,7 +63,7 @@ def test_12_garbage_becomes_dead_letters_with_its_raw_bytes_and_the_queue_goes_o
             assert sorted(back) == sorted(ids)
             await until(are_buried, "it is one again")
             assert not {letter.id for letter in await client.dead_letters(limit=1000)} & set(ids)
-        await is_busy(scene)
+        await scene.is_busy()
 
     report = drill(scenario)
     assert report.crashes == 0

@@ -91,9 +91,7 @@ async def test_21_no_run_acknowledged_as_replicated_is_lost_with_the_primary(
 ) -> None:
     """Those acknowledged at once, while replication was late, are whole or absent."""
     async with replicated(tmp_path, binary) as servers:
-        async with trial(
-            servers.primary, tmp_path, seed, partitions=(1, 3)[seed % 2], levels=(REPLICATED, FAST)
-        ) as on:
+        async with trial(servers.primary, tmp_path, seed, levels=(REPLICATED, FAST)) as on:
             await on.is_busy(10)
             since = await servers.has_all()
             servers.between.swallow()
@@ -117,9 +115,7 @@ async def test_21_processes_leave_a_primary_that_was_demoted_under_them(
     # Who only waits is told nothing while the old primary is not in step: it reads again by itself.
     monkeypatch.setattr("resolute.client.run.REREAD", LEASE)
     async with replicated(tmp_path, binary) as servers:
-        async with trial(
-            servers.primary, tmp_path, seed, partitions=(1, 3)[seed % 2], levels=(REPLICATED, FAST)
-        ) as on:
+        async with trial(servers.primary, tmp_path, seed, levels=(REPLICATED, FAST)) as on:
             await on.is_busy(10)
             since = await servers.has_all()
             await servers.promote(on)

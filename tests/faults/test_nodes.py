@@ -8,11 +8,10 @@ from pathlib import Path
 from random import Random
 
 from tests.faults.app import ILL_BEHAVED, Work
-from tests.faults.cases import CASES, Case
+from tests.faults.cases import CASES, STEADY, Case
 from tests.faults.conftest import Drill
 from tests.faults.nemesis import Scene
 from tests.faults.oracle import read_all
-from tests.faults.test_processes import STEADY, is_busy
 from tests.support.system import until
 
 
@@ -51,7 +50,7 @@ def test_13_what_a_node_returns_or_raises_never_ends_its_worker(drill: Drill) ->
     """Nor does it reach Redis: the peak of its memory says so."""
 
     async def scenario(scene: Scene) -> None:
-        await is_busy(scene)
+        await scene.is_busy()
         before = [member.pids() for member in scene.cluster.workers]
         peak = await peak_memory(scene)
         numbers = [*range(len(ILL_BEHAVED))] * 2
@@ -59,7 +58,7 @@ def test_13_what_a_node_returns_or_raises_never_ends_its_worker(drill: Drill) ->
         for number in numbers:
             scene.load.start(given("misbehaving", number))
         await until(lambda: ended_of(scene, "misbehaving") == len(numbers), "all have failed")
-        await is_busy(scene)
+        await scene.is_busy()
         assert [member.pids() for member in scene.cluster.workers] == before
         assert await peak_memory(scene) - peak < 30 * MB
 
@@ -73,7 +72,7 @@ def test_14_a_node_that_nothing_can_stop_loses_its_slot_and_harms_no_neighbour(
     """That it never ran twice at once is what the checker holds (I3)."""
 
     async def scenario(scene: Scene) -> None:
-        await is_busy(scene)
+        await scene.is_busy()
         before = {pid for member in scene.cluster.workers for pid in member.children()}
         numbers = [0, 1, 3, 5]
         scene.random.shuffle(numbers)
@@ -83,7 +82,7 @@ def test_14_a_node_that_nothing_can_stop_loses_its_slot_and_harms_no_neighbour(
             await until(lambda n=done: ended_of(scene, "overrunning") > n, "it has ended")
         after = {pid for member in scene.cluster.workers for pid in member.children()}
         assert after != before
-        await is_busy(scene)
+        await scene.is_busy()
 
     report = drill(scenario, cases=STEADY_OR_LONG)
     assert report.crashes == 0
@@ -98,7 +97,7 @@ def test_15_a_node_that_kills_its_process_fails_as_poison_and_innocents_complete
     poisonous = 3
 
     async def scenario(scene: Scene) -> None:
-        await is_busy(scene)
+        await scene.is_busy()
         for number in range(poisonous):
             scene.load.start(given("poisonous", number))
         for case in STEADY:
@@ -106,7 +105,7 @@ def test_15_a_node_that_kills_its_process_fails_as_poison_and_innocents_complete
         await until(
             lambda: ended_of(scene, "poisonous") == poisonous, "what kills is known as poison"
         )
-        await is_busy(scene)
+        await scene.is_busy()
         folder = scene.cluster.system.folder
         deaths = [
             line for line in read_all(folder) if line.what == "start" and line.node == "killer"
@@ -121,7 +120,7 @@ def test_15_a_node_that_kills_its_process_fails_as_poison_and_innocents_complete
 
 def test_15_a_node_that_wants_more_memory_than_there_is_fails_alone(drill: Drill) -> None:
     async def scenario(scene: Scene) -> None:
-        await is_busy(scene)
+        await scene.is_busy()
         children = [pid for member in scene.cluster.workers for pid in member.children()]
         for pid in children:
             now = address_space(pid)

@@ -25,11 +25,8 @@ async def test_04_starts_and_ends_acknowledged_with_fsync_outlive_the_power(
     disk = Disk(tmp_path / "disk", binary=server_binary, appendfsync=appendfsync)
     if appendfsync == "everysec" and not is_honest(disk.server):
         pytest.skip("this server's WAITAOF is not believed under everysec")
-    partitions = (1, 3)[seed % 2]
     with disk:
-        async with trial(
-            disk.server, tmp_path, seed, partitions=partitions, levels=(FSYNC, FAST)
-        ) as on:
+        async with trial(disk.server, tmp_path, seed, levels=(FSYNC, FAST)) as on:
             for _ in range(3):
                 await on.is_busy()
                 since = time.monotonic()
@@ -46,7 +43,7 @@ async def test_04_without_fsync_a_run_outlives_the_power_whole_or_not_at_all(
     tmp_path: Path, seed: int, binary: ServerBinary
 ) -> None:
     with Disk(tmp_path / "disk", binary=binary) as disk:
-        async with trial(disk.server, tmp_path, seed, partitions=(1, 3)[seed % 2]) as on:
+        async with trial(disk.server, tmp_path, seed) as on:
             for _ in range(2):
                 await on.is_busy()
                 since = await synced(disk)

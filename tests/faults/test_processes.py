@@ -6,35 +6,25 @@ import asyncio
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.faults import nemesis
-from tests.faults.cases import CASES
+from tests.faults.cases import CASES, LONG, STEADY
 from tests.faults.conftest import Drill
 from tests.faults.nemesis import Scene
 from tests.faults.oracle import Line, read_all
 from tests.support.processes import is_alive
 from tests.support.system import until
 
-# Nodes of a second and a half, so that there is always one to be killed, and others in between.
-SLOW = "slow-"
-LONG = [replace(CASES["long"], is_stopped=False), CASES["fan"], CASES["saga"]]
-STEADY = [CASES[name] for name in ("sequence", "fan", "branching", "saga")]  # no retries in them
-
-
-async def is_busy(scene: Scene) -> None:
-    """Wait until the load is under way."""
-    done = len(scene.load.ended)
-    await until(lambda: len(scene.load.ended) > done + 5, "runs come to their ends")
+SLOW = "slow-"  # what the names of long nodes begin with
 
 
 def test_01_nodes_of_a_killed_process_run_again(drill: Drill) -> None:
     async def scenario(scene: Scene) -> None:
         for round_ in range(4):
-            await is_busy(scene)
+            await scene.is_busy()
             member = scene.some(scene.cluster.workers)
             await until(lambda m=member: bool(scene.running(m.children(), SLOW)), "it runs a node")
             (child,) = scene.running(member.children(), SLOW)
@@ -56,9 +46,9 @@ def test_01_nodes_of_a_killed_process_run_again(drill: Drill) -> None:
 def test_02_runs_go_on_as_soon_as_one_coordinator_lives(drill: Drill) -> None:
     async def scenario(scene: Scene) -> None:
         for _ in range(3):
-            await is_busy(scene)
+            await scene.is_busy()
             await nemesis.kill_coordinator(scene)
-        await is_busy(scene)
+        await scene.is_busy()
         members = scene.cluster.coordinators
         for member in members:  # three at once, and none for a while
             scene.cluster.kill(member)
@@ -67,7 +57,7 @@ def test_02_runs_go_on_as_soon_as_one_coordinator_lives(drill: Drill) -> None:
         await scene.pass_time(seconds, seconds)
         for member in members:
             scene.cluster.start_again(member)
-        await is_busy(scene)
+        await scene.is_busy()
 
     report = drill(scenario, cases=STEADY, coordinators=3)
     assert report.repeated == []
@@ -80,7 +70,7 @@ def test_07_a_process_that_slept_beyond_its_lease_cannot_commit(drill: Drill, wh
     ended: list[int] = []
 
     async def scenario(scene: Scene) -> None:
-        await is_busy(scene)
+        await scene.is_busy()
         folder = scene.cluster.system.folder
         kind = scene.cluster.coordinators if which == "coordinator" else scene.cluster.workers
         member = scene.some(kind)
@@ -92,7 +82,7 @@ def test_07_a_process_that_slept_beyond_its_lease_cannot_commit(drill: Drill, wh
             await until(lambda: bool(just_begun(folder, frozen)), "it has begun a slow node")
         since = time.monotonic()
         await scene.cluster.freeze(frozen, scene.lease * scene.random.uniform(least, 1.8))
-        await is_busy(scene)
+        await scene.is_busy()
         ended.extend(pid for pid in frozen if not is_alive(pid))
         lines = [line for line in read_all(folder) if line.what in ("start", "end", "stop")]
         thawed = since + scene.lease  # before it nothing can have been written
@@ -142,7 +132,7 @@ def test_18_a_rolling_restart_uses_up_no_attempt(drill: Drill, seed: int) -> Non
 
     async def scenario(scene: Scene) -> None:
         for _ in range(rounds):
-            await is_busy(scene)
+            await scene.is_busy()
             await nemesis.restart_workers(scene)
             for member in scene.cluster.coordinators:
                 member.is_down = True

@@ -98,7 +98,11 @@ async def test_a_call_with_fsync_does_not_return_before_the_disk_has_answered(di
 async def test_a_run_that_another_connection_started_is_on_the_disk_when_fsync_finds_it(
     disk: Disk,
 ):
-    """The second start writes nothing of its own that a wait would cover, but the mark."""
+    """The second start writes nothing of its own that a wait would cover, but the mark.
+
+    Only where WAITAOF is believed: under `always` the first one is on the disk when it returns.
+    There tests/client/test_durability.py notices a mark, or a read of the end, that is missing.
+    """
     settings = [] if is_honest(disk.server) else [ALWAYS]
     async with scene(disk.server, *settings) as on:
         await on.client.start(FLOW, "x", id="run")
@@ -109,6 +113,7 @@ async def test_a_run_that_another_connection_started_is_on_the_disk_when_fsync_f
 
 
 async def test_an_end_that_was_told_with_fsync_is_still_the_end_after_a_loss_of_power(disk: Disk):
+    """Only where WAITAOF is believed: under `always` every end that can be read is on the disk."""
     flow = chain("a", flow="one")
     settings = [] if is_honest(disk.server) else [ALWAYS]
     async with scene(disk.server, *settings) as on:

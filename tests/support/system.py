@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from resolute import Client
@@ -121,6 +121,24 @@ class System:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def systems(folder: Path) -> Generator[Callable[[EmbeddedServer, int], System]]:
+    """Makes systems, each on a server that it starts; ends them, and prints what they logged."""
+    made: list[System] = []
+
+    def make(server: EmbeddedServer, partitions: int) -> System:
+        (folder / "oracle").mkdir()
+        asyncio.run(first_use(server.start().url, partitions))
+        made.append(System(server, folder / "oracle"))
+        return made[-1]
+
+    yield make
+    for system in made:
+        system.close()
+        system.server.stop()
+        print(system.logs())
 
 
 async def first_use(url: str, partitions: int) -> None:

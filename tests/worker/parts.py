@@ -7,15 +7,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from resolute.model.flow import Flow
 from resolute.model.nodes import AsyncNode, Node
 from resolute.model.policies import RetryPolicy
+from resolute.store import streams
+from resolute.store.nodes import Held
+from resolute_worker.jobs import Job
 from resolute_worker.reader import Reader
 from resolute_worker.runner import Runner
 from resolute_worker.shared import SharedPage
 from resolute_worker.slots import Slots
+from tests.support.flows import chain_of
 from tests.support.stage import QUEUE, Stage
 
 NAME = "host:1:worker"
@@ -40,6 +45,29 @@ class Parts:
         async with asyncio.timeout(PATIENCE):
             await self.reader._read_once()
             await self.settle()
+
+    async def work(self) -> None:
+        """Read once, and let all that came be over and answered."""
+        await self.read()
+        await self.idle()
+
+    def deliver(self, held: Held) -> None:
+        """Give the reader an entry as if it had read it just now."""
+        payload = msgspec.msgpack.encode(held.entry)
+        self.reader._deliver(held.stream, [streams.Message(held.id, payload)])
+
+    def adopt(self, held: Held) -> Job:
+        """The job of an entry, in a slot, not begun yet."""
+        bound = self.runner.bound_for(held)
+        assert bound is not None
+        job = self.runner.adopt(held, bound)
+        assert job is not None
+        return job
+
+    def job(self) -> Job:
+        """The only job."""
+        (job,) = self.runner.jobs.values()
+        return job
 
     async def settle(self) -> None:
         """Let everything that the reader began come to its end."""
@@ -94,3 +122,25 @@ class Gate:
 
 def held_by(gate: Gate) -> Node[Any, Any]:
     return AsyncNode("held", gate.__call__)
+
+
+async def begin_held(stage: Stage, gate: Gate) -> Flow[Any, Any]:
+    """A run whose only node is ready, and will be held by the gate."""
+    flow = chain_of(held_by(gate))
+    await stage.begin_run(flow)
+    return flow
+
+
+async def run_held(stage: Stage, make_parts: Make) -> tuple[Parts, Gate]:
+    """A process in which the only node of a run is running, until it is let go."""
+    gate = Gate()
+    parts = make_parts(await begin_held(stage, gate))
+    await parts.read()
+    await gate.wait()
+    return parts, gate
+
+
+async def run_first(stage: Stage, make_parts: Make, flow: Flow[Any, Any]) -> None:
+    """A run whose first node was executed here, and answered."""
+    await stage.begin_run(flow)
+    await make_parts(flow).work()

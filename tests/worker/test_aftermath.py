@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from resolute.model.flow import Flow
 from resolute.model.policies import RetryPolicy
 from resolute.status import NodeStatus
 from resolute.store.nodes import Held
@@ -13,16 +16,20 @@ DEAD, OTHER = "host:1:dead", "host:2:other"
 SLOW = step("slow", timeout="5s", retry=RetryPolicy(max_attempts=2))
 
 
+async def begin_run(stage: Stage, flow: Flow[Any, Any]) -> None:
+    """A run of a flow that the process offered which will be dead."""
+    await stage.offer(flow, process=DEAD)
+    await stage.start(flow)
+    await stage.coordinate()
+
+
 def place(held: Held) -> tuple[int, str, str]:
     """How the shared page names a node that is overdue."""
     return held.partition.number, held.queue, held.id
 
 
 async def test_what_was_not_overdue_is_handed_back_without_attempt_or_crash(stage: Stage):
-    flow = chain_of(SLOW)
-    await stage.offer(flow, process=DEAD)
-    await stage.start(flow)
-    await stage.coordinate()
+    await begin_run(stage, chain_of(SLOW))
     await stage.claim_one(DEAD)
     await settle_killed(stage.store, DEAD, QUEUE, [])
     back = await stage.take_one(OTHER)
@@ -31,9 +38,7 @@ async def test_what_was_not_overdue_is_handed_back_without_attempt_or_crash(stag
 
 async def test_also_what_came_from_the_stream_of_its_own_plan(stage: Stage):
     flow = chain_of(SLOW)
-    await stage.offer(flow, process=DEAD)
-    await stage.start(flow)
-    await stage.coordinate()
+    await begin_run(stage, flow)
     own = f"{QUEUE}@{flow.plan_hash}"
     assert await stage.give_back(OTHER, await stage.take_one(OTHER), queue=own) == "OK"
     await stage.claim_one(DEAD, own)
@@ -43,10 +48,7 @@ async def test_also_what_came_from_the_stream_of_its_own_plan(stage: Stage):
 
 
 async def test_what_was_overdue_has_timed_out_and_is_retried_as_its_policy_says(stage: Stage):
-    flow = chain_of(SLOW)
-    await stage.offer(flow, process=DEAD)
-    await stage.start(flow)
-    await stage.coordinate()
+    await begin_run(stage, chain_of(SLOW))
     for status in (NodeStatus.WAITING, NodeStatus.FAILED):
         held = await stage.claim_one(DEAD)
         await settle_killed(stage.store, DEAD, QUEUE, [place(held)])
@@ -61,9 +63,7 @@ async def test_what_was_overdue_has_timed_out_and_is_retried_as_its_policy_says(
 async def test_an_overdue_compensation_has_the_timeout_and_the_retries_of_its_own(stage: Stage):
     undo = step("undo", timeout="7s", retry=RetryPolicy(max_attempts=9))
     flow = chain_of(step("book", retry=RetryPolicy(max_attempts=1)).on_error(undo), step("fails"))
-    await stage.offer(flow, process=DEAD)
-    await stage.start(flow)
-    await stage.coordinate()
+    await begin_run(stage, flow)
     await stage.complete(OTHER, await stage.claim_one(OTHER), undo=NO_UNDO_INPUT)
     await stage.coordinate()
     await stage.fail(OTHER, await stage.claim_one(OTHER))

@@ -35,8 +35,7 @@ async def test_a_node_knows_its_run_its_place_and_its_attempt(stage: Stage, make
     )
     await stage.begin_run(flow)
     parts = make_parts(flow, slots=2)
-    await parts.read()
-    await parts.idle()
+    await parts.work()
     found = await stage.hash()
     expected = ["run", "context", "on-loop", 1, 0, 1, 0]
     assert msgspec.msgpack.decode(found["o:on-loop"]) == ["run/1.0", *expected]

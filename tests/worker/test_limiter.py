@@ -23,13 +23,10 @@ from tests.worker.parts import NAME, ONCE, ONE, Gate, Make, Parts, held_by
 async def begin_two(stage: Stage, make_parts: Make, limited: Node[Any, Any]) -> Parts:
     """Two runs of a flow of one limited node, with the inputs 1 and 2, read by one process."""
     flow = chain_of(limited)
-    await stage.offer(flow)
     for number in (1, 2):
-        await stage.start(flow, f"run-{number}", msgspec.msgpack.encode(number))
-    await stage.coordinate()
+        await stage.begin_run(flow, f"run-{number}", msgspec.msgpack.encode(number))
     parts = make_parts(flow)
-    await parts.read()
-    await parts.idle()
+    await parts.work()
     return parts
 
 
@@ -91,14 +88,10 @@ async def test_retry_after_keeps_everybody_under_the_same_limit_waiting(
 
     limited: Node[Any, Any] = AsyncNode("a", refused, rate_limit=RateLimit(100, "1s", burst=1))
     flow = chain_of(limited)
-    await stage.begin_run(flow, "run-1", msgspec.msgpack.encode(1))
     parts = make_parts(flow)
-    await parts.read()
-    await parts.idle()
-    await stage.start(flow, "run-2", msgspec.msgpack.encode(2))
-    await stage.coordinate()
-    await parts.read()
-    await parts.idle()
+    for number in (1, 2):
+        await stage.begin_run(flow, f"run-{number}", msgspec.msgpack.encode(number))
+        await parts.work()
     assert called == [1]
     record = await stage.record_of("run-2", 1, 0)
     assert record is not None
@@ -111,13 +104,8 @@ async def test_a_start_that_a_stall_made_late_asks_anew(stage: Stage, make_parts
     flow = chain_of(held_by(gate).with_rate_limit("1/s"))
     await stage.begin_run(flow)
     parts = make_parts(flow)
-    held = await stage.take_one(NAME)
-    bound = parts.runner.bound_for(held)
-    assert bound is not None
-    job = parts.runner.adopt(held, bound)
-    assert job is not None
-    (begun,) = await nodes.begin(stage.store, NAME, [(held, ())])
-    job.begun = begun
+    job = parts.adopt(await stage.take_one(NAME))
+    job.begun = await stage.begin(NAME, job.held)
     started: list[Any] = []
     again: list[Any] = []
     limiter = Limiter(stage.store, started.append, unexpected, unexpected, again.append)
@@ -151,11 +139,7 @@ async def test_who_comes_back_asks_for_what_it_was_promised(
     flow = chain_of(step("a", rate_limit=(RateLimit(1), SharedRateLimit("other", 1))))
     await stage.begin_run(flow)
     parts = make_parts(flow)
-    held = await stage.take_one(NAME)
-    bound = parts.runner.bound_for(held)
-    assert bound is not None
-    job = parts.runner.adopt(held, bound)
-    assert job is not None
+    job = parts.adopt(await stage.take_one(NAME))
     job.begun = nodes.Begun("OK", hold=hold)
     buckets = _buckets(job)
     assert _ask(Admission(job, buckets[:1], 0.0)) == asked
@@ -166,11 +150,8 @@ async def test_who_comes_back_asks_for_what_it_was_promised(
 @ONE
 async def test_two_limits_of_one_node_do_not_use_up_each_other(stage: Stage, make_parts: Make):
     flow = chain_of(step("a", rate_limit=(RateLimit(5, "1s"), RateLimit(100, "1h"))))
-    await stage.offer(flow)
     parts = make_parts(flow)
     for name in ("one", "two", "three"):
-        await stage.start(flow, name)
-        await stage.coordinate()
-        await parts.read()
-        await parts.idle()
+        await stage.begin_run(flow, name)
+        await parts.work()
         assert "o:a" in await stage.hash(name), name

@@ -21,19 +21,25 @@ from resolute_worker import committer
 from resolute_worker.jobs import Stop
 from tests.support.flows import builder, chain_of, echo, step
 from tests.support.stage import QUEUE, Stage
-from tests.worker.parts import NAME, ONCE, ONE, OTHER, PATIENCE, Gate, Make, held_by
+from tests.worker.parts import (
+    NAME,
+    ONCE,
+    ONE,
+    OTHER,
+    PATIENCE,
+    Gate,
+    Make,
+    begin_held,
+    run_first,
+    run_held,
+)
 
 # Stopping.
 
 
 @ONE
 async def test_only_the_hand_out_that_is_named_is_cancelled(stage: Stage, make_parts: Make):
-    gate = Gate()
-    flow = chain_of(held_by(gate))
-    await stage.begin_run(flow)
-    parts = make_parts(flow)
-    await parts.read()
-    await gate.wait()
+    parts, gate = await run_held(stage, make_parts)
     ((_, entry),) = await stage.entries()
     parts.runner.cancel_nodes(["run|1.0|of-another-hand-out", "gone|1.0|x"])
     await asyncio.sleep(0)
@@ -49,15 +55,9 @@ async def test_a_job_that_is_stopped_before_its_first_step_is_reported(
     stage: Stage, make_parts: Make
 ):
     gate = Gate()
-    flow = chain_of(held_by(gate))
-    await stage.begin_run(flow)
-    parts = make_parts(flow)
-    held = await stage.take_one(NAME)
-    bound = parts.runner.bound_for(held)
-    assert bound is not None
-    job = parts.runner.adopt(held, bound)
-    assert job is not None
-    (job.begun,) = await nodes.begin(stage.store, NAME, [(held, ())])
+    parts = make_parts(await begin_held(stage, gate))
+    job = parts.adopt(await stage.take_one(NAME))
+    job.begun = await stage.begin(NAME, job.held)
     parts.runner._start(job)
     job.request_stop(Stop.HAND_BACK)
     await parts.idle()
@@ -67,13 +67,8 @@ async def test_a_job_that_is_stopped_before_its_first_step_is_reported(
 
 @ONE
 async def test_a_claim_that_is_gone_ends_its_job_without_a_word(stage: Stage, make_parts: Make):
-    gate = Gate()
-    flow = chain_of(held_by(gate))
-    await stage.begin_run(flow)
-    parts = make_parts(flow)
-    await parts.read()
-    await gate.wait()
-    (held,) = [job.held for job in parts.runner.jobs.values()]
+    parts, gate = await run_held(stage, make_parts)
+    held = parts.job().held
     await stage.reclaim(held, NAME)
     elsewhere = await stage.claim_one(OTHER)
     await parts.runner.reaffirm()
@@ -85,20 +80,14 @@ async def test_a_claim_that_is_gone_ends_its_job_without_a_word(stage: Stage, ma
 
 @ONE
 async def test_a_node_that_is_handed_out_to_us_again_runs_once_more(stage: Stage, make_parts: Make):
-    gate = Gate()
-    flow = chain_of(held_by(gate))
-    await stage.begin_run(flow)
-    parts = make_parts(flow)
-    await parts.read()
-    await gate.wait()
-    (held,) = [job.held for job in parts.runner.jobs.values()]
+    parts, gate = await run_held(stage, make_parts)
+    held = parts.job().held
     await stage.reclaim(held, NAME)
     await parts.read()  # the new hand-out comes to the very process that runs the old one
     await parts.idle()
     assert gate.stopped == 1
     gate.open.set()
-    await parts.read()
-    await parts.idle()
+    await parts.work()
     await stage.coordinate()
     assert await stage.status() is RunStatus.COMPLETED
 
@@ -117,12 +106,10 @@ async def test_a_thread_that_ends_after_its_timeout_has_failed_all_the_same(
     await stage.begin_run(flow)
     parts = make_parts(flow)
     await parts.read()
-    (job,) = parts.runner.jobs.values()
-    job.request_stop(Stop.TIMEOUT)
+    parts.job().request_stop(Stop.TIMEOUT)
     let_go.set()
     await parts.idle()
-    error = (await stage.hash())["x:late"]
-    assert b"NodeTimeout" in error
+    assert b"NodeTimeout" in (await stage.hash())["x:late"]
 
 
 # What comes of an attempt.
@@ -140,11 +127,7 @@ async def test_an_exception_that_cannot_be_looked_at_fails_its_node(stage: Stage
     async def fails(_: Any) -> None:
         raise HalfMade
 
-    flow = chain_of(AsyncNode("fails", fails))
-    await stage.begin_run(flow)
-    parts = make_parts(flow)
-    await parts.read()
-    await parts.idle()
+    await run_first(stage, make_parts, chain_of(AsyncNode("fails", fails)))
     await stage.coordinate()
     assert await stage.status() is RunStatus.FAILED
     assert b"AttributeError" in (await stage.hash())["x:fails"]
@@ -159,10 +142,7 @@ async def test_an_input_function_that_raises_fails_its_node_and_no_more(
         raise kind("of the input")
 
     flow = chain_of(step("one", retry=ONCE).with_input(broken))
-    await stage.begin_run(flow)
-    parts = make_parts(flow)
-    await parts.read()
-    await parts.idle()
+    await run_first(stage, make_parts, flow)
     await stage.coordinate()
     assert await stage.status() is RunStatus.FAILED
     assert kind.__name__.encode() in (await stage.hash())["x:one"]
@@ -174,6 +154,13 @@ def _reads(state: FlowState) -> Any:
 
 def _asks(state: FlowState) -> bool:
     return bool(_reads(state))
+
+
+async def begin_second(stage: Stage, flow: Flow[Any, Any]) -> None:
+    """A run whose first node was executed elsewhere; the second one is ready."""
+    await stage.begin_run(flow)
+    await stage.complete(OTHER, await stage.claim_one(OTHER))
+    await stage.coordinate()
 
 
 READERS = {
@@ -190,17 +177,14 @@ READERS = {
 async def test_what_cannot_be_read_now_costs_no_attempt(
     stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch, flow: Flow[Any, Any]
 ):
-    await stage.begin_run(flow)
-    await stage.complete(OTHER, await stage.claim_one(OTHER))
-    await stage.coordinate()
+    await begin_second(stage, flow)
     parts = make_parts(flow)
 
     def away(*_: Any) -> Any:
         raise StoreUnavailable("away")
 
     monkeypatch.setattr(parts.runner._reader, "hmget", away)
-    await parts.read()
-    await parts.idle()
+    await parts.work()
     assert await stage.take(OTHER) == []  # not at once: what is away may stay so for a while
     await stage.make_due(stage.of("run"))
     assert await stage.release(stage.of("run")) == ["OK"]
@@ -222,9 +206,7 @@ async def test_a_node_that_has_run_does_not_run_again_for_the_input_of_its_compe
 
     charging: AsyncNode[Any, Any] = AsyncNode("charge", charge)
     flow = chain_of(step("first"), charging.on_error(step("refund").with_input(_reads)))
-    await stage.begin_run(flow)
-    await stage.complete(OTHER, await stage.claim_one(OTHER))
-    await stage.coordinate()
+    await begin_second(stage, flow)
     parts = make_parts(flow)
     read, tries = parts.runner._reader.hmget, 0
 
@@ -236,8 +218,7 @@ async def test_a_node_that_has_run_does_not_run_again_for_the_input_of_its_compe
         return read(*arguments)
 
     monkeypatch.setattr(parts.runner._reader, "hmget", away_twice)
-    await parts.read()
-    await parts.idle()
+    await parts.work()
     assert len(charged) == 1 and tries == 3
     await stage.coordinate()
     assert await stage.status() is RunStatus.COMPLETED
@@ -271,17 +252,40 @@ async def test_a_classifier_s_verdict_counts_and_one_that_raises_fails_its_node(
 
 
 @ONE
+async def test_a_thread_that_waits_for_the_input_of_its_compensation_can_be_stopped(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    """Its task is not cancelled, as long as the function may run; by then it has returned."""
+    charged: list[Any] = []
+    asked = asyncio.Event()
+    charging: SyncNode[Any, Any] = SyncNode("charge", charged.append)
+    flow = chain_of(step("first"), charging.on_error(step("refund").with_input(_reads)))
+    await begin_second(stage, flow)
+    parts = make_parts(flow)
+    read = parts.runner._reader.hmget
+
+    def away(*arguments: Any) -> Any:
+        if not charged:
+            return read(*arguments)
+        asked.set()
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(parts.runner._reader, "hmget", away)
+    await parts.read()
+    await asked.wait()
+    parts.job().request_stop(Stop.HAND_BACK)
+    await parts.idle()
+    assert (await stage.take_one(OTHER)).entry.attempt == 1
+
+
+@ONE
 async def test_a_node_whose_own_redis_is_away_has_failed(stage: Stage, make_parts: Make):
     """The error is the function's, though it has the name of ours."""
 
     async def calls(_: Any) -> Any:
         raise StoreUnavailable("another Redis is away")
 
-    flow = chain_of(AsyncNode("calls", calls, retry=ONCE))
-    await stage.begin_run(flow)
-    parts = make_parts(flow)
-    await parts.read()
-    await parts.idle()
+    await run_first(stage, make_parts, chain_of(AsyncNode("calls", calls, retry=ONCE)))
     assert (await stage.header()).status is RunStatus.FAILING
 
 
@@ -292,11 +296,7 @@ async def test_a_node_whose_own_redis_is_away_has_failed(stage: Stage, make_part
 async def test_a_run_whose_hash_takes_no_outcome_is_a_dead_letter_and_holds_no_slot(
     stage: Stage, make_parts: Make, field: str, wrong: bytes
 ):
-    gate = Gate()
-    flow = chain_of(held_by(gate))
-    await stage.begin_run(flow)
-    parts = make_parts(flow)
-    await parts.read()
+    parts, gate = await run_held(stage, make_parts)
     key = stage.of("run").flow("run")
     right = (await stage.hash())[field]
     if field == "n:1.0":
@@ -318,10 +318,8 @@ async def test_a_damaged_run_does_not_keep_the_others_of_its_batch_from_running(
     stage: Stage, make_parts: Make, field: str
 ):
     flow = chain_of(step("echo", rate_limit="1000/s"))
-    await stage.offer(flow)
     for run_id in ("one", "two"):
-        await stage.start(flow, run_id)
-    await stage.coordinate()
+        await stage.begin_run(flow, run_id)
     key = stage.of("one").flow("one")
     kept = await stage.store.execute("HGET", key, field)
     token = str(await stage.store.execute("HGET", key, "token"), "ascii")
@@ -329,8 +327,7 @@ async def test_a_damaged_run_does_not_keep_the_others_of_its_batch_from_running(
     record = f"ready|{token}||1|0|{QUEUE}|{entry_id}||line:x:y|"
     await stage.store.execute("HSET", key, field, record if field == "n:1.0" else b"1-\xec")
     parts = make_parts(flow)
-    await parts.read()
-    await parts.idle()
+    await parts.work()
     await stage.store.execute("HSET", key, "rev", kept) if kept else None
     await stage.coordinate()
     assert await stage.status("two") is RunStatus.COMPLETED
@@ -349,13 +346,10 @@ async def test_one_outcome_that_cannot_be_sent_does_not_keep_back_the_others(
     monkeypatch.setattr(committer, "_SENDERS", senders)
     flow = chain_of(AsyncNode("echo", echo))
     values = {"one": "fine", "two": "bad", "three": "fine"}
-    await stage.offer(flow)
     for run_id, value in values.items():
-        await stage.start(flow, run_id, msgspec.msgpack.encode(value))
-    await stage.coordinate()
+        await stage.begin_run(flow, run_id, msgspec.msgpack.encode(value))
     parts = make_parts(flow)
-    await parts.read()
-    await parts.idle()
+    await parts.work()
     await stage.coordinate()
     found = {run_id: await stage.status(run_id) for run_id in values}
     assert found == {

@@ -1,49 +1,29 @@
-"""Holds what happened against the invariants I1 to I9.
+"""Holds what Redis has at the end against the invariants: the hash of a run, and the dead letters.
 
-`judge_run` looks at the hash of one run that has ended; `judge_lines` at everything that the oracle
-was told, together with what the hashes said.
+I1, I2, I4 and I5, as far as one run by itself shows them.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
 from resolute.client.history import StepEntry, read_fields, steps_of
-from resolute.ids import root_of
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import Branch, NodePlan, Plan
 from resolute.status import SETTLED, NodeStatus, RunStatus
 from resolute.store import dead, runs
 from resolute.store.runs import Header, Record, parse_record
 from resolute.store.store import Store
-from tests.faults.app import BURST, RATE, Work, outputs
+from tests.faults.app import Work, outputs
 from tests.faults.cases import CASES, OTHER_ENDS, POISON
-from tests.faults.oracle import Line
+from tests.faults.checker.broken import Broken
 
-Instance = tuple[str, int, int]  # (run, seq, index)
-
-STOPPED_AS = {"cancel": RunStatus.CANCELLED, "terminate": RunStatus.TERMINATED}
 NOBODY = "nobody"  # the run of the nemesis's garbage
 MAX_LETTER = 65_536  # bytes; no entry and no event is longer
-LATE = 0.1  # s by which a start under a limit may be late: FAULTS.md, I7
-CLOCK_GRAIN = 0.005  # s between the start of a node and its line
-
-
-@dataclass(frozen=True)
-class Broken:
-    """An invariant that does not hold."""
-
-    invariant: str
-    run: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.invariant} {self.run}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -249,84 +229,6 @@ def _mark_of(node: NodePlan, fields: Mapping[str, bytes]) -> str:
     return found[0].mark if found else ""
 
 
-@dataclass
-class CutOff:
-    """A span in which a process could not work: stopped, or without Redis.
-
-    For `after` seconds more it may run on as before: who is let go cannot know at once.
-    """
-
-    pid: int
-    since: float
-    until: float
-    after: float = 0.0
-
-    def excuses(self, older: Line, began: float) -> bool:
-        """Whether an execution may still have been running when another one began."""
-        is_in_it = self.since < began and self.until + self.after > older.at
-        return self.pid == older.pid and is_in_it
-
-
-@dataclass
-class Execution:
-    """One execution of a node: `end` is None where it never said that it was over."""
-
-    line: Line
-    end: float | None = None
-    is_left: bool = False  # an exception left it: it was stopped, or failed
-
-
-@dataclass
-class Account:
-    """What all lines come to."""
-
-    broken: list[Broken] = field(default_factory=list[Broken])
-    executions: int = 0
-    unfinished: int = 0
-    overlaps: int = 0
-    limited: int = 0
-
-
-def judge_lines(
-    lines: Sequence[Line],
-    ended: Mapping[str, Ended],
-    cut_off: Sequence[CutOff],
-    *,
-    lease: float,
-    extra_bursts: int = 0,
-) -> Account:
-    """I1 to I4, I7 and I9 over all processes; `lines` are in order of time."""
-    account = Account()
-    instances: dict[Instance, list[Execution]] = defaultdict(list)
-    by_mark: dict[str, Execution] = {}
-    acknowledged: set[str] = set()
-    for line in lines:
-        match line.what:
-            case "start":
-                execution = Execution(line)
-                instances[line.run, line.seq, line.index].append(execution)
-                by_mark[line.mark] = execution
-            case "end" | "stop":
-                by_mark[line.mark].end = line.at
-                by_mark[line.mark].is_left = line.what == "stop"
-            case "started":
-                acknowledged.add(line.run)
-            case _:
-                pass
-    account.executions = len(by_mark)
-    account.unfinished = sum(execution.end is None for execution in by_mark.values())
-    account.broken += [Broken("I1", run, "never ended") for run in acknowledged - ended.keys()]
-    account.broken += _wrong_stop(lines, ended)
-    alive = {(line.pid, line.who): line.at for line in lines}
-    excuses = _beyond_lease(cut_off, lease)
-    for instance, executions in instances.items():
-        account.broken += _not_at_once(instance, executions, alive, excuses, account)
-    account.broken += _one_result(by_mark.values(), ended)
-    account.broken += _one_place(instances)
-    account.broken += _over_limit(lines, account, extra_bursts)
-    return account
-
-
 def judge_letters(letters: Iterable[tuple[bytes, str]]) -> list[Broken]:
     """I1: among the dead letters, each with its reason, is nothing but the nemesis's garbage."""
     broken: list[Broken] = []
@@ -348,124 +250,3 @@ async def read_buried(store: Store) -> list[tuple[bytes, str]]:
             store, partition, count=2 * dead.MAX_DEAD, cut=MAX_LETTER
         )
     ]
-
-
-def _wrong_stop(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[Broken]:
-    """I1: a run that was cancelled or terminated ends so, and no other does.
-
-    A "stopping" that no "stopped" follows is one whose answer was lost: it may have been done.
-    """
-    unanswered: dict[str, Counter[str]] = defaultdict(Counter)
-    done: dict[str, set[str]] = defaultdict(set)
-    for line in lines:
-        if line.what == "stopping":
-            unanswered[line.run][line.note] += 1
-        elif line.what == "stopped":
-            how, answer = line.note.split()
-            unanswered[line.run][how] -= 1
-            if answer == "True":
-                done[line.run].add(how)
-    for run, one in ended.items():
-        was = done.get(run, set())
-        maybe = {how for how, count in unanswered.get(run, Counter()).items() if count > 0}
-        allowed = {STOPPED_AS[how] for how in was | maybe}
-        if "terminate" in was:
-            allowed = {RunStatus.TERMINATED}
-        if (was and one.status not in allowed) or one.status in OTHER_ENDS - allowed:
-            told = f"stopped by {sorted(was)}, perhaps by {sorted(maybe)}"
-            yield Broken("I1", run, f"it {one.status}, but was {told}")
-
-
-def _not_at_once(
-    instance: Instance,
-    executions: Sequence[Execution],
-    alive: Mapping[tuple[int, str], float],
-    cut_off: Sequence[CutOff],
-    account: Account,
-) -> Iterable[Broken]:
-    """I3: each execution of an instance has ended before the next begins.
-
-    One that never said so ran on at least as long as its process is known to have been alive.
-    """
-    running: list[tuple[Execution, float]] = []
-    for newer in executions:
-        began = newer.line.at
-        running = [(older, end) for older, end in running if end > began]
-        for older, end in running:
-            account.overlaps += 1
-            if not any(span.excuses(older.line, began) for span in cut_off):
-                name = f"{older.line.node} {instance[1]}.{instance[2]}"
-                yield Broken(
-                    "I3",
-                    instance[0],
-                    f"{name} ran at once in {older.line.pid} until {end:.3f} and in"
-                    f" {newer.line.pid} from {began:.3f}",
-                )
-        end = alive[newer.line.pid, newer.line.who] if newer.end is None else newer.end
-        running.append((newer, end))
-
-
-def _beyond_lease(cut_off: Iterable[CutOff], lease: float) -> list[CutOff]:
-    """The spans in which a lease may have ended, with those that follow each other closely as one.
-
-    A lease is renewed each third of it, so two thirds of it may be left when a span begins.
-    """
-    joined: list[CutOff] = []
-    for span in sorted(cut_off, key=lambda span: (span.pid, span.since)):
-        last = joined[-1] if joined else None
-        if last and last.pid == span.pid and span.since - last.until < lease / 3:
-            until, after = max(last.until, span.until), max(last.after, span.after)
-            joined[-1] = CutOff(span.pid, last.since, until, after)
-        else:
-            joined.append(span)
-    return [span for span in joined if span.until - span.since > lease * 2 / 3]
-
-
-def _one_result(executions: Iterable[Execution], ended: Mapping[str, Ended]) -> Iterable[Broken]:
-    """I2: the committed result is that of one execution, and everybody saw the same."""
-    made: dict[str, set[str]] = defaultdict(set)
-    everything = list(executions)
-    for execution in everything:
-        if execution.end is not None and not execution.is_left:
-            made[root_of(execution.line.run)].add(execution.line.mark)
-    committed = {run: set(one.marks.values()) for run, one in ended.items()}
-    for run, marks in committed.items():
-        unknown = marks - made[root_of(run)]  # a retried run has the outputs of the one before
-        if unknown:
-            yield Broken("I2", run, f"no execution ended with {sorted(unknown)}")
-    for execution in everything:
-        line = execution.line
-        wrong = set(line.saw) - committed.get(line.run, set(line.saw))
-        if wrong:
-            yield Broken(
-                "I2", line.run, f"{line.node} saw {sorted(wrong)}, which was not committed"
-            )
-
-
-def _one_place(instances: Mapping[Instance, Sequence[Execution]]) -> Iterable[Broken]:
-    """I4, I9: without loops, a node of a run has one place among its steps."""
-    places: dict[tuple[str, str], set[tuple[int, int]]] = defaultdict(set)
-    for (run, seq, index), executions in instances.items():
-        places[run, executions[0].line.node].add((seq, index))
-    for (run, name), found in places.items():
-        if len(found) > 1:
-            yield Broken("I4", run, f"{name} was dispatched at {sorted(found)}")
-
-
-def _over_limit(lines: Sequence[Line], account: Account, extra_bursts: int) -> Iterable[Broken]:
-    """I7: in every window w, starts <= burst + refill x (w + 100 ms); the first that breaks it."""
-    starts = [line for line in lines if line.what == "start" and line.node == "limited"]
-    account.limited = len(starts)
-    allowed = BURST * (1 + extra_bursts) + RATE * (LATE + CLOCK_GRAIN)
-    # `ahead` is how far the starts are ahead of the refill. From a start to a later one it grows
-    # by their number less what was refilled: most of all from where it was lowest.
-    lowest, since = float("inf"), 0
-    for number, line in enumerate(starts):
-        ahead = number - RATE * line.at
-        if ahead < lowest:
-            lowest, since = ahead, number
-        if ahead - lowest + 1 > allowed:
-            seconds = line.at - starts[since].at
-            why = f"{number - since + 1} starts in {seconds:.3f} s"
-            yield Broken("I7", line.run, f"{why}, allowed {allowed + RATE * seconds:.1f}")
-            return
