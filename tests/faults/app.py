@@ -62,6 +62,8 @@ def outputs(found: Any) -> list[Made]:
         case dict():
             values = cast("dict[str, Any]", found).values()
             return [made for value in values for made in outputs(value)]
+        case list():
+            return [made for value in cast("list[Any]", found) for made in outputs(value)]
         case _:
             return []
 
@@ -420,6 +422,66 @@ gated = (
     .build()
 )
 
+ITEMS = 9
+REPEATED = (
+    "item",
+    "undo-item",
+    "turned",
+)  # nodes that run more than once in a run, each time at another place
+
+
+@node("item", retry=QUICK)
+async def item(number: int) -> Made:
+    """Fails at its first attempt now and then."""
+    with execution() as (here, mark):
+        if here.attempt == 1 and number % 5 == 0:
+            raise ConnectionError("not yet")
+        await busy(5)
+        return Made(number, mark)
+
+
+listing = (
+    flow("listing")
+    .then(begin)
+    .then_each(
+        "items",
+        item.on_error(step("undo-item")),
+        items=lambda state: range(state[begin].value, state[begin].value + ITEMS),
+        max_concurrency=4,
+    )
+    .then(step("gathered", 0))
+    .build()
+)
+
+
+class Turns(msgspec.Struct):
+    """A loop's state."""
+
+    left: int
+    done: int = 0
+
+
+@node("turned")
+async def turned(turns: Turns) -> Made:
+    with execution() as (_, mark):
+        await busy(5)
+        return Made(turns.done + 1, mark)
+
+
+looping = (
+    flow("looping")
+    .then_loop(
+        "loop",
+        body=turned,
+        state=Turns,
+        initial=lambda state: Turns(state.input(Work).number % 7),
+        while_=lambda turns: turns.left > 0,
+        after=lambda state, turns: Turns(turns.left - 1, state[turned].value),
+    )
+    .then(step("looped", 0).with_input(lambda state: Made(state.get("loop", Turns).done, "")))
+    .build()
+)
+
 delivered = (
     FlowBuilder("delivered", input=Work)
     .triggered_by(webhook("/faults", secret="env:HOOK_SECRET"))
@@ -430,5 +492,5 @@ delivered = (
 ALL: tuple[Flow[Any, Any], ...] = (
     sequence, fan, wide, branching, retrying, throttled, best_effort, pausing, saga, long,
     overrunning, poisonous, misbehaving, hungry, depending, every_second,
-    gated, delivered,
+    gated, delivered, listing, looping,
 )  # fmt: skip

@@ -72,6 +72,11 @@ def _gated(number: int) -> Expected:
     return Expected(COMPLETED, number + 1)
 
 
+def _listing(number: int) -> Expected:
+    first = number  # what `begin` makes of it
+    return Expected(COMPLETED, sum(range(first, first + app.ITEMS)))
+
+
 SUM = sum(range(app.FAN))
 USUAL = (
     Case(app.sequence, 10, _done(2)),
@@ -84,6 +89,8 @@ USUAL = (
     Case(app.saga, 10, _saga),
     Case(app.long, 6, lambda number: Expected(COMPLETED, 2 * (number + 1)), is_stopped=True),
     Case(app.gated, 6, _gated, signal=app.APPROVAL, is_stopped=True),
+    Case(app.listing, 6, _listing, is_stopped=True),
+    Case(app.looping, 6, lambda number: Expected(COMPLETED, number % 7), is_stopped=True),
     Case(app.wide, 0.2, lambda number: Expected(COMPLETED, app.WIDTH * (number + 1))),
 )
 HARSH = (

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 
 import msgspec
 
 from resolute.client.history import StepEntry, read_fields, steps_of
 from resolute.model.messages import Entry, Event
-from resolute.model.plan import Branch, NodePlan, Plan
+from resolute.model.plan import Branch, Jump, Loop, Plan
 from resolute.status import SETTLED, NodeStatus, RunStatus
 from resolute.store import dead, runs
 from resolute.store.runs import Header, Record, parse_record
@@ -61,7 +62,7 @@ class Snapshot:
 
     @classmethod
     async def read(cls, store: Store, header: Header, plan: Plan) -> Snapshot:
-        prefixes = ("s:", "n:", "u:", "uo:", "ux:", "o:", "x:", "input")
+        prefixes = ("s:", "n:", "u:", "uo:", "ux:", "o:", "x:", "w:", "input")
         return cls(header, plan, await read_fields(store, header.id, *prefixes))
 
     def steps(self) -> list[StepEntry]:
@@ -164,11 +165,35 @@ def _unsettled(snapshot: Snapshot) -> Iterable[str]:
 def _wrong_path(snapshot: Snapshot) -> Iterable[str]:
     """Steps follow each other without a gap, and none is dispatched twice."""
     steps = snapshot.steps()
+    if any(isinstance(one, Loop) for one in snapshot.plan.instructions):
+        yield from _wrong_turns(snapshot, steps)
+        return
     if [step.seq for step in steps] != list(range(1, len(steps) + 1)):
         yield f"the seqs of its steps are {[step.seq for step in steps]}"
     forward = [step.pc for step in steps if not step.undo]
     if len(set(forward)) != len(forward) or forward != sorted(forward):
         yield f"its path is {forward}"
+
+
+def _wrong_turns(snapshot: Snapshot, steps: Sequence[StepEntry]) -> Iterable[str]:
+    """Of earlier turns nothing is left; what is there follows from what is before it."""
+    seqs = [step.seq for step in steps]
+    if seqs and seqs[-1] != snapshot.header.seq:
+        yield f"its last step is {seqs[-1]}, and not {snapshot.header.seq}"
+    for one, other in pairwise(step for step in steps if not step.undo):
+        legal = set(_next_steps(snapshot.plan, one.pc))
+        if other.seq == one.seq + 1 and other.pc not in legal:
+            yield f"step {other.pc} came after {one.pc}"
+
+
+def _next_steps(plan: Plan, pc: int) -> Iterable[int]:
+    """Where a run can be after the step at `pc`."""
+    step = plan.instructions[pc]
+    ways = [pc + 1, *([step.otherwise] if isinstance(step, Branch | Loop) else [])]
+    for to in ways:
+        while isinstance(found := plan.instructions[to], Jump):
+            to = found.to
+        yield to
 
 
 def _wrong_undoing(snapshot: Snapshot) -> Iterable[str]:
@@ -191,8 +216,8 @@ def _wrong_undoing(snapshot: Snapshot) -> Iterable[str]:
         (step.seq, index)
         for step in snapshot.steps()
         if not step.undo
-        for index, node in enumerate(snapshot.plan.step(step.pc).nodes)
-        if node.compensation is not None
+        for index in _indices(snapshot, step)
+        if snapshot.plan.node(step.pc, index).compensation is not None
         and (record := snapshot.record(step.seq, index)) is not None
         and record.status is NodeStatus.COMPLETED
     }
@@ -203,7 +228,7 @@ def _wrong_undoing(snapshot: Snapshot) -> Iterable[str]:
 def _indices(snapshot: Snapshot, step: StepEntry) -> Sequence[int]:
     if step.undo:
         return [runs.parse_undo(snapshot.fields[f"u:{step.undo}"])[1]]
-    return range(len(snapshot.plan.step(step.pc).nodes))
+    return range(snapshot.plan.width(step.pc, int(snapshot.fields.get(f"w:{step.seq}", 0))))
 
 
 def _is_branch(plan: Plan, step: StepEntry) -> bool:
@@ -216,15 +241,16 @@ def _marks(snapshot: Snapshot) -> dict[str, str]:
     for step in snapshot.steps():
         if step.undo or _is_branch(snapshot.plan, step):
             continue
-        for node in snapshot.plan.step(step.pc).nodes:
-            mark = _mark_of(node, snapshot.fields)
+        for index in _indices(snapshot, step):
+            key = snapshot.plan.key(step.pc, index)
+            mark = _mark_of(key, snapshot.fields)
             if mark:
-                found[node.name] = mark
+                found[key] = mark
     return found
 
 
-def _mark_of(node: NodePlan, fields: Mapping[str, bytes]) -> str:
-    output = fields.get(f"o:{node.key}")
+def _mark_of(key: str, fields: Mapping[str, bytes]) -> str:
+    output = fields.get(f"o:{key}")
     found = outputs(msgspec.msgpack.decode(output)) if output else []
     return found[0].mark if found else ""
 
