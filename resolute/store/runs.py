@@ -347,7 +347,8 @@ def format_record(record: Record) -> bytes:
     """The field of a record: what `parse_record` reads."""
     r = record
     parts = (
-        r.status, r.token, r.process, r.attempt, r.crashes, r.queue, r.entry, r.begun, r.hold, r.ended,
+        r.status, r.token, r.process, r.attempt, r.crashes, r.queue, r.entry, r.begun, r.hold,
+        r.ended,
     )  # fmt: skip
     return "|".join("" if part is None else str(part) for part in parts).encode()
 

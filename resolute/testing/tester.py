@@ -156,8 +156,10 @@ class FlowTester:
         )
 
     async def run_async(self, flow: Flow[I, O], input: I | None = None) -> TesterResult[O]:
-        """`run` for a test that is a coroutine. The nodes run on a loop and in a thread of their own:
-        what belongs to the loop of the test (its locks, its connections) is not for them.
+        """`run` for a test that is a coroutine.
+
+        The nodes run on a loop and in a thread of their own: what belongs to the loop of the test
+        (its locks, its connections) is not for them.
         """
         return await asyncio.to_thread(self._run, flow, input)
 
@@ -248,9 +250,7 @@ class _Play:
         """Until a node has an outcome, or a timer is due."""
         due = self.run.next_due
         if due is None and not self._worker.is_busy and not self._changed.is_set():
-            raise FlowTesterError(
-                f"the run of {self._flow.name!r} waits for nothing that will come"
-            )
+            raise FlowTesterError(f"the run of {self._flow.name!r} waits for what will never come")
         timer = self.loop.call_at(due / 1000, self._changed.set) if due is not None else None
         await self._changed.wait()
         self._changed.clear()

@@ -17,7 +17,7 @@ import selectors
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import Context
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple
 
 PATIENCE = 1.0  # s of real time
 
@@ -65,8 +65,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         handle = super().call_at(when, callback, *args, context=context)
@@ -74,7 +74,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return handle
 
     def set_deadline(
-        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts
     ) -> asyncio.TimerHandle:
         """Like `call_at`, for a time that is only reached if something takes too long.
 
@@ -83,7 +83,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return super().call_at(when, callback, *args)
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
         future = super().run_in_executor(executor, func, *args)
         self._outside += 1

@@ -69,6 +69,10 @@ class Job:
     is_running: bool = False
     is_threaded: bool = False
 
+    @property
+    def is_overdue(self) -> bool:
+        return self.stop is Stop.TIMEOUT
+
     def request_stop(self, why: Stop) -> None:
         """Cancel it, if its function can be cancelled; the first reason given counts."""
         if self.stop is not None:
@@ -186,7 +190,7 @@ class MemoryWorker:
             value = self._call(job)
             if inspect.isawaitable(value):
                 value = await value
-            if job.stop is Stop.TIMEOUT:
+            if job.is_overdue:
                 raise attempt.timeout_error(bound.plan)
             output, arg = attempt.encode_output(bound, value)
             undo = attempt.undo_input(bound, output, self._outputs)
@@ -221,7 +225,7 @@ class MemoryWorker:
             self._fail(job, error)
 
     def _finish_stopped(self, job: Job) -> None:
-        if job.stop is Stop.TIMEOUT:
+        if job.is_overdue:
             self._fail(job, attempt.timeout_error(job.bound.plan))
         else:
             info = ErrorInfo("Cancelled", "the run was cancelled", node=job.bound.plan.name)
@@ -249,7 +253,7 @@ class MemoryWorker:
 
 
 def _is_for_the_test(error: BaseException) -> bool:
-    """Whether the test itself failed in a node (`pytest.fail()` in a mock, Ctrl-C), not the node."""
+    """Whether the test itself failed inside a node: `pytest.fail()` in a mock, Ctrl-C."""
     is_of_a_node = isinstance(error, Exception | SystemExit | asyncio.CancelledError)
     return not is_of_a_node or isinstance(error, FlowTesterError)
 
