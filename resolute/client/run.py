@@ -178,6 +178,8 @@ class FlowRun(Generic[O]):
     async def _outputs(self, keys: Sequence[str]) -> dict[str, bytes | None]:
         """Encoded outputs by their key."""
         key = self._client.store.keys.of(self.id).flow(self.id)
+        if step is None:
+            return await self._client.store.execute("HGET", key, "input") or b"\xc0"
         found: dict[str, bytes | None] = {}
         for at in range(0, len(keys), 1000):
             names = keys[at : at + 1000]
@@ -187,10 +189,16 @@ class FlowRun(Generic[O]):
         return found
 
 
-def result_step(header: runs.Header, plan: Plan | None) -> Producer:
-    """The step whose output is the result of a completed run. Raises ResoluteError."""
-    if plan is None or header.previous is None:
-        raise ResoluteError(f"run {header.id!r}: its plan or its result is not stored")
+def result_step(header: runs.Header, plan: Plan | None) -> Producer | None:
+    """The step whose output is the result of a completed run. Raises ResoluteError.
+
+    None where no step was on its path, as with a branch that was not taken: the result is then what
+    a next step would have got, the flow's input.
+    """
+    if plan is None:
+        raise ResoluteError(f"run {header.id!r}: its plan is not stored")
+    if header.previous is None:
+        return None
     step = plan.instructions[header.previous]
     if not isinstance(step, Producer):
         raise DamagedRun(header.id, f"instruction {header.previous} has no output")

@@ -57,7 +57,8 @@ class TesterResult(Generic[O]):
         if failure is not None:
             raise failure
         step = result_step(self._header, self._flow.plan)
-        data = step_output(step, MemoryOutputs(self._run).get)
+        outputs = MemoryOutputs(self._run)
+        data = step_output(step, outputs.get) if step is not None else outputs.input()
         return codec.decode(data, self._flow.result_type)
 
     @property
