@@ -6,6 +6,7 @@ the line. It comes back with that and asks again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -59,5 +60,8 @@ def place(kind: str, grant: Grant) -> str:
 
 
 def delay_ms(wait: float) -> int:
-    """When a node comes back that waits so many seconds: a little before its time."""
-    return max(1, int((wait - SHORT) * 1000))
+    """When a node comes back that waits so many seconds: a little before its time.
+
+    Rounded up: a moment sooner, and it would have to come back once more.
+    """
+    return max(1, math.ceil((wait - SHORT) * 1000))

@@ -209,7 +209,8 @@ class MemoryRun:
         record = self.record(seq, index)
         if record.status in SETTLED:
             raise ResoluteError(f"node {seq}.{index} of run {self.id!r} was settled twice")
-        self._write(seq, index, record, status=status, ended=self._now(), hold="")
+        hold = record.hold if status is NodeStatus.COMPLETED else ""
+        self._write(seq, index, record, status=status, ended=self._now(), hold=hold)
         header = self.header()
         self._set("pending", header.pending - 1)
         if header.pending == 1:

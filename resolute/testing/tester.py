@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Self, TypeVar
 
 from resolute.client.directory import encode_typed
@@ -70,6 +70,11 @@ class TesterResult(Generic[O]):
     def history(self) -> list[NodeRecord]:
         """Every node instance in order of dispatch; times are virtual seconds since the start."""
         return history_of(self._flow.plan, self._run.fields)
+
+    @property
+    def fields(self) -> Mapping[str, bytes]:
+        """The run as its hash in Redis would be: for tests of Resolute itself."""
+        return self._run.fields
 
     @property
     def state(self) -> FlowState:

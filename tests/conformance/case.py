@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to."""
+    """What a run came to, and the fields of its hash."""
 
     status: RunStatus
     output: Any
     error: str | None
     history: list[str]
+    fields: Mapping[str, bytes] = field(compare=False, repr=False, default_factory=dict[str, bytes])
 
 
 def builder(name: str, **options: Any) -> FlowBuilder[Any, Any]:

@@ -35,7 +35,9 @@ async def run_for_real(store: Store, case: Case) -> Outcome:
             output = await run.result(timeout=DEADLINE)
         except FlowFailed as failed:
             error = failed.error.type if failed.error else None
-        return Outcome(await run.status(), output, error, lines_of(await run.history()))
+        history = lines_of(await run.history())
+        fields = await Stage(store).hash(run.id)
+        return Outcome(await run.status(), output, error, history, fields)
 
 
 async def _is_running(run: FlowRun[Any], name: str) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from resolute.errors import FlowFailed
 from resolute.store.store import Store
 from resolute.testing import FlowTester
 from tests.conformance.case import Case, Outcome, expected, lines_of, load_cases
+from tests.conformance.hashes import comparable
 from tests.conformance.real import run_for_real
 
 CASES = load_cases()
@@ -25,7 +28,7 @@ def run_in_memory(case: Case) -> Outcome:
     except FlowFailed:
         output = None
     error = result.error.type if result.error else None
-    return Outcome(result.status, output, error, lines_of(result.history))
+    return Outcome(result.status, output, error, lines_of(result.history), result.fields)
 
 
 @EACH
@@ -34,5 +37,9 @@ def test_a_flow_comes_to_its_outcome_in_memory(case: Case) -> None:
 
 
 @EACH
-async def test_a_flow_comes_to_its_outcome_on_a_server(store: Store, case: Case) -> None:
-    assert await run_for_real(store, case) == expected(case)
+def test_a_flow_comes_to_its_outcome_on_a_server(
+    store: Store, run: Callable[..., Outcome], case: Case
+) -> None:
+    there = run(run_for_real(store, case))
+    assert there == expected(case)
+    assert comparable(there.fields) == comparable(run_in_memory(case).fields)
