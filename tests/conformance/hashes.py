@@ -9,7 +9,8 @@ import msgspec
 from resolute.errors import ErrorInfo
 from resolute.store import runs
 
-DIFFERENT = {"pages", "started", "moved", "ended", "rev", "token", "queue"}
+# `skip` too: whether a failing run is looked at before its last node settles is chance.
+DIFFERENT = {"pages", "started", "moved", "ended", "rev", "token", "queue", "skip"}
 ERRORS = ("x:", "ux:", "error")
 
 _decode_undo = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
