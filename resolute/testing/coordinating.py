@@ -52,7 +52,7 @@ class MemoryCoordinator:
         decision = advance(self._flow.plan, runs.state_of(header, values), event)
         if not isinstance(decision, Transition):
             return Code.STALE
-        if decision.skip and header.cancelled:
+        if decision.skip and (header.cancelled or header.overran):
             for index in range(*decision.skip):
                 self._cancel(header.seq, index)
         return self._commit(event, decision)

@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from resolute.coordinator.committing import next_rev
+from resolute.coordinator.timers import error_of
 from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model.messages import Entry, Event
-from resolute.status import SETTLED, Code, EventKind, NodeStatus, RunStatus
+from resolute.status import SETTLED, Code, EventKind, NodeStatus, RunStatus, TimerKind
 from resolute.store import runs
 from resolute.store.runs import Header, Record
-from resolute.store.transitions import Commit
+from resolute.store.transitions import Commit, DueTimer, Waiting
 
 PROCESS = "flow-tester"
 UNCLAIMED = (NodeStatus.READY, NodeStatus.WAITING)
@@ -29,24 +30,28 @@ _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
 class Timer(msgspec.Struct, frozen=True, order=True):
-    """A node that goes on at `due` (ms), if its token is still this one by then."""
+    """What is to be done at `due` (ms), if the node's token is still this one by then."""
 
     due: int
     number: int  # in order of making
-    seq: int
-    index: int
-    token: str
+    kind: TimerKind
+    step: str = ""  # of a gate or a sleep
+    seq: int = 0
+    index: int = 0
+    token: str = ""
 
 
 class MemoryRun:
     """One run. `inbox` are its events, `ready` the entries that its queues hold.
 
-    `now` is the time in ms. As in Redis, nothing happens by itself: a coordinator handles the
-    events, a worker begins the entries, and somebody calls `release_due`.
+    `now` is the time in ms, 0 at `epoch`, which is Unix time in ms. As in Redis, nothing happens by
+    itself: a coordinator handles the events, a worker begins the entries, and somebody calls
+    `fire_due`.
     """
 
-    def __init__(self, flow_id: str, now: Callable[[], int]) -> None:
+    def __init__(self, flow_id: str, now: Callable[[], int], epoch: int = 0) -> None:
         self.id = flow_id
+        self._epoch = epoch
         self.fields: dict[str, bytes] = {}
         self.inbox: deque[Event] = deque()
         self.ready: deque[Entry] = deque()
@@ -100,6 +105,19 @@ class MemoryRun:
         self._fail_run(_encode(error))
         return True
 
+    def signal(self, name: str, sender: str, payload: bytes) -> None:
+        """Pass the gate that waits for it, or keep it. A run that has ended takes none."""
+        header = self.header()
+        if f"si:{sender}" in self.fields or header.status.is_terminal:
+            return
+        count, taken = self._signals(name)
+        self._set(f"si:{sender}", self._now(), f"sn:{name}", count + 1)
+        if header.status is RunStatus.RUNNING and self._gate(header.seq) == name:
+            self._set(f"st:{name}", taken + 1)
+            self._pass_gate(header.seq, payload)
+        else:
+            self._set(f"sg:{name}:{count}", payload)
+
     # What a coordinator does.
 
     def commit(self, change: Commit) -> Code:
@@ -115,29 +133,102 @@ class MemoryRun:
         if change.step:
             self._set(f"s:{change.seq}", f"{change.step}|{now}")
         self.ready.extend(_decode_entry(blob) for _, blob in change.entries)
+        if change.waiting is not None:
+            self._begin_wait(change.seq, change.rev, change.waiting)
+        if change.deadline_ms:
+            due = now + change.deadline_ms
+            self._set("deadline", due)
+            self._add_timer(due, TimerKind.DEADLINE)
         if change.page is not None:
             self.inbox.append(change.page)
         if change.skip is not None:
             self._skip(change.seq, *change.skip)
         if change.ended is not None:
             self._set("ended", now)
+            self._timers.clear()
         return Code.OK
 
-    def release_due(self) -> None:
-        """Make ready what is due; a timer whose node has gone on is dropped."""
+    def fire_due(self) -> None:
+        """Do what is due; a timer whose run has gone on is dropped."""
         while self._timers and self._timers[0].due <= self._now():
-            timer = heapq.heappop(self._timers)
-            header, record = self.header(), self.record(timer.seq, timer.index)
-            is_waiting = record.status is NodeStatus.WAITING and record.token == timer.token
-            if header.status.is_terminal or header.seq != timer.seq or not is_waiting:
-                continue
-            self._write(timer.seq, timer.index, record, status=NodeStatus.READY, ended=None)
-            self.ready.append(
-                Entry(
-                    self.id, header.plan, header.pc, timer.seq, timer.index, record.token,
-                    record.attempt, record.crashes, header.undoing,
-                )
-            )  # fmt: skip
+            self._fire(heapq.heappop(self._timers))
+
+    def _fire(self, timer: Timer) -> None:
+        header = self.header()
+        if timer.kind is TimerKind.DEADLINE:
+            if header.status is RunStatus.RUNNING:
+                self._set("overran", 1)
+                self._fail_run(self._error_of(timer))
+            return
+        record = self.record(timer.seq, timer.index)
+        is_waiting = record.status is NodeStatus.WAITING and record.token == timer.token
+        if header.status.is_terminal or header.seq != timer.seq or not is_waiting:
+            return
+        match timer.kind:
+            case TimerKind.SLEEP:
+                self._settle(timer.seq, timer.index, NodeStatus.COMPLETED)
+            case TimerKind.GATE:
+                error = self._error_of(timer)
+                self._set(f"x:{timer.step}", error)
+                self._fail_run(error)
+                self._settle(timer.seq, timer.index, NodeStatus.FAILED)
+            case _:
+                self._release(timer, header, record)
+
+    def _release(self, timer: Timer, header: Header, record: Record) -> None:
+        self._write(timer.seq, timer.index, record, status=NodeStatus.READY, ended=None)
+        self.ready.append(
+            Entry(
+                self.id, header.plan, header.pc, timer.seq, timer.index, record.token,
+                record.attempt, record.crashes, header.undoing,
+            )
+        )  # fmt: skip
+
+    def _error_of(self, timer: Timer) -> bytes:
+        due = DueTimer(b"", timer.kind, timer.step, self.id, timer.seq, timer.index, timer.token)
+        return _encode(error_of(due))
+
+    # Gates, sleeps, signals.
+
+    def _begin_wait(self, seq: int, rev: str, waiting: Waiting) -> None:
+        """A signal that came before the gate was reached is taken at once."""
+        due = self._moment(waiting.until)
+        token = f"{rev}.0"
+        record = Record(
+            NodeStatus.WAITING, token, attempt=1, crashes=0, process="", queue=waiting.name,
+            entry="", begun=None, ended=due, hold=waiting.kind,
+        )  # fmt: skip
+        self._write(seq, 0, record)
+        self._set("gate", waiting.signal)
+        if due is not None:
+            self._add_timer(due, waiting.kind, waiting.name, seq, 0, token)
+        if waiting.kind is not TimerKind.GATE:
+            return
+        count, taken = self._signals(waiting.signal)
+        if count > taken:
+            self._set(f"st:{waiting.signal}", taken + 1)
+            self._pass_gate(seq, self.fields.pop(f"sg:{waiting.signal}:{taken}"))
+
+    def _moment(self, until: str) -> int | None:
+        """`Waiting.until` by the clock of this run."""
+        if not until:
+            return None
+        return self._now() + int(until) if until[0] == "+" else int(until) - self._epoch
+
+    def _gate(self, seq: int) -> str | None:
+        """The signal that the gate waits for at which the run is."""
+        record = self.record(seq, 0)
+        is_gate = record.status is NodeStatus.WAITING and record.hold == TimerKind.GATE
+        return str(self.fields["gate"], "utf-8") if is_gate else None
+
+    def _pass_gate(self, seq: int, payload: bytes) -> None:
+        self._set(f"o:{self.record(seq, 0).queue}", payload)
+        self._settle(seq, 0, NodeStatus.COMPLETED)
+
+    def _signals(self, name: str) -> tuple[int, int]:
+        """How many signals of that name came, and how many of them were taken."""
+        came, taken = self.read([f"sn:{name}", f"st:{name}"])
+        return int(came or 0), int(taken or 0)
 
     # What a worker does.
 
@@ -169,7 +260,8 @@ class MemoryRun:
             count = header.undos + 1
             place = f"{entry.pc}|{entry.index}|{entry.seq}"
             self._set("undos", count, f"u:{count}", place, f"ui:{count}", undo_input)
-        self._settle(entry.seq, entry.index, NodeStatus.COMPLETED, arg)
+        hold = self.record(entry.seq, entry.index).hold
+        self._settle(entry.seq, entry.index, NodeStatus.COMPLETED, arg, hold)
 
     def fail(
         self, entry: Entry, key: str, error: ErrorInfo, delay: int | None, *, best_effort: bool
@@ -205,11 +297,12 @@ class MemoryRun:
         is_claimed = record.status is NodeStatus.RUNNING and record.token == entry.token
         return is_claimed and header.seq == entry.seq and not header.status.is_terminal
 
-    def _settle(self, seq: int, index: int, status: NodeStatus, arg: str = "") -> None:
+    def _settle(
+        self, seq: int, index: int, status: NodeStatus, arg: str = "", hold: str = ""
+    ) -> None:
         record = self.record(seq, index)
         if record.status in SETTLED:
             raise ResoluteError(f"node {seq}.{index} of run {self.id!r} was settled twice")
-        hold = record.hold if status is NodeStatus.COMPLETED else ""
         self._write(seq, index, record, status=status, ended=self._now(), hold=hold)
         header = self.header()
         self._set("pending", header.pending - 1)
@@ -227,7 +320,19 @@ class MemoryRun:
             entry.seq, entry.index, record, status=NodeStatus.WAITING, token=token, process="",
             attempt=attempt or record.attempt, entry="", begun=None, hold=hold, ended=due,
         )  # fmt: skip
-        heapq.heappush(self._timers, Timer(due, self._number(), entry.seq, entry.index, token))
+        self._add_timer(due, TimerKind.NODE, "", entry.seq, entry.index, token)
+
+    def _add_timer(
+        self,
+        due: int,
+        kind: TimerKind,
+        step: str = "",
+        seq: int = 0,
+        index: int = 0,
+        token: str = "",
+    ) -> None:
+        timer = Timer(due, self._number(), kind, step, seq, index, token)
+        heapq.heappush(self._timers, timer)
 
     def _skip(self, seq: int, start: int, stop: int, more: bool) -> None:
         for index in range(start, stop):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from operator import itemgetter
 from typing import Any, Generic, Self, TypeVar
 
-from resolute.client.directory import encode_typed
+from resolute.client.directory import encode_signal, encode_typed
 from resolute.client.history import history_of
 from resolute.client.run import failure_of, result_step
 from resolute.durations import Duration, seconds
@@ -82,6 +86,15 @@ class TesterResult(Generic[O]):
         return FlowState(MemoryOutputs(self._run))
 
 
+@dataclass(frozen=True)
+class _Signal:
+    """What a client sends, `after` so many seconds."""
+
+    name: str
+    payload: Any
+    after: float
+
+
 class FlowTester:
     """Runs a built flow in memory: no Redis, no processes, and no waiting.
 
@@ -96,6 +109,8 @@ class FlowTester:
         self._mocks = Mocks()
         self._has_limits = False
         self._cancel_at: float | None = None
+        self._signals: list[_Signal] = []
+        self._starts_at: datetime | None = None
         self._last: _Play | None = None
 
     # What replaces the functions of nodes.
@@ -147,11 +162,31 @@ class FlowTester:
         self._cancel_at = seconds(after)
         return self
 
+    def signal(self, name: str, payload: Any = None, *, after: Duration = 0) -> Self:
+        """Send the run a signal, so long after its start; it is kept until a gate takes it.
+
+        Each call sends one more. What the flow does not take, by its name or its type, is refused
+        by `run`, as by a client.
+        """
+        self._signals.append(_Signal(name, payload, seconds(after)))
+        return self
+
+    def starts_at(self, moment: datetime) -> Self:
+        """Let runs start at `moment` (with a time zone), which counts for `then_sleep_until`.
+
+        Without this they start now.
+        """
+        if moment.tzinfo is None:
+            raise FlowTesterError(f"starts_at: expected a time zone, got {moment!r}")
+        self._starts_at = moment
+        return self
+
     def run(self, flow: Flow[I, O], input: I | None = None) -> TesterResult[O]:
         """Run `flow` to its end, however it ends. `None` stands for the defaults of its input type.
 
         Raises InvalidInput, NotEncodable and PayloadTooLarge for the input, as a client does, and
-        FlowTesterError for a mistake of the test: a mock of a node that is not there.
+        UnknownSignal and InvalidSignal for a signal; FlowTesterError for a mistake of the test: a
+        mock of a node that is not there, a gate that nobody passes and that has no timeout.
         """
         try:
             asyncio.get_running_loop()
@@ -170,9 +205,19 @@ class FlowTester:
         return await asyncio.to_thread(self._run, flow, input)
 
     def _run(self, flow: Flow[Any, O], value: Any) -> TesterResult[O]:
-        play = _Play(flow, encode_typed(flow, value), self._mocks, has_limits=self._has_limits)
+        data = encode_typed(flow, value)
+        signals = [
+            (one.after, one.name, encode_signal(flow.name, flow.plan, one.name, one.payload))
+            for one in self._signals
+        ]
+        start = self._starts_at or datetime.now(UTC)
+        play = _Play(flow, data, self._mocks, start, has_limits=self._has_limits)
         self._last = play
-        play.go(self._cancel_at)
+        for number, (after, name, payload) in enumerate(signals):
+            play.plan(after, partial(play.run.signal, name, str(number), payload))
+        if self._cancel_at is not None:
+            play.plan(self._cancel_at, play.cancel)
+        play.go()
         return TesterResult(flow, play.run)
 
     # What happened in the last run.
@@ -214,35 +259,47 @@ class _Play:
     """One run: its hash, a coordinator and a worker, and the loop that they share."""
 
     def __init__(
-        self, flow: Flow[Any, Any], data: bytes, mocked: Mocks, *, has_limits: bool
+        self,
+        flow: Flow[Any, Any],
+        data: bytes,
+        mocked: Mocks,
+        start: datetime,
+        *,
+        has_limits: bool,
     ) -> None:
         self._flow = flow
         self._data = data
         bodies = mocked.bodies(flow)
         self.loop = VirtualTimeLoop()
-        self.run = MemoryRun(RUN_ID, lambda: self._now_us() // 1000)
+        epoch = round(start.timestamp() * 1000)
+        self.run = MemoryRun(RUN_ID, lambda: self._now_us() // 1000, epoch)
         self.calls = Calls(flow)
         self._changed = asyncio.Event()
+        self._planned: list[tuple[float, Callable[[], object]]] = []
         buckets = MemoryBuckets(self._now_us) if has_limits else None
         self._worker = MemoryWorker(
             flow, self.run, self.loop, bodies, self.calls, buckets, self._changed.set
         )
         self._coordinator = MemoryCoordinator(flow, self.run, self._worker.cancel)
 
-    def go(self, cancel_at: float | None) -> None:
+    def plan(self, after: float, action: Callable[[], object]) -> None:
+        """Let a client do something so many seconds after the start."""
+        self._planned.append((after, action))
+
+    def go(self) -> None:
         """Run to the end."""
         self.run.start(self._flow.name, self._flow.plan.queue or QUEUE, self._data)
         try:
             with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
-                if cancel_at is not None:
-                    self.loop.call_at(cancel_at, self._cancel)
+                for planned in sorted(self._planned, key=itemgetter(0)):
+                    self.loop.call_at(planned[0], self._do, planned)
                 runner.run(self._until_ended())
         finally:
             self._worker.close()
 
     async def _until_ended(self) -> None:
         while True:
-            self.run.release_due()
+            self.run.fire_due()
             self._coordinator.coordinate()
             self._worker.hand_out()
             if self._worker.verdict is not None:
@@ -255,16 +312,25 @@ class _Play:
     async def _wait(self) -> None:
         """Until a node has an outcome, or a timer is due."""
         due = self.run.next_due
-        if due is None and not self._worker.is_busy and not self._changed.is_set():
-            raise FlowTesterError(f"the run of {self._flow.name!r} waits for what will never come")
+        is_expected = self._planned or self._worker.is_busy or self._changed.is_set()
+        if due is None and not is_expected:
+            signal = str(self.run.fields.get("gate", b""), "utf-8")
+            raise FlowTesterError(
+                f"the run of {self._flow.name!r} waits for what will never come: no signal"
+                f" {signal!r} is sent (tester.signal()), and its gate has no timeout"
+            )
         timer = self.loop.call_at(due / 1000, self._changed.set) if due is not None else None
         await self._changed.wait()
         self._changed.clear()
         if timer is not None:
             timer.cancel()
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
         self.run.cancel(ErrorInfo("Cancelled", "by a client"))
+
+    def _do(self, planned: tuple[float, Callable[[], object]]) -> None:
+        self._planned.remove(planned)
+        planned[1]()
         self._changed.set()
 
     def _now_us(self) -> int:

@@ -21,7 +21,8 @@ class Case:
     `history` has a line for each node instance, in order of (seq, index): its place, its name
     (after its step's where that differs), status, attempts, the type of its last error in
     brackets, and which node it compensates. With `cancel_while` the run is cancelled when that
-    node runs; such a node sleeps for a minute. `error` is the type of the run's error.
+    node runs; such a node sleeps for a minute. `signals` are sent when it has started. `error` is
+    the type of the run's error.
     """
 
     flow: Flow[Any, Any]
@@ -31,6 +32,7 @@ class Case:
     output: Any = None
     error: str | None = None
     cancel_while: str = ""
+    signals: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from resolute.errors import ErrorInfo
 from resolute.store import runs
 
 # `skip` too: whether a failing run is looked at before its last node settles is chance.
-DIFFERENT = {"pages", "started", "moved", "ended", "rev", "token", "queue", "skip"}
+DIFFERENT = {"pages", "started", "moved", "ended", "rev", "token", "queue", "skip", "deadline"}
 ERRORS = ("x:", "ux:", "error")
 
 _decode_undo = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
@@ -23,6 +23,8 @@ def comparable(fields: Mapping[str, bytes]) -> dict[str, object]:
 def _part(name: str, value: bytes) -> object:
     if name.startswith("n:"):
         return _record(runs.parse_record(value))
+    if name.startswith("si:"):
+        return "some time"
     if name.startswith("s:"):
         return value.rpartition(b"|")[0]
     if name.startswith(ERRORS):

@@ -27,6 +27,8 @@ async def run_for_real(store: Store, case: Case) -> Outcome:
     """Run a case against Redis."""
     async with _system(store, case.flow) as client:
         run = await client.start(case.flow, case.input)
+        for number, (name, payload) in enumerate(case.signals):
+            await run.signal(name, payload, sender=str(number))
         if case.cancel_while:
             await until(lambda: _is_running(run, case.cancel_while), f"{case.cancel_while} runs")
             assert await run.cancel()

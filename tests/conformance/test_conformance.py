@@ -22,6 +22,8 @@ def run_in_memory(case: Case) -> Outcome:
     tester = FlowTester().with_rate_limiting()
     if case.cancel_while:
         tester.cancel_at(CANCEL_AT)
+    for name, payload in case.signals:
+        tester.signal(name, payload)
     result = tester.run(case.flow, case.input)
     try:
         output = result.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -15,13 +16,16 @@ from resolute import (
     FlowCancelled,
     FlowFailed,
     FlowState,
+    GateResult,
     InvalidInput,
+    InvalidSignal,
     MissingOutput,
     NodeStatus,
     RateLimit,
     RetryAfter,
     RetryPolicy,
     RunStatus,
+    UnknownSignal,
     current,
     manual,
     node,
@@ -359,6 +363,64 @@ def test_a_cancel_after_the_end_changes_nothing(tester: FlowTester):
     tester.mock_value("charge", "r").cancel_at("1h")
     assert tester.run(SHOP, ORDER).status == "completed"
     assert tester.now == 0
+
+
+# Gates, signals, sleeps, deadlines.
+
+
+@node("publish")
+async def publish(decision: GateResult) -> str:
+    return f"{decision.approved} by {decision.decided_by}"
+
+
+GATED = builder("gated").then_gate("approval", timeout="24h").then(publish).build()
+
+
+def test_a_signal_passes_a_gate_when_it_is_sent(tester: FlowTester):
+    tester.signal("approval", GateResult(decided_by="ann"), after="2h")
+    assert tester.run(GATED).output == "True by ann"
+    assert tester.now == 7200
+
+
+def test_a_gate_that_nobody_passes_times_out(tester: FlowTester):
+    result = tester.run(GATED)
+    assert result.error is not None
+    assert str(result.error) == "approval: GateTimeout: gate 'approval': no signal came in time"
+    assert tester.now == DAY
+
+
+def test_a_gate_that_can_never_be_passed_is_a_mistake_of_the_test(tester: FlowTester):
+    flow = builder("gated").then_gate("approval", signal="decision").then(publish).build()
+    with pytest.raises(FlowTesterError, match="no signal 'decision' is sent"):
+        tester.run(flow)
+    assert tester.cancel_at("1h").run(flow).status is RunStatus.CANCELLED
+
+
+def test_a_signal_is_checked_as_a_client_checks_it(tester: FlowTester):
+    with pytest.raises(UnknownSignal, match="takes no signal 'aproval': it takes approval"):
+        tester.signal("aproval").run(GATED)
+    with pytest.raises(InvalidSignal, match="signal 'approval'"):
+        FlowTester().signal("approval", {"approved": "perhaps"}).run(GATED)
+
+
+def test_a_run_sleeps_until_a_moment_of_its_own_time(tester: FlowTester):
+    morning = datetime(2030, 1, 7, 9, tzinfo=UTC)
+    flow = builder("early").then_sleep_until(lambda _: morning).then(step("a")).build()
+    assert tester.starts_at(morning - timedelta(hours=3)).run(flow).status == "completed"
+    assert tester.now == 3 * 3600
+    tester.starts_at(morning + timedelta(days=1)).run(flow)
+    assert tester.now == 0
+    with pytest.raises(FlowTesterError, match="expected a time zone"):
+        tester.starts_at(datetime(2030, 1, 7))
+
+
+def test_a_deadline_counts_the_time_between_attempts(tester: FlowTester):
+    tester.mock_error("charge", OSError("down"))
+    flow = builder("late").with_deadline("90m").then(charge.with_input(1)).build()
+    result = tester.run(flow)
+    assert result.error is not None
+    assert result.error.type == "DeadlineExceeded"
+    assert tester.now == 5400
 
 
 # Rate limits.
