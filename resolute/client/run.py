@@ -168,6 +168,9 @@ class FlowRun(Generic[O]):
     async def _result_data(self, header: runs.Header) -> bytes:
         plan = await self._client.directory.plan(header.plan)
         step = result_step(header, plan)
+        if step is None:
+            key = self._client.store.keys.of(self.id).flow(self.id)
+            return await self._client.store.execute("HGET", key, "input") or b"\xc0"
         names = [node.key for node in step.nodes]
         found = await self._outputs(names)
         if isinstance(step, Each) and (count := found[step.step]) is not None:
@@ -178,8 +181,6 @@ class FlowRun(Generic[O]):
     async def _outputs(self, keys: Sequence[str]) -> dict[str, bytes | None]:
         """Encoded outputs by their key."""
         key = self._client.store.keys.of(self.id).flow(self.id)
-        if step is None:
-            return await self._client.store.execute("HGET", key, "input") or b"\xc0"
         found: dict[str, bytes | None] = {}
         for at in range(0, len(keys), 1000):
             names = keys[at : at + 1000]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -20,7 +20,7 @@ from resolute.model.messages import Entry, Event
 from resolute.status import SETTLED, Code, EventKind, NodeStatus, RunStatus, TimerKind
 from resolute.store import runs
 from resolute.store.runs import Header, Record
-from resolute.store.transitions import Commit, DueTimer, Waiting
+from resolute.store.transitions import Commit, DueTimer, Turn, Waiting
 
 PROCESS = "flow-tester"
 UNCLAIMED = (NodeStatus.READY, NodeStatus.WAITING)
@@ -126,10 +126,12 @@ class MemoryRun:
         if header.rev != change.expect:
             return Code.CONFLICT
         is_left = change.step or (change.ended and change.ended is not RunStatus.TERMINATED)
-        if is_left and header.pending:
+        if (is_left and header.pending) or change.page_from not in (-1, header.page):
             return Code.CONFLICT
         now = self._now()
         self._set(*change.fields, "rev", change.rev, "moved", now)
+        if change.turn is not None:
+            self._begin_turn(change.seq, change.turn)
         if change.step:
             self._set(f"s:{change.seq}", f"{change.step}|{now}")
         self.ready.extend(_decode_entry(blob) for _, blob in change.entries)
@@ -147,6 +149,20 @@ class MemoryRun:
             self._set("ended", now)
             self._timers.clear()
         return Code.OK
+
+    def _begin_turn(self, seq: int, turn: Turn) -> None:
+        """Count a turn of a loop, and forget the steps of the one before."""
+        last, count = self.read([f"l:{turn.pc}", f"t:{turn.pc}"])
+        if not turn.again:
+            last, count = None, None
+        self._set(f"t:{turn.pc}", int(count or 0) + 1, f"l:{turn.pc}", seq)
+        first = int(last) if last is not None else seq
+        for at in (at for at in range(first, seq) if at - first < 100 or seq - at <= 100):
+            step = self.fields.get(f"s:{at}")
+            width = turn.widths.get(int(step.partition(b"|")[0])) if step is not None else None
+            if width is not None and width <= 100:
+                for name in (f"s:{at}", *(f"n:{at}.{index}" for index in range(width))):
+                    self.fields.pop(name, None)
 
     def fire_due(self) -> None:
         """Do what is due; a timer whose run has gone on is dropped."""
@@ -246,6 +262,13 @@ class MemoryRun:
         )  # fmt: skip
         return self.read(fields)
 
+    def keep_items(self, entry: Entry, items: Iterable[bytes]) -> int:
+        """Keep the items of the `each` that comes next; how many there are."""
+        count = 0
+        for count, item in enumerate(items, 1):
+            self._set(f"i:{entry.seq + 1}.{count - 1}", item)
+        return count
+
     def complete(
         self, entry: Entry, key: str, output: bytes, undo_input: bytes | None, arg: str
     ) -> None:
@@ -262,6 +285,7 @@ class MemoryRun:
             self._set("undos", count, f"u:{count}", place, f"ui:{count}", undo_input)
         hold = self.record(entry.seq, entry.index).hold
         self._settle(entry.seq, entry.index, NodeStatus.COMPLETED, arg, hold)
+        self._refill(entry.seq)
 
     def fail(
         self, entry: Entry, key: str, error: ErrorInfo, delay: int | None, *, best_effort: bool
@@ -279,6 +303,7 @@ class MemoryRun:
         if not best_effort and not header.undoing:
             self._fail_run(blob)
         self._settle(entry.seq, entry.index, NodeStatus.FAILED)
+        self._refill(entry.seq)
 
     def give_back(self, entry: Entry, delay: int, hold: str) -> None:
         """Hand a node back for later; no attempt is used up."""
@@ -309,6 +334,20 @@ class MemoryRun:
         if header.pending == 1:
             is_running = header.status is RunStatus.RUNNING
             self._push(EventKind.SETTLED if is_running else EventKind.LOOK, header, arg)
+
+    def _refill(self, seq: int) -> None:
+        """A node of a windowed step was settled: the next one follows it."""
+        window = self.fields.get("window", b"0|0|0").split(b"|")
+        of, most, width = map(int, window)
+        header = self.header()
+        page = header.page
+        if of != seq or header.status is not RunStatus.RUNNING or header.pending == 0:
+            return
+        if page >= width or page - (width - header.pending) >= most:
+            return
+        self.ready.append(Entry(self.id, header.plan, header.pc, seq, page, header.token))
+        self._write(seq, page, self.record(seq, page))
+        self._set("page", page + 1)
 
     def _defer(
         self, entry: Entry, delay: int, *, attempt: int | None = None, hold: str = ""

@@ -27,7 +27,7 @@ from resolute.testing.coordinating import MemoryCoordinator
 from resolute.testing.memory import MemoryRun
 from resolute.testing.mocks import Calls, Mocks, Named
 from resolute.testing.virtual_time import VirtualTimeLoop
-from resolute.testing.working import MemoryOutputs, MemoryWorker
+from resolute.testing.working import MemoryOutputs, MemoryWorker, WholeOutputs
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -61,7 +61,7 @@ class TesterResult(Generic[O]):
         if failure is not None:
             raise failure
         step = result_step(self._header, self._flow.plan)
-        outputs = MemoryOutputs(self._run)
+        outputs = MemoryOutputs(self._flow, self._run)
         data = step_output(step, outputs.get) if step is not None else outputs.input()
         return codec.decode(data, self._flow.result_type)
 
@@ -83,7 +83,7 @@ class TesterResult(Generic[O]):
     @property
     def state(self) -> FlowState:
         """The outputs of the nodes that completed."""
-        return FlowState(MemoryOutputs(self._run))
+        return FlowState(WholeOutputs(self._flow, self._run))
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,8 @@ class FlowTester:
     @property
     def state(self) -> FlowState:
         """The outputs of the nodes that have completed."""
-        return FlowState(MemoryOutputs(self._played().run))
+        play = self._played()
+        return FlowState(WholeOutputs(play.flow, play.run))
 
     def calls(self, node: Named) -> list[Any]:
         """The inputs that the node was called with, in order: one for each attempt."""
@@ -267,7 +268,7 @@ class _Play:
         *,
         has_limits: bool,
     ) -> None:
-        self._flow = flow
+        self.flow = flow
         self._data = data
         bodies = mocked.bodies(flow)
         self.loop = VirtualTimeLoop()
@@ -288,7 +289,7 @@ class _Play:
 
     def go(self) -> None:
         """Run to the end."""
-        self.run.start(self._flow.name, self._flow.plan.queue or QUEUE, self._data)
+        self.run.start(self.flow.name, self.flow.plan.queue or QUEUE, self._data)
         try:
             with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
                 for planned in sorted(self._planned, key=itemgetter(0)):
@@ -316,7 +317,7 @@ class _Play:
         if due is None and not is_expected:
             signal = str(self.run.fields.get("gate", b""), "utf-8")
             raise FlowTesterError(
-                f"the run of {self._flow.name!r} waits for what will never come: no signal"
+                f"the run of {self.flow.name!r} waits for what will never come: no signal"
                 f" {signal!r} is sent (tester.signal()), and its gate has no timeout"
             )
         timer = self.loop.call_at(due / 1000, self._changed.set) if due is not None else None

@@ -20,7 +20,7 @@ import msgspec
 from resolute.engine import admission, attempt, context
 from resolute.engine.attempt import Bound
 from resolute.errors import ErrorInfo, FlowTesterError, RetryAfter
-from resolute.model.flow import Flow
+from resolute.model.flow import Flow, Lister
 from resolute.model.messages import Entry
 from resolute.model.plan import NodePlan
 from resolute.store.runs import decode_error
@@ -38,22 +38,33 @@ class Stop(Enum):
 
 
 class MemoryOutputs:
-    """Where a FlowState reads from: the fields of the run."""
+    """Where an attempt reads from: the fields of the run. Of a list it has the length."""
 
-    def __init__(self, run: MemoryRun) -> None:
+    def __init__(self, flow: Flow[Any, Any], run: MemoryRun) -> None:
+        self.flow = flow
         self._fields: Mapping[str, bytes] = run.fields
 
     def get(self, key: str) -> bytes | None:
-        return self._fields.get(f"o:{key}")
+        return self._fields.get(attempt.field_of(self.flow, key))
 
     def keys(self) -> Iterable[str]:
-        return [name[2:] for name in self._fields if name.startswith("o:")]
+        return [name[2:] for name in self._fields if name.startswith("o:") and "[" not in name]
 
     def input(self) -> bytes:
         return self._fields["input"]
 
     def error(self, key: str) -> ErrorInfo | None:
         return decode_error(self._fields.get(f"x:{key}"))
+
+
+class WholeOutputs(MemoryOutputs):
+    """Where a test reads from: of a list it has the whole."""
+
+    def get(self, key: str) -> bytes | None:
+        found, each = super().get(key), self.flow.lists.get(key)
+        if found is None or each is None:
+            return found
+        return attempt.step_output(each, super().get)
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +117,7 @@ class MemoryWorker:
         self._calls = calls
         self._buckets = buckets
         self._on_change = on_change
-        self._outputs = MemoryOutputs(run)
+        self._outputs = MemoryOutputs(flow, run)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="node")
         self._jobs: dict[tuple[int, int], Job] = {}
         self.verdict: BaseException | None = None  # of the test, raised inside a node
@@ -130,8 +141,9 @@ class MemoryWorker:
             job.request_stop(Stop.CANCEL)
 
     def _begin(self, entry: Entry) -> None:
-        bound = Bound.of(self._flow, entry.pc, entry.index, undo=entry.undo > 0)
-        fields = bound.fields(entry.undo)
+        place = self._flow.place(entry.pc, entry.index)
+        bound = Bound.of(self._flow, *place, undo=entry.undo > 0)
+        fields = bound.fields(entry)
         hold = self._run.record(entry.seq, entry.index).hold
         queue = bound.plan.queue or self._run.header().queue
         values = self._run.begin(entry, queue, fields)
@@ -190,6 +202,9 @@ class MemoryWorker:
             value = self._call(job)
             if inspect.isawaitable(value):
                 value = await value
+            if isinstance(bound.binding, Lister):
+                items = attempt.encoded_items(value, self._flow.max_payload)
+                value = self._run.keep_items(job.entry, items)
             if job.is_overdue:
                 raise attempt.timeout_error(bound.plan)
             output, arg = attempt.encode_output(bound, value)
@@ -197,7 +212,7 @@ class MemoryWorker:
         except BaseException as error:
             self._ended_badly(job, error)
         else:
-            self._run.complete(job.entry, bound.plan.key, output, undo, arg)
+            self._run.complete(job.entry, bound.key(job.entry), output, undo, arg)
             self._leave(job)
 
     def _call(self, job: Job) -> Any:
@@ -242,7 +257,8 @@ class MemoryWorker:
 
     def _report_failure(self, job: Job, info: ErrorInfo, delay: int | None) -> None:
         plan = job.bound.plan
-        self._run.fail(job.entry, plan.key, info, delay, best_effort=plan.best_effort)
+        key = job.bound.key(job.entry)
+        self._run.fail(job.entry, key, info, delay, best_effort=plan.best_effort)
         self._leave(job)
 
     def _leave(self, job: Job) -> None:
