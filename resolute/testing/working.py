@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -22,7 +22,6 @@ from resolute.engine.attempt import Bound
 from resolute.errors import ErrorInfo, FlowTesterError, RetryAfter
 from resolute.model.flow import Flow, Lister
 from resolute.model.messages import Entry
-from resolute.model.plan import NodePlan
 from resolute.store.runs import decode_error
 from resolute.testing.buckets import MemoryBuckets
 from resolute.testing.memory import MemoryRun
@@ -142,7 +141,7 @@ class MemoryWorker:
 
     def _begin(self, entry: Entry) -> None:
         place = self._flow.place(entry.pc, entry.index)
-        bound = Bound.of(self._flow, *place, undo=entry.undo > 0)
+        bound = _without_jitter(Bound.of(self._flow, *place, undo=entry.undo > 0))
         fields = bound.fields(entry)
         hold = self._run.record(entry.seq, entry.index).hold
         queue = bound.plan.queue or self._run.header().queue
@@ -252,13 +251,19 @@ class MemoryWorker:
         if isinstance(error, RetryAfter) and plan.limits and self._buckets is not None:
             for bucket in admission.buckets_of(job.bound, job.value):
                 self._buckets.push_back(bucket, error.seconds)
-        delay = attempt.retry_delay(_without_jitter(plan), job.entry.attempt, error)
-        self._report_failure(job, ErrorInfo.of(error, plan.name), delay)
+        try:
+            delay, is_fatal = attempt.judge(job.bound, job.entry.attempt, error)
+        except BaseException as broken:  # its classifier, which is the user's
+            self._report_failure(job, ErrorInfo.of(broken, plan.name), None)
+            return
+        self._report_failure(job, ErrorInfo.of(error, plan.name), delay, is_fatal=is_fatal)
 
-    def _report_failure(self, job: Job, info: ErrorInfo, delay: int | None) -> None:
+    def _report_failure(
+        self, job: Job, info: ErrorInfo, delay: int | None, *, is_fatal: bool = False
+    ) -> None:
         plan = job.bound.plan
         key = job.bound.key(job.entry)
-        self._run.fail(job.entry, key, info, delay, best_effort=plan.best_effort)
+        self._run.fail(job.entry, key, info, delay, best_effort=plan.best_effort and not is_fatal)
         self._leave(job)
 
     def _leave(self, job: Job) -> None:
@@ -274,7 +279,7 @@ def _is_for_the_test(error: BaseException) -> bool:
     return not is_of_a_node or isinstance(error, FlowTesterError)
 
 
-def _without_jitter(plan: NodePlan) -> NodePlan:
+def _without_jitter(bound: Bound) -> Bound:
     """Two runs of a test must not differ."""
-    retry = msgspec.structs.replace(plan.retry, jitter=0.0)
-    return msgspec.structs.replace(plan, retry=retry)
+    retry = msgspec.structs.replace(bound.plan.retry, jitter=0.0)
+    return replace(bound, plan=msgspec.structs.replace(bound.plan, retry=retry))
