@@ -1,53 +1,57 @@
-"""Resolute: durable flows for Python on Redis."""
+"""Resolute: durable flows for Python on Redis.
+
+What is named here is imported when it is first asked for: the pytest plugin, which every test
+session of a project loads, comes through this package and needs none of it.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from resolute.client import Client, DeadLetter, FlowRun
-from resolute.durability import Durability
-from resolute.engine.context import NodeContext, current
-from resolute.errors import (
-    ConfigurationError,
-    DurabilityNotConfirmed,
-    DurabilityUnavailable,
-    ErrorInfo,
-    FlowCancelled,
-    FlowDefinitionError,
-    FlowFailed,
-    FlowTerminated,
-    IdConflict,
-    InvalidInput,
-    InvalidSignal,
-    LoopLimitExceeded,
-    MissingOutput,
-    NodeTimeout,
-    NotEncodable,
-    PayloadTooLarge,
-    ResoluteError,
-    RetryAfter,
-    RunEnded,
-    ServerUnsuitable,
-    SignalsFull,
-    StoreError,
-    StoreUnavailable,
-    TerminalError,
-    UnknownFlow,
-    UnknownLetter,
-    UnknownRun,
-    UnknownSignal,
-)
-from resolute.model.builder import FlowBuilder
-from resolute.model.classifying import Classifier, Verdict, http_classifier
-from resolute.model.flow import Flow
-from resolute.model.gates import GateResult
-from resolute.model.nodes import AsyncNode, Node, SyncNode, node
-from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
-from resolute.model.state import FlowState
-from resolute.model.triggers import manual, schedule, webhook
-from resolute.status import NodeStatus, RunStatus
-
 if TYPE_CHECKING:
+    from resolute.client import Client, DeadLetter, FlowRun
+    from resolute.durability import Durability
+    from resolute.engine.context import NodeContext, current
+    from resolute.errors import (
+        ConfigurationError,
+        DurabilityNotConfirmed,
+        DurabilityUnavailable,
+        ErrorInfo,
+        FlowCancelled,
+        FlowDefinitionError,
+        FlowFailed,
+        FlowTerminated,
+        IdConflict,
+        InvalidInput,
+        InvalidSignal,
+        LoopLimitExceeded,
+        MissingOutput,
+        NodeTimeout,
+        NotEncodable,
+        PayloadTooLarge,
+        ResoluteError,
+        RetryAfter,
+        RunEnded,
+        ServerUnsuitable,
+        SignalsFull,
+        StoreError,
+        StoreUnavailable,
+        TerminalError,
+        UnknownFlow,
+        UnknownLetter,
+        UnknownRun,
+        UnknownSignal,
+    )
+    from resolute.model.builder import FlowBuilder
+    from resolute.model.classifying import Classifier, Verdict, http_classifier
+    from resolute.model.flow import Flow
+    from resolute.model.gates import GateResult
+    from resolute.model.nodes import AsyncNode, Node, SyncNode, node
+    from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
+    from resolute.model.state import FlowState
+    from resolute.model.triggers import manual, schedule, webhook
+    from resolute.status import NodeStatus, RunStatus
     from resolute_worker import Worker
 
 __version__ = "0.1.0"
@@ -109,6 +113,23 @@ __all__ = [
     "webhook",
 ]
 
+# Where each name lives that is no error.
+_HOMES = {
+    "client": ("Client", "DeadLetter", "FlowRun"),
+    "durability": ("Durability",),
+    "engine.context": ("NodeContext", "current"),
+    "model.builder": ("FlowBuilder",),
+    "model.classifying": ("Classifier", "Verdict", "http_classifier"),
+    "model.flow": ("Flow",),
+    "model.gates": ("GateResult",),
+    "model.nodes": ("AsyncNode", "Node", "SyncNode", "node"),
+    "model.policies": ("RateLimit", "RetryPolicy", "SharedRateLimit"),
+    "model.state": ("FlowState",),
+    "model.triggers": ("manual", "schedule", "webhook"),
+    "status": ("NodeStatus", "RunStatus"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
     # The one name that points up: a worker is a program, but a user looks for it here.
@@ -116,4 +137,12 @@ def __getattr__(name: str) -> Any:
         from resolute_worker import Worker
 
         return Worker
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(f"resolute.{_HOME_OF.get(name, 'errors')}")
+    value = globals()[name] = getattr(home, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -25,6 +25,7 @@ ResoluteError
 │   └── LoopLimitExceeded    a loop would take more turns than it may
 ├── RetryAfter               raised by a node: retry no sooner than this
 ├── NodeTimeout              an attempt overran its timeout
+├── FlowTesterError          a test asks the FlowTester for what cannot be
 └── FlowFailed               the run ended, but not in `completed`
     ├── FlowCancelled
     └── FlowTerminated
@@ -258,6 +259,10 @@ class NodeTimeout(ResoluteError):
         self.node = node
         self.timeout = timeout
         super().__init__(f"node {node!r} ran longer than its timeout of {timeout:g} s")
+
+
+class FlowTesterError(ResoluteError):
+    """A test asks the FlowTester for what cannot be; never a failure of the flow."""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, array_like=True):

@@ -1,4 +1,4 @@
-"""The code in the documentation builds."""
+"""The code in the documentation builds, and where it is a test it passes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from resolute import Flow
+
+pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "getting-started.md"]
@@ -34,6 +36,16 @@ def test_the_code_of_a_page_runs(name: str) -> None:
     assert blocks
     for block in blocks:
         exec(compile(block, str(page), "exec"), {"__name__": "documentation"})
+
+
+def test_the_tests_of_the_page_on_testing_pass(pytester: pytest.Pytester) -> None:
+    page = ROOT / "docs" / "testing.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    pytester.makepyfile(**{f"test_block_{i}": block for i, block in enumerate(blocks)})
+    options = ("asyncio_mode=auto", "asyncio_default_fixture_loop_scope=function")
+    flags = [flag for option in options for flag in ("-o", option)]
+    result = pytester.runpytest_subprocess("-p", "no:valkey", "-W", "error", *flags)
+    result.assert_outcomes(passed=sum(block.count("\nasync def test_") for block in blocks) + 2)
 
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=str)

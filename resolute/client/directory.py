@@ -85,7 +85,7 @@ def choose_queue(name: str, offered: Offered, queue: str | None) -> str:
 def encode_input(flow: Flow[Any, Any] | str, offered: Offered, value: Any) -> bytes:
     """The encoded input. Raises InvalidInput, NotEncodable, PayloadTooLarge."""
     if isinstance(flow, Flow):
-        return _encode_typed(flow, value)
+        return encode_typed(flow, value)
     return _encode_by_schema(offered.plan.input_schema, value, "input", flow, InvalidInput)
 
 
@@ -111,7 +111,8 @@ def _encode_by_schema(
     return codec.encode(value, what=what)
 
 
-def _encode_typed(flow: Flow[Any, Any], value: Any) -> bytes:
+def encode_typed(flow: Flow[Any, Any], value: Any) -> bytes:
+    """The encoded input, by the type in the code; None stands for the type's defaults."""
     expected = flow.input_type
     # On Python 3.11 Any is a class, too.
     if value is None and expected not in (Any, type(None)) and isinstance(expected, type):

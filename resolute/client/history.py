@@ -12,6 +12,7 @@ from resolute.store.runs import Header
 from resolute.store.store import Store
 
 CHUNK = 1000
+HISTORY = ("n:", "s:", "w:", "x:", "u:", "ux:")  # the prefixes of the fields that tell a history
 
 
 class StepEntry:
@@ -45,7 +46,11 @@ def steps_of(fields: Mapping[str, bytes]) -> list[StepEntry]:
 
 async def read_history(store: Store, header: Header, plan: Plan) -> list[NodeRecord]:
     """Every node instance of a run, in order of dispatch."""
-    fields = await read_fields(store, header.id, "n:", "s:", "w:", "x:", "u:", "ux:")
+    return history_of(plan, await read_fields(store, header.id, *HISTORY))
+
+
+def history_of(plan: Plan, fields: Mapping[str, bytes]) -> list[NodeRecord]:
+    """Every node instance of a run, in order of dispatch, from the fields of its hash."""
     history: list[NodeRecord] = []
     for step in steps_of(fields):
         indices: Sequence[int] = range(plan.width(step.pc, int(fields.get(f"w:{step.seq}", 0))))
@@ -93,7 +98,7 @@ def _record(
     record = runs.parse_record(raw)
     waits = record.status is NodeStatus.WAITING
     untried = record.status in (NodeStatus.READY, NodeStatus.WAITING, NodeStatus.SKIPPED)
-    end = record.ended / 1000 if record.ended else None
+    end = record.ended / 1000 if record.ended is not None else None
     return NodeRecord(
         seq=step.seq,
         index=index,
@@ -104,7 +109,7 @@ def _record(
         crashes=record.crashes,
         process=record.process,
         queue=record.queue if is_served else "",  # a gate's record has its name there
-        begun=record.begun / 1000 if record.begun else None,
+        begun=record.begun / 1000 if record.begun is not None else None,
         ended=None if waits else end,
         due=end if waits else None,
         dispatched=step.at,

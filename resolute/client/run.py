@@ -23,7 +23,7 @@ from resolute.errors import (
 )
 from resolute.model import codec
 from resolute.model.messages import NodeRecord
-from resolute.model.plan import Each, Producer, item_key
+from resolute.model.plan import Each, Plan, Producer, item_key
 from resolute.status import RunStatus
 from resolute.store import runs
 from resolute.store.store import Store
@@ -106,16 +106,11 @@ class FlowRun(Generic[O]):
         """
         async with asyncio.timeout(timeout):
             header = await self._ended(self._client.at(durability))
-        match header.status:
-            case RunStatus.COMPLETED:
-                data = await self._result_data(header)
-                return codec.decode(data, self._result_type if type_ is None else type_)
-            case RunStatus.CANCELLED:
-                raise FlowCancelled(self.id, header.error)
-            case RunStatus.TERMINATED:
-                raise FlowTerminated(self.id, header.error)
-            case _:
-                raise FlowFailed(self.id, header.error)
+        failure = failure_of(header)
+        if failure is not None:
+            raise failure
+        data = await self._result_data(header)
+        return codec.decode(data, self._result_type if type_ is None else type_)
 
     async def history(self) -> list[NodeRecord]:
         """Every node instance with its attempts and times, in order of dispatch."""
@@ -172,11 +167,10 @@ class FlowRun(Generic[O]):
 
     async def _result_data(self, header: runs.Header) -> bytes:
         plan = await self._client.directory.plan(header.plan)
-        if plan is None or header.previous is None:
-            raise ResoluteError(f"run {self.id!r}: its plan or its result is not stored")
-        step = plan.instructions[header.previous]
-        if not isinstance(step, Producer):
-            raise DamagedRun(self.id, f"instruction {header.previous} has no output")
+        step = result_step(header, plan)
+        if step is None:
+            key = self._client.store.keys.of(self.id).flow(self.id)
+            return await self._client.store.execute("HGET", key, "input") or b"\xc0"
         names = [node.key for node in step.nodes]
         found = await self._outputs(names)
         if isinstance(step, Each) and (count := found[step.step]) is not None:
@@ -194,3 +188,32 @@ class FlowRun(Generic[O]):
             values = await self._client.store.execute("HMGET", key, *fields)
             found.update(zip(names, values, strict=True))
         return found
+
+
+def result_step(header: runs.Header, plan: Plan | None) -> Producer | None:
+    """The step whose output is the result of a completed run. Raises ResoluteError.
+
+    None where no step was on its path, as with a branch that was not taken: the result is then what
+    a next step would have got, the flow's input.
+    """
+    if plan is None:
+        raise ResoluteError(f"run {header.id!r}: its plan is not stored")
+    if header.previous is None:
+        return None
+    step = plan.instructions[header.previous]
+    if not isinstance(step, Producer):
+        raise DamagedRun(header.id, f"instruction {header.previous} has no output")
+    return step
+
+
+def failure_of(header: runs.Header) -> FlowFailed | None:
+    """What is raised of a run that ended, but did not complete."""
+    match header.status:
+        case RunStatus.CANCELLED:
+            return FlowCancelled(header.id, header.error)
+        case RunStatus.TERMINATED:
+            return FlowTerminated(header.id, header.error)
+        case RunStatus.FAILED:
+            return FlowFailed(header.id, header.error)
+        case _:
+            return None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from resolute.engine.run import Dispatch, Transition
-from resolute.model.messages import Entry, Event
+from resolute.model.messages import Entry, Event, RunState
 from resolute.model.plan import Each, End, Gate, Jump, Loop, NodePlan, Plan, Sleep
 from resolute.status import EventKind, RunStatus, TimerKind
+from resolute.store.runs import Header
 from resolute.store.transitions import Commit, Turn, Waiting, deadline_timer, wait_timer
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -55,6 +56,21 @@ def _timers(plan: Plan, event: Event) -> list[str]:
         token = event.arg.rpartition(" ")[2]
         found.append(wait_timer(kind, instruction.step, event.flow, event.seq, token))
     return found
+
+
+def pin(event: Event, plan_hash: str) -> tuple[Event, RunState]:
+    """A `start` event with the plan of its run, and the run as it is before its first step."""
+    pinned = msgspec.structs.replace(event, plan=plan_hash)
+    fresh = RunState(event.flow, plan_hash, 0, 0, event.rev, 0, RunStatus.RUNNING, event.queue)
+    return pinned, fresh
+
+
+def look_event(header: Header) -> Event:
+    """The event of a run that was loaded: with the rev to compare and the token of its step."""
+    return Event(
+        EventKind.LOOK, header.id, header.plan, header.pc, header.seq, header.rev,
+        header.queue, f"{header.page} {header.token}",
+    )  # fmt: skip
 
 
 def next_rev(rev: str, nonce: str) -> str:

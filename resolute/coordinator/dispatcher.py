@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import msgspec
 
 from resolute.coordinator.catalog import Catalog
-from resolute.coordinator.committing import make_commit
+from resolute.coordinator.committing import look_event, make_commit, pin
 from resolute.coordinator.surviving import surviving
 from resolute.engine.advance import advance
 from resolute.engine.run import NeedsRun, Stale, Transition
 from resolute.errors import DamagedRun, ResoluteError, StoreUnavailable
-from resolute.model.messages import Event, RunState
+from resolute.model.messages import Event
 from resolute.status import Code, EventKind, NodeStatus
 from resolute.store import dead, registry, runs, streams, transitions
 from resolute.store.connection import Link, ServerReply, backoff
@@ -265,10 +265,7 @@ class Dispatcher:
             # The registry lost this flow. The run stays open; a sweep starts it once it is offered.
             log.warning("run %s: no worker offers flow %r", event.flow, event.arg)
             return None
-        pinned = msgspec.structs.replace(event, plan=plan_hash)
-        fresh = RunState(
-            event.flow, plan_hash, 0, 0, event.rev, 0, runs.RunStatus.RUNNING, event.queue
-        )
+        pinned, fresh = pin(event, plan_hash)
         decision = advance(plan, fresh, pinned)
         if not isinstance(decision, Transition):
             return None
@@ -313,10 +310,7 @@ class Dispatcher:
             log.error("run %s: its plan %s is not stored", header.id, header.plan)
             return None
         state = await runs.load_state(self._store, header, plan)
-        event = Event(
-            EventKind.LOOK, header.id, header.plan, header.pc, header.seq, header.rev,
-            header.queue, f"{header.page} {header.token}",
-        )  # fmt: skip
+        event = look_event(header)
         decision = advance(plan, state, event)
         if not isinstance(decision, Transition):
             return None

@@ -69,7 +69,7 @@ class Timers:
     async def fire(self, partition: Partition, timers: Sequence[transitions.DueTimer]) -> list[str]:
         """Do what each timer is for; a code for each."""
         of_nodes = [timer for timer in timers if timer.kind is TimerKind.NODE]
-        of_runs = [(timer, _error(timer)) for timer in timers if timer.kind is not TimerKind.NODE]
+        of_runs = [(timer, error_of(timer)) for timer in timers if timer.kind is not TimerKind.NODE]
         codes: dict[bytes, str] = {}
         if of_nodes:
             found = await transitions.release_due(self._store, partition, of_nodes)
@@ -80,7 +80,7 @@ class Timers:
         return [codes[timer.member] for timer in timers]
 
 
-def _error(timer: transitions.DueTimer) -> ErrorInfo:
+def error_of(timer: transitions.DueTimer) -> ErrorInfo:
     """What a run fails with whose timer this is."""
     if timer.kind is TimerKind.DEADLINE:
         return ErrorInfo("DeadlineExceeded", "the run did not end within its deadline")

@@ -7,7 +7,7 @@ read, how to decode them, what to call, how to encode what it returned.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -185,15 +185,31 @@ class Bound:
 
     def field(self, key: str) -> str:
         """The hash field of a key that a state is asked for."""
-        if key == INPUT:
-            return "input"
-        if key.startswith(TURN):
-            return f"t:{self.flow.loops[key.removeprefix(TURN)]}"
-        return f"o:{key.removeprefix(COUNT)}"
+        return field_of(self.flow, key)
 
 
 def _itself(value: Any) -> Any:
     return value
+
+
+def field_of(flow: Flow[Any, Any], key: str) -> str:
+    """The hash field of a key that a state of a run of `flow` is asked for."""
+    if key == INPUT:
+        return "input"
+    if key.startswith(TURN):
+        return f"t:{flow.loops[key.removeprefix(TURN)]}"
+    return f"o:{key.removeprefix(COUNT)}"
+
+
+MAX_ITEMS = 1_000_000  # of one `then_each`
+
+
+def encoded_items(items: Iterable[Any], max_payload: int) -> Iterator[bytes]:
+    """Items as they are kept. Raises what `codec.encode` does, TypeError, ValueError."""
+    for number, item in enumerate(items):
+        if number == MAX_ITEMS:
+            raise ValueError(f"expected at most {MAX_ITEMS:,} items")
+        yield codec.encode(item, max_payload=max_payload, what=f"items[{number}]")
 
 
 UNBOUNDED = 1 << 31  # bytes; an input that a function makes never leaves the process

@@ -243,13 +243,22 @@ def parse_header(flow_id: str, values: Sequence[bytes | None]) -> Header | None:
 
 async def load_state(store: Store, header: Header, plan: Plan) -> RunState:
     """The run as the state machine sees it, with the answer of a settled question."""
-    partition = store.keys.of(header.id)
+    fields = state_fields(header, plan)
+    key = store.keys.of(header.id).flow(header.id)
+    return state_of(header, await store.execute("HMGET", key, *fields))
+
+
+def state_fields(header: Header, plan: Plan) -> tuple[str, str]:
+    """The fields that the state machine needs beside the header: the next undo, an answer."""
     undo = header.undoing - 1 if header.status is RunStatus.COMPENSATING else header.undos
     instruction = plan.instructions[header.pc] if header.seq else None
     key = instruction.nodes[0].key if isinstance(instruction, Question) else ""
-    undo_at, answer = await store.execute(
-        "HMGET", partition.flow(header.id), f"u:{undo}", f"o:{key}"
-    )
+    return f"u:{undo}", f"o:{key}"
+
+
+def state_of(header: Header, values: Sequence[bytes | None]) -> RunState:
+    """The run as the state machine sees it, from its header and the values of `state_fields`."""
+    undo_at, answer = values
     return RunState(
         flow=header.id,
         plan=header.plan,
@@ -267,7 +276,7 @@ async def load_state(store: Store, header: Header, plan: Plan) -> RunState:
         undo_at=parse_undo(undo_at) if undo_at else (0, 0),
         cancelled=header.cancelled,
         terminated=header.terminated,
-        answer=_answer(answer) if key and answer else "",
+        answer=_answer(answer) if answer else "",
         width=header.width,
     )
 
@@ -332,6 +341,16 @@ def read_record(value: bytes | None) -> Record | None:
         return parse_record(value) if value else None
     except ValueError:
         return None
+
+
+def format_record(record: Record) -> bytes:
+    """The field of a record: what `parse_record` reads."""
+    r = record
+    parts = (
+        r.status, r.token, r.process, r.attempt, r.crashes, r.queue, r.entry, r.begun, r.hold,
+        r.ended,
+    )  # fmt: skip
+    return "|".join("" if part is None else str(part) for part in parts).encode()
 
 
 def parse_record(value: bytes) -> Record:

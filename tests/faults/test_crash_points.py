@@ -19,7 +19,7 @@ RECORD = 180.0  # s; it ends when all was reached
 SAMPLE = 60.0  # s
 
 # Commands that only look, for a person: nothing waits for them, nothing depends on them.
-LOOKS = "resolute.cli."
+LOOKS = ("resolute.cli.", "resolute.testing.")
 
 
 @pytest.mark.slow

@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from resolute.engine.admission import buckets_of
 from resolute.errors import RetryAfter
 from resolute.model.nodes import AsyncNode, Node
 from resolute.model.policies import RateLimit, SharedRateLimit
 from resolute.status import NodeStatus
 from resolute.store import limits, nodes
 from resolute.store.limits import Ask, Grant
-from resolute_worker.limiter import Admission, Bucket, Limiter, _ask, _buckets
+from resolute_worker.limiter import Admission, Bucket, Limiter, _ask
 from tests.support.flows import chain_of, step
 from tests.support.stage import Stage
 from tests.worker.parts import NAME, ONCE, ONE, Gate, Make, Parts, held_by
@@ -141,7 +142,7 @@ async def test_who_comes_back_asks_for_what_it_was_promised(
     parts = make_parts(flow)
     job = parts.adopt(await stage.take_one(NAME))
     job.begun = nodes.Begun("OK", hold=hold)
-    buckets = _buckets(job)
+    buckets = buckets_of(job.bound, job.value)
     assert _ask(Admission(job, buckets[:1], 0.0)) == asked
     assert _ask(Admission(job, buckets, 0.0)) == (Ask.NEW, 0, 0)
     parts.runner.jobs.clear()

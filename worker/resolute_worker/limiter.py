@@ -7,20 +7,16 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from resolute.model.plan import LimitPlan
+from resolute.engine import admission as rules
+from resolute.engine.admission import IN_LINE, SHORT, Bucket
 from resolute.store import limits
 from resolute.store.limits import Ask, Grant
 from resolute.store.nodes import Return, chunks
 from resolute.store.store import Store
 from resolute_worker.jobs import Job
 
-SHORT = 0.05  # s; a wait up to this is slept, a longer one holds no slot
 CLOCK_GRAIN = 0.0005  # s; a wait below this is none
 LATE = 0.1  # s; a start later than this after its time asks anew
-RESERVED, IN_LINE = "reserved", "line"  # what a node holds that comes back at a time it was given
-
-
-Bucket = tuple[LimitPlan, str]  # a limit, and what splits it by the input
 
 
 @dataclass(slots=True)
@@ -41,11 +37,11 @@ class Admission:
     @property
     def wait(self) -> float:
         """Seconds from Redis's answer to the latest start time granted; below 0 if that is past."""
-        return max(grant.time - grant.now for grant in self.grants.values()) / 1_000_000
+        return rules.wait_of(self.grants.values())
 
     @property
     def is_granted(self) -> bool:
-        return all(grant.granted for grant in self.grants.values())
+        return rules.is_granted(self.grants.values())
 
 
 class Limiter:
@@ -84,7 +80,7 @@ class Limiter:
 
     def _admission(self, job: Job) -> Admission | None:
         try:
-            buckets = _buckets(job)
+            buckets = rules.buckets_of(job.bound, job.value)
         except BaseException as error:  # the key function of a limit is the user's
             self._fail(job, error)
             return None
@@ -95,14 +91,10 @@ class Limiter:
         if admission.is_granted and wait <= SHORT:
             self._start_at(admission, admission.answered + wait)
             return
-        if len(admission.grants) == 1:
-            (grant,) = admission.grants.values()
-            hold = f"{RESERVED if grant.granted else IN_LINE}:{grant.time}:{grant.shift}"
-        else:
+        hold = rules.hold_of(admission.grants.values())
+        if not hold:
             await self._give_back(admission)
-            hold = ""
-        delay_ms = max(1, int((wait - SHORT) * 1000))
-        self._hand_back(job, Return(job.held, job.queue, delay_ms, hold))
+        self._hand_back(job, Return(job.held, job.queue, rules.delay_ms(wait), hold))
 
     async def _give_back(self, admission: Admission) -> None:
         """Of two limits both must grant: what one granted alone is returned to it."""
@@ -125,28 +117,15 @@ class Limiter:
         # Too late for the window its token was taken for: it asks for another.
         if job.begun is not None:
             grant = next(iter(admission.grants.values()))
-            job.begun.hold = f"{IN_LINE}:{grant.time}:{grant.shift}"
+            job.begun.hold = rules.place(IN_LINE, grant)
         self._again(job)
 
     async def pause(self, job: Job, seconds: float) -> None:
         """An API said Retry-After: nobody starts under this job's limits until then."""
-        for bucket in _buckets(job):
+        for bucket in rules.buckets_of(job.bound, job.value):
             await limits.push_back(self._store, *bucket, seconds)
-
-
-def _buckets(job: Job) -> list[Bucket]:
-    """The buckets of a job; raises what the user's key function raises."""
-    pairs = zip(job.bound.plan.limits, job.bound.limit_keys, strict=True)
-    return [(limit, str(key(job.value)) if key else "") for limit, key in pairs]
 
 
 def _ask(admission: Admission) -> tuple[Ask, int, int]:
     begun = admission.job.begun
-    hold = begun.hold if begun else ""
-    if len(admission.buckets) > 1 or not hold:
-        return (Ask.NEW, 0, 0)
-    try:
-        kind, time, shift = hold.split(":")
-        return (Ask.CONFIRM if kind == RESERVED else Ask.RETURNING, int(time), int(shift))
-    except ValueError:
-        return (Ask.NEW, 0, 0)  # its record is damaged; the others of the batch are not
+    return rules.ask_of(begun.hold if begun else "", len(admission.buckets))

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
@@ -17,7 +17,6 @@ import msgspec
 from resolute.engine import attempt, context
 from resolute.engine.attempt import Bound, OutputsAway
 from resolute.errors import ErrorInfo, ResoluteError, RetryAfter
-from resolute.model import codec
 from resolute.model.flow import Flow, Lister, Question
 from resolute.status import Code
 from resolute.store import dead, nodes
@@ -36,7 +35,6 @@ log = logging.getLogger(__name__)
 
 _encode = msgspec.msgpack.Encoder().encode
 
-MAX_ITEMS = 1_000_000  # of one `then_each`
 UNREAD_DELAY_MS = 1000  # until a node whose input could not be read is handed out again
 
 JobKey = tuple[str, int, int]
@@ -231,7 +229,7 @@ class Runner:
     async def _keep_items(self, job: Job, items: Iterable[Any]) -> int:
         """Keep the items of the step that comes next, a page at a time; how many there are."""
         count, most = 0, job.bound.flow.max_payload
-        for batch in nodes.chunks(_encoded(items, most), len, nodes.ITEMS):
+        for batch in nodes.chunks(attempt.encoded_items(items, most), len, nodes.ITEMS):
             code = await nodes.store_items(self._store, self._process, job.held, count, batch)
             if code != Code.OK:
                 job.request_stop(Stop.LOST)
@@ -360,14 +358,6 @@ class Runner:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._reader.close()
-
-
-def _encoded(items: Iterable[Any], max_payload: int) -> Iterator[bytes]:
-    """Items as they are kept. Raises what `codec.encode` does, TypeError, ValueError."""
-    for number, item in enumerate(items):
-        if number == MAX_ITEMS:
-            raise ValueError(f"expected at most {MAX_ITEMS:,} items")
-        yield codec.encode(item, max_payload=max_payload, what=f"items[{number}]")
 
 
 def _call(fn: Callable[[Any], Any], value: Any) -> tuple[Any, BaseException | None]:

@@ -1,0 +1,338 @@
+"""FlowTester: a flow in memory and virtual time, by the very rules that production runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from operator import itemgetter
+from typing import Any, Generic, Self, TypeVar
+
+from resolute.client.directory import encode_signal, encode_typed
+from resolute.client.history import history_of
+from resolute.client.run import failure_of, result_step
+from resolute.durations import Duration, seconds
+from resolute.engine.attempt import step_output
+from resolute.errors import ErrorInfo, FlowTesterError
+from resolute.model import codec
+from resolute.model.flow import Flow
+from resolute.model.messages import NodeRecord
+from resolute.model.state import FlowState
+from resolute.status import RunStatus
+from resolute.testing import mocks
+from resolute.testing.buckets import MemoryBuckets
+from resolute.testing.coordinating import MemoryCoordinator
+from resolute.testing.memory import MemoryRun
+from resolute.testing.mocks import Calls, Mocks, Named
+from resolute.testing.virtual_time import VirtualTimeLoop
+from resolute.testing.working import MemoryOutputs, MemoryWorker, WholeOutputs
+
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+
+RUN_ID = "test"
+QUEUE = "test"
+
+
+class TesterResult(Generic[O]):
+    """How a run ended."""
+
+    __test__ = False  # pytest would take it for a class of tests
+
+    def __init__(self, flow: Flow[Any, O], run: MemoryRun) -> None:
+        self._flow = flow
+        self._run = run
+        self._header = run.header()
+
+    def __repr__(self) -> str:
+        error = f": {self.error}" if self.error else ""
+        return f"<run of {self._flow.name!r}, {self.status}{error}>"
+
+    @property
+    def status(self) -> RunStatus:
+        return self._header.status
+
+    @property
+    def output(self) -> O:
+        """What the last step returned. Raises FlowFailed or FlowCancelled where there is none."""
+        failure = failure_of(self._header)
+        if failure is not None:
+            raise failure
+        step = result_step(self._header, self._flow.plan)
+        outputs = MemoryOutputs(self._flow, self._run)
+        data = step_output(step, outputs.get) if step is not None else outputs.input()
+        return codec.decode(data, self._flow.result_type)
+
+    @property
+    def error(self) -> ErrorInfo | None:
+        """What the first node that failed raised, or that the run was cancelled."""
+        return self._header.error
+
+    @property
+    def history(self) -> list[NodeRecord]:
+        """Every node instance in order of dispatch; times are virtual seconds since the start."""
+        return history_of(self._flow.plan, self._run.fields)
+
+    @property
+    def fields(self) -> Mapping[str, bytes]:
+        """The run as its hash in Redis would be: for tests of Resolute itself."""
+        return self._run.fields
+
+    @property
+    def state(self) -> FlowState:
+        """The outputs of the nodes that completed."""
+        return FlowState(WholeOutputs(self._flow, self._run))
+
+
+@dataclass(frozen=True)
+class _Signal:
+    """What a client sends, `after` so many seconds."""
+
+    name: str
+    payload: Any
+    after: float
+
+
+class FlowTester:
+    """Runs a built flow in memory: no Redis, no processes, and no waiting.
+
+    Types, codec, limits of size, retries, compensation and the order of steps are those of
+    production. Time is virtual: it passes when every node waits, so that a retry in a minute or
+    `asyncio.sleep(3600)` in a node takes none. Backoff has no jitter here.
+
+    A tester keeps its mocks from one run to the next; all else is of the last run.
+    """
+
+    def __init__(self) -> None:
+        self._mocks = Mocks()
+        self._has_limits = False
+        self._cancel_at: float | None = None
+        self._signals: list[_Signal] = []
+        self._starts_at: datetime | None = None
+        self._last: _Play | None = None
+
+    # What replaces the functions of nodes.
+
+    def mock(self, node: Named, fn: Callable[..., Any]) -> Self:
+        """Call `fn` with the input in place of the node's function; it may be a coroutine function.
+
+        What it returns is checked as the node's own output is. A predicate is named ``when.<n>``,
+        from 1 in order of writing; its function gets the state.
+        """
+        body = mocks.calling(mocks.name_of(node), fn)
+        return self._mock(node, lambda: body)
+
+    def mock_value(self, node: Named, value: Any) -> Self:
+        """Let the node return `value`."""
+        return self._mock(node, lambda: mocks.returning(value))
+
+    def mock_error(self, node: Named, error: BaseException | type[BaseException]) -> Self:
+        """Let every attempt of the node raise `error`."""
+        if not mocks.is_error(error):
+            name = mocks.name_of(node)
+            raise FlowTesterError(f"mock_error of {name!r}: expected an exception, got {error!r}")
+        return self._mock(node, lambda: mocks.raising(error))
+
+    def mock_sequence(self, node: Named, outcomes: Sequence[Any]) -> Self:
+        """Let the n-th attempt return the n-th of `outcomes`, or raise it if it is an exception.
+
+        One more attempt than that is a FlowTesterError.
+        """
+        kept = list(outcomes)
+        return self._mock(node, lambda: mocks.in_turn(mocks.name_of(node), kept))
+
+    def _mock(self, node: Named, make: Callable[[], mocks.Body]) -> Self:
+        self._mocks.add(node, make)
+        return self
+
+    # How a run goes.
+
+    def with_rate_limiting(self) -> Self:
+        """Let rate limits take (virtual) time, each bucket full at the start of the run.
+
+        Without this a limit grants at once.
+        """
+        self._has_limits = True
+        return self
+
+    def cancel_at(self, after: Duration) -> Self:
+        """Cancel the run so long after its start: seconds, or a text such as "2m"."""
+        self._cancel_at = seconds(after)
+        return self
+
+    def signal(self, name: str, payload: Any = None, *, after: Duration = 0) -> Self:
+        """Send the run a signal, so long after its start; it is kept until a gate takes it.
+
+        Each call sends one more. What the flow does not take, by its name or its type, is refused
+        by `run`, as by a client.
+        """
+        self._signals.append(_Signal(name, payload, seconds(after)))
+        return self
+
+    def starts_at(self, moment: datetime) -> Self:
+        """Let runs start at `moment` (with a time zone), which counts for `then_sleep_until`.
+
+        Without this they start now.
+        """
+        if moment.tzinfo is None:
+            raise FlowTesterError(f"starts_at: expected a time zone, got {moment!r}")
+        self._starts_at = moment
+        return self
+
+    def run(self, flow: Flow[I, O], input: I | None = None) -> TesterResult[O]:
+        """Run `flow` to its end, however it ends. `None` stands for the defaults of its input type.
+
+        Raises InvalidInput, NotEncodable and PayloadTooLarge for the input, as a client does, and
+        UnknownSignal and InvalidSignal for a signal; FlowTesterError for a mistake of the test: a
+        mock of a node that is not there, a gate that nobody passes and that has no timeout.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._run(flow, input)
+        raise FlowTesterError(
+            "FlowTester.run() was called in a running event loop: use `await tester.run_async(...)`"
+        )
+
+    async def run_async(self, flow: Flow[I, O], input: I | None = None) -> TesterResult[O]:
+        """`run` for a test that is a coroutine.
+
+        The nodes run on a loop and in a thread of their own: what belongs to the loop of the test
+        (its locks, its connections) is not for them.
+        """
+        return await asyncio.to_thread(self._run, flow, input)
+
+    def _run(self, flow: Flow[Any, O], value: Any) -> TesterResult[O]:
+        data = encode_typed(flow, value)
+        signals = [
+            (one.after, one.name, encode_signal(flow.name, flow.plan, one.name, one.payload))
+            for one in self._signals
+        ]
+        start = self._starts_at or datetime.now(UTC)
+        play = _Play(flow, data, self._mocks, start, has_limits=self._has_limits)
+        self._last = play
+        for number, (after, name, payload) in enumerate(signals):
+            play.plan(after, partial(play.run.signal, name, str(number), payload))
+        if self._cancel_at is not None:
+            play.plan(self._cancel_at, play.cancel)
+        play.go()
+        return TesterResult(flow, play.run)
+
+    # What happened in the last run.
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the start of the run; while it lasts, for the nodes to see."""
+        return self._last.loop.time() if self._last else 0.0
+
+    @property
+    def state(self) -> FlowState:
+        """The outputs of the nodes that have completed."""
+        play = self._played()
+        return FlowState(WholeOutputs(play.flow, play.run))
+
+    def calls(self, node: Named) -> list[Any]:
+        """The inputs that the node was called with, in order: one for each attempt."""
+        return self._played().calls.of(node)
+
+    def call_count(self, node: Named) -> int:
+        return len(self.calls(node))
+
+    def was_called(self, node: Named) -> bool:
+        return bool(self.calls(node))
+
+    def last_input(self, node: Named) -> Any:
+        """Raises FlowTesterError where the node was not called."""
+        inputs = self.calls(node)
+        if not inputs:
+            raise FlowTesterError(f"node {mocks.name_of(node)!r} was not called")
+        return inputs[-1]
+
+    def _played(self) -> _Play:
+        if self._last is None:
+            raise FlowTesterError("this FlowTester has not run a flow yet")
+        return self._last
+
+
+class _Play:
+    """One run: its hash, a coordinator and a worker, and the loop that they share."""
+
+    def __init__(
+        self,
+        flow: Flow[Any, Any],
+        data: bytes,
+        mocked: Mocks,
+        start: datetime,
+        *,
+        has_limits: bool,
+    ) -> None:
+        self.flow = flow
+        self._data = data
+        bodies = mocked.bodies(flow)
+        self.loop = VirtualTimeLoop()
+        epoch = round(start.timestamp() * 1000)
+        self.run = MemoryRun(RUN_ID, lambda: self._now_us() // 1000, epoch)
+        self.calls = Calls(flow)
+        self._changed = asyncio.Event()
+        self._planned: list[tuple[float, Callable[[], object]]] = []
+        buckets = MemoryBuckets(self._now_us) if has_limits else None
+        self._worker = MemoryWorker(
+            flow, self.run, self.loop, bodies, self.calls, buckets, self._changed.set
+        )
+        self._coordinator = MemoryCoordinator(flow, self.run, self._worker.cancel)
+
+    def plan(self, after: float, action: Callable[[], object]) -> None:
+        """Let a client do something so many seconds after the start."""
+        self._planned.append((after, action))
+
+    def go(self) -> None:
+        """Run to the end."""
+        self.run.start(self.flow.name, self.flow.plan.queue or QUEUE, self._data)
+        try:
+            with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+                for planned in sorted(self._planned, key=itemgetter(0)):
+                    self.loop.call_at(planned[0], self._do, planned)
+                runner.run(self._until_ended())
+        finally:
+            self._worker.close()
+
+    async def _until_ended(self) -> None:
+        while True:
+            self.run.fire_due()
+            self._coordinator.coordinate()
+            self._worker.hand_out()
+            if self._worker.verdict is not None:
+                raise self._worker.verdict
+            if self.run.header().status.is_terminal:
+                return
+            if not self.run.inbox and not self.run.ready:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        """Until a node has an outcome, or a timer is due."""
+        due = self.run.next_due
+        is_expected = self._planned or self._worker.is_busy or self._changed.is_set()
+        if due is None and not is_expected:
+            signal = str(self.run.fields.get("gate", b""), "utf-8")
+            raise FlowTesterError(
+                f"the run of {self.flow.name!r} waits for what will never come: no signal"
+                f" {signal!r} is sent (tester.signal()), and its gate has no timeout"
+            )
+        timer = self.loop.call_at(due / 1000, self._changed.set) if due is not None else None
+        await self._changed.wait()
+        self._changed.clear()
+        if timer is not None:
+            timer.cancel()
+
+    def cancel(self) -> None:
+        self.run.cancel(ErrorInfo("Cancelled", "by a client"))
+
+    def _do(self, planned: tuple[float, Callable[[], object]]) -> None:
+        self._planned.remove(planned)
+        planned[1]()
+        self._changed.set()
+
+    def _now_us(self) -> int:
+        return round(self.loop.time() * 1_000_000)

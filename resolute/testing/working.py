@@ -1,0 +1,285 @@
+"""The worker of a run in memory: begins what is ready, runs the functions, reports the outcomes.
+
+What an attempt is (its input, what its output must be, when it is tried again) is the engine's, as
+in a worker process; here is only what happens in which order, on the loop of the tester.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from resolute.engine import admission, attempt, context
+from resolute.engine.attempt import Bound
+from resolute.errors import ErrorInfo, FlowTesterError, RetryAfter
+from resolute.model.flow import Flow, Lister
+from resolute.model.messages import Entry
+from resolute.store.runs import decode_error
+from resolute.testing.buckets import MemoryBuckets
+from resolute.testing.memory import MemoryRun
+from resolute.testing.mocks import Body, Calls
+from resolute.testing.virtual_time import VirtualTimeLoop
+
+
+class Stop(Enum):
+    """Why a running node was stopped."""
+
+    TIMEOUT = "timeout"
+    CANCEL = "cancel"
+
+
+class MemoryOutputs:
+    """Where an attempt reads from: the fields of the run. Of a list it has the length."""
+
+    def __init__(self, flow: Flow[Any, Any], run: MemoryRun) -> None:
+        self.flow = flow
+        self._fields: Mapping[str, bytes] = run.fields
+
+    def get(self, key: str) -> bytes | None:
+        return self._fields.get(attempt.field_of(self.flow, key))
+
+    def keys(self) -> Iterable[str]:
+        return [name[2:] for name in self._fields if name.startswith("o:") and "[" not in name]
+
+    def input(self) -> bytes:
+        return self._fields["input"]
+
+    def error(self, key: str) -> ErrorInfo | None:
+        return decode_error(self._fields.get(f"x:{key}"))
+
+
+class WholeOutputs(MemoryOutputs):
+    """Where a test reads from: of a list it has the whole."""
+
+    def get(self, key: str) -> bytes | None:
+        found, each = super().get(key), self.flow.lists.get(key)
+        if found is None or each is None:
+            return found
+        return attempt.step_output(each, super().get)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One attempt of one node, from its claim to its outcome."""
+
+    entry: Entry
+    bound: Bound
+    value: Any = None
+    task: asyncio.Task[None] | None = None
+    deadline: asyncio.TimerHandle | None = None
+    stop: Stop | None = None
+    is_running: bool = False
+    is_threaded: bool = False
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.stop is Stop.TIMEOUT
+
+    def request_stop(self, why: Stop) -> None:
+        """Cancel it, if its function can be cancelled; the first reason given counts."""
+        if self.stop is not None:
+            return
+        self.stop = why
+        if self.task is not None and self.is_running and not self.is_threaded:
+            self.task.cancel()
+
+
+class MemoryWorker:
+    """Runs the nodes of one run. `on_change` is called after each outcome.
+
+    Plain functions run in a thread, as in a worker, but one at a time and with the loop waiting:
+    so the order of events is always the same.
+    """
+
+    def __init__(
+        self,
+        flow: Flow[Any, Any],
+        run: MemoryRun,
+        loop: VirtualTimeLoop,
+        bodies: Mapping[str, Body],
+        calls: Calls,
+        buckets: MemoryBuckets | None,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._flow = flow
+        self._run = run
+        self._loop = loop
+        self._bodies = bodies
+        self._calls = calls
+        self._buckets = buckets
+        self._on_change = on_change
+        self._outputs = MemoryOutputs(flow, run)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="node")
+        self._jobs: dict[tuple[int, int], Job] = {}
+        self.verdict: BaseException | None = None  # of the test, raised inside a node
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._jobs)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    def hand_out(self) -> None:
+        """Begin everything that is ready."""
+        while self._run.ready:
+            self._begin(self._run.ready.popleft())
+
+    def cancel(self, seq: int, index: int) -> None:
+        """Stop a node of a cancelled run, if it runs."""
+        job = self._jobs.get((seq, index))
+        if job is not None:
+            job.request_stop(Stop.CANCEL)
+
+    def _begin(self, entry: Entry) -> None:
+        place = self._flow.place(entry.pc, entry.index)
+        bound = _without_jitter(Bound.of(self._flow, *place, undo=entry.undo > 0))
+        fields = bound.fields(entry)
+        hold = self._run.record(entry.seq, entry.index).hold
+        queue = bound.plan.queue or self._run.header().queue
+        values = self._run.begin(entry, queue, fields)
+        if values is None:
+            return
+        job = Job(entry, bound)
+        self._jobs[entry.seq, entry.index] = job
+        try:
+            job.value = attempt.input_value(bound, fields, values, self._outputs)
+        except BaseException as error:  # SystemExit too, as in a worker
+            self._ended_badly(job, error)
+            return
+        if bound.plan.limits and self._buckets is not None:
+            self._admit(job, hold, self._buckets)
+        else:
+            self._start(job)
+
+    def _admit(self, job: Job, hold: str, buckets: MemoryBuckets) -> None:
+        """Start it when its limits allow, or hand it back until they do."""
+        try:
+            wanted = admission.buckets_of(job.bound, job.value)
+        except BaseException as error:  # the key function of a limit is the user's
+            self._ended_badly(job, error)
+            return
+        ask = admission.ask_of(hold, len(wanted))
+        grants = {bucket: buckets.take(bucket, ask) for bucket in wanted}
+        wait = admission.wait_of(grants.values())
+        if admission.is_granted(grants.values()) and wait <= admission.SHORT:
+            self._loop.call_later(max(0.0, wait), self._start, job)
+            return
+        held = admission.hold_of(grants.values())
+        if not held:
+            for bucket, grant in grants.items():
+                if grant.granted:
+                    buckets.take(bucket, (admission.Ask.GIVE_BACK, grant.time, grant.shift))
+        self._run.give_back(job.entry, admission.delay_ms(wait), held)
+        self._leave(job)
+
+    def _start(self, job: Job) -> None:
+        if job.stop is not None:
+            self._finish_stopped(job)
+            return
+        timeout = job.bound.plan.timeout_ms / 1000
+        at = self._loop.time() + timeout
+        job.deadline = self._loop.set_deadline(at, job.request_stop, Stop.TIMEOUT)
+        job.task = self._loop.create_task(self._execute(job))
+
+    async def _execute(self, job: Job) -> None:
+        bound = job.bound
+        job.is_running = True
+        if job.stop is not None:
+            self._finish_stopped(job)
+            return
+        context.enter(job.entry, bound)
+        try:
+            value = self._call(job)
+            if inspect.isawaitable(value):
+                value = await value
+            if isinstance(bound.binding, Lister):
+                items = attempt.encoded_items(value, self._flow.max_payload)
+                value = self._run.keep_items(job.entry, items)
+            if job.is_overdue:
+                raise attempt.timeout_error(bound.plan)
+            output, arg = attempt.encode_output(bound, value)
+            undo = attempt.undo_input(bound, output, self._outputs)
+        except BaseException as error:
+            self._ended_badly(job, error)
+        else:
+            self._run.complete(job.entry, bound.key(job.entry), output, undo, arg)
+            self._leave(job)
+
+    def _call(self, job: Job) -> Any:
+        """What the function returns, or the coroutine of one that is asynchronous."""
+        bound = job.bound
+        body = self._bodies.get(bound.plan.name)
+        self._calls.add(bound.plan.name, job.value)
+        if body is not None:
+            fn, job.is_threaded = body, False
+        else:
+            fn, job.is_threaded = bound.call, bound.is_threaded
+        if not job.is_threaded:
+            return fn(job.value)
+        here = copy_context()
+        return self._thread.submit(here.run, fn, job.value).result()
+
+    def _ended_badly(self, job: Job, error: BaseException) -> None:
+        is_cut_short = not job.is_threaded or isinstance(error, asyncio.CancelledError)
+        if _is_for_the_test(error):
+            self.verdict = error
+            self._leave(job)
+        elif job.stop is not None and is_cut_short:
+            self._finish_stopped(job)
+        else:
+            self._fail(job, error)
+
+    def _finish_stopped(self, job: Job) -> None:
+        if job.is_overdue:
+            self._fail(job, attempt.timeout_error(job.bound.plan))
+        else:
+            info = ErrorInfo("Cancelled", "the run was cancelled", node=job.bound.plan.name)
+            self._report_failure(job, info, None)
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        """A failed attempt, with a retry if the policy grants one."""
+        plan = job.bound.plan
+        if isinstance(error, RetryAfter) and plan.limits and self._buckets is not None:
+            for bucket in admission.buckets_of(job.bound, job.value):
+                self._buckets.push_back(bucket, error.seconds)
+        try:
+            delay, is_fatal = attempt.judge(job.bound, job.entry.attempt, error)
+        except BaseException as broken:  # its classifier, which is the user's
+            self._report_failure(job, ErrorInfo.of(broken, plan.name), None)
+            return
+        self._report_failure(job, ErrorInfo.of(error, plan.name), delay, is_fatal=is_fatal)
+
+    def _report_failure(
+        self, job: Job, info: ErrorInfo, delay: int | None, *, is_fatal: bool = False
+    ) -> None:
+        plan = job.bound.plan
+        key = job.bound.key(job.entry)
+        self._run.fail(job.entry, key, info, delay, best_effort=plan.best_effort and not is_fatal)
+        self._leave(job)
+
+    def _leave(self, job: Job) -> None:
+        if job.deadline is not None:
+            job.deadline.cancel()
+        del self._jobs[job.entry.seq, job.entry.index]
+        self._on_change()
+
+
+def _is_for_the_test(error: BaseException) -> bool:
+    """Whether the test itself failed inside a node: `pytest.fail()` in a mock, Ctrl-C."""
+    is_of_a_node = isinstance(error, Exception | SystemExit | asyncio.CancelledError)
+    return not is_of_a_node or isinstance(error, FlowTesterError)
+
+
+def _without_jitter(bound: Bound) -> Bound:
+    """Two runs of a test must not differ."""
+    retry = msgspec.structs.replace(bound.plan.retry, jitter=0.0)
+    return replace(bound, plan=msgspec.structs.replace(bound.plan, retry=retry))
