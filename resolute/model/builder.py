@@ -115,6 +115,20 @@ class FlowBuilder(Generic[I, O]):
         """
         return self._add(ThenGate(name, name if signal is None else signal, timeout))
 
+    @overload
+    def then_each(
+        self, name: str, node: Node[T, E], *,
+        items: Callable[[FlowState], Iterable[T]] | None = None,
+        max_concurrency: int | None = None,
+        on_item_error: Literal["fail_fast"] = "fail_fast",
+    ) -> FlowBuilder[I, list[E]]: ...  # fmt: skip
+    @overload
+    def then_each(
+        self, name: str, node: Node[T, E], *,
+        items: Callable[[FlowState], Iterable[T]] | None = None,
+        max_concurrency: int | None = None,
+        on_item_error: Literal["continue"],
+    ) -> FlowBuilder[I, list[E | None]]: ...  # fmt: skip
     def then_each(
         self,
         name: str,
@@ -123,7 +137,7 @@ class FlowBuilder(Generic[I, O]):
         items: Callable[[FlowState], Iterable[T]] | None = None,
         max_concurrency: int | None = None,
         on_item_error: Literal["continue", "fail_fast"] = "fail_fast",
-    ) -> FlowBuilder[I, list[E]]:
+    ) -> FlowBuilder[I, Any]:
         """Run `node` for each item of a list that is known only when the step is reached.
 
         `items(state)` says them, on a worker; without it they are what the step before returned.

@@ -198,6 +198,8 @@ class _Compiler:
         plan = msgspec.structs.replace(plan, key=each.name, best_effort=forgives)
         self.instructions.append(Each(each.name, (plan,), window))
         item = each.node.output_type
+        if forgives:
+            item = item | None if item is not Any else Any
         self.types = (list[item] if item is not Any else list,)
 
     def _loop(self, loop: ThenLoop) -> None:

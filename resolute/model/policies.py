@@ -28,8 +28,11 @@ class RetryPolicy:
     non_retryable: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
-        milliseconds(self.initial_interval)
-        milliseconds(self.maximum_interval)
+        if milliseconds(self.initial_interval) > milliseconds(self.maximum_interval):
+            raise ValueError(
+                f"retry: expected a maximum_interval of at least the initial_interval"
+                f" {self.initial_interval!r}, got {self.maximum_interval!r}"
+            )
         if self.backoff_coefficient < 1:
             raise ValueError(
                 f"backoff_coefficient: expected 1 or more, got {self.backoff_coefficient}"

@@ -75,6 +75,18 @@ def strange(state: FlowState) -> Iterator[Any]:
 unlistable = flow("unlistable").then_each("each", square, items=strange).build()
 
 
+@node("even", retry=ONCE)
+async def even(number: int) -> int:
+    if number % 2:
+        raise TerminalError("odd")
+    return number
+
+
+forgiving = (
+    flow("forgiving").then_each("each", even, items=up_to_input, on_item_error="continue").build()
+)
+
+
 class Counter(msgspec.Struct):
     """How many turns there are to be, and were."""
 
@@ -136,4 +148,4 @@ async def mend(number: int) -> int:
 
 
 mendable = flow("mendable").then_each("each", mend, items=up_to_input).build()
-ALL = (squares, plain, few, picky, unlistable, counting, endless, mendable)
+ALL = (squares, plain, few, picky, unlistable, counting, endless, mendable, forgiving)

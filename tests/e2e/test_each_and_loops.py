@@ -61,6 +61,8 @@ def test_the_output_of_an_each_is_the_list_in_the_order_of_its_items(listing: Sy
                 assert await one.result() == sum(n * n for n in range(count))
             plain = await client.start(lists.plain, [3, 1, 2])
             assert await plain.result() == [9, 1, 4]
+            holes = await client.start(lists.forgiving, 5)
+            assert await holes.result() == [0, None, 2, None, 4]
 
     asyncio.run(run())
 

@@ -126,3 +126,10 @@ def test_a_shared_limit_keeps_all_that_a_limit_has():
     assert rate == RateLimit(5, "2s", burst=2, strict=True)
     assert rate.key is str
     assert limit_plan("f", "n", shared).keyed
+
+
+def test_a_first_pause_longer_than_the_longest_is_refused():
+    """Else "1h" would silently be the minute that is the default of the longest."""
+    with pytest.raises(ValueError, match="at least the initial_interval '1h', got '1m'"):
+        RetryPolicy(initial_interval="1h")
+    assert RetryPolicy(initial_interval="1h", maximum_interval="1h").maximum_interval == "1h"
