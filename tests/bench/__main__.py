@@ -26,12 +26,13 @@ from tests.bench.floor import Floor
 from tests.bench.limiter import judge, read_starts
 from tests.bench.monitor import count_commands
 from tests.bench.product import Product
+from tests.bench.waiting import measure_list, measure_waiting
 from tests.support.processes import children_of, resident_bytes
 
 ENRICHMENT = (1, 3, 1, 1)
 CHAIN = (1,) * 10
 FANS = (1000, 10_000)
-PARTS = ("idle", "speed", "sleepers", "limiter", "durability")
+PARTS = ("idle", "speed", "sleepers", "waiting", "list", "limiter", "durability")
 
 
 class Bench:
@@ -156,6 +157,12 @@ async def _measure_product(
         ("idle", {"processes": 2}, bench.idle),
         ("speed", {"processes": 2}, lambda product: bench.speed(product, flows)),
         ("sleepers", {"processes": 2, "concurrency": 600}, bench.sleepers),
+        (
+            "waiting",
+            {"processes": 2},
+            lambda product: measure_waiting(product, bench.record),
+        ),
+        ("list", {"processes": 2}, lambda product: measure_list(product, bench.record)),
         (
             "limiter",
             {"processes": 4, "folder": folder},

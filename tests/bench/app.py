@@ -80,3 +80,28 @@ limiter = (
     .then_parallel("limited", *(limited.as_(f"l-{i}") for i in range(LIMITER_NODES)))
     .build()
 )
+
+gate = FlowBuilder("bench-gate").triggered_by(manual("bench")).then_gate("go").build()
+
+
+@node("item")
+async def item(number: int) -> int:
+    return number
+
+
+@node("count")
+async def count(state: int) -> int:
+    return state
+
+
+def _list(name: str, items: int) -> FlowBuilder[Any, int]:
+    return (
+        FlowBuilder(name)
+        .triggered_by(manual("bench"))
+        .then_each("items", item, items=lambda _: range(items), max_concurrency=200)
+        .then(count.with_input(lambda state: sum(1 for _ in state.iter("items", int))))
+    )
+
+
+a_list = _list("bench-list", 100_000).build()
+small_list = _list("bench-list-small", 100).build()
