@@ -169,8 +169,7 @@ class FlowRun(Generic[O]):
         plan = await self._client.directory.plan(header.plan)
         step = result_step(header, plan)
         if step is None:
-            key = self._client.store.keys.of(self.id).flow(self.id)
-            return await self._client.store.execute("HGET", key, "input") or b"\xc0"
+            return (await self._fields(["input"]))[0] or b"\xc0"
         names = [node.key for node in step.nodes]
         found = await self._outputs(names)
         if isinstance(step, Each) and (count := found[step.step]) is not None:
@@ -180,13 +179,15 @@ class FlowRun(Generic[O]):
 
     async def _outputs(self, keys: Sequence[str]) -> dict[str, bytes | None]:
         """Encoded outputs by their key."""
+        values = await self._fields([f"o:{key}" for key in keys])
+        return dict(zip(keys, values, strict=True))
+
+    async def _fields(self, names: Sequence[str]) -> list[bytes | None]:
+        """Fields of the run's hash."""
         key = self._client.store.keys.of(self.id).flow(self.id)
-        found: dict[str, bytes | None] = {}
-        for at in range(0, len(keys), 1000):
-            names = keys[at : at + 1000]
-            fields = [f"o:{name}" for name in names]
-            values = await self._client.store.execute("HMGET", key, *fields)
-            found.update(zip(names, values, strict=True))
+        found: list[bytes | None] = []
+        for at in range(0, len(names), 1000):
+            found += await self._client.store.execute("HMGET", key, *names[at : at + 1000])
         return found
 
 

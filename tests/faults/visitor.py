@@ -19,6 +19,7 @@ from resolute import (
     DurabilityNotConfirmed,
     FlowFailed,
     ResoluteError,
+    RunEnded,
     UnknownFlow,
     UnknownLetter,
 )
@@ -29,14 +30,20 @@ from tests.faults.oracle import FOLDER, Line, write
 
 PATIENCE = 20.0  # s
 LANES = 5  # visits at a time
+LATER = 4.0  # s until some runs begin: longer than a lease, so that they are looked at meanwhile
 
 
 async def visit(client: Client, random: Random, name: str) -> None:
     """One visit: a run, and all that can be done with one."""
     case = random.choice([case for case in USUAL if case.flow is not app.wide])
     level = random.choice(("fast", "fsync"))
-    run = await client.start(case.flow, case.work(random), id=name, durability=level)
+    delay = LATER if random.random() < 0.1 else None
+    work = case.work(random)
+    run = await client.start(case.flow, work, id=name, delay=delay, durability=level)
     write(Line("started", name, case.flow.name))
+    if case.signal:
+        with contextlib.suppress(RunEnded):
+            await run.signal(case.signal, sender=name, durability=level)
     if random.random() < 0.3:
         how = random.choice(("cancel", "terminate"))
         write(Line("stopping", name, note=how))
