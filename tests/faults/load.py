@@ -79,7 +79,13 @@ class Load:
         task.add_done_callback(self._tasks.discard)
 
     def adopt(self, name: str, case: Case) -> None:
-        """Wait for a run that somebody else started, and judge it; it may have been stopped."""
+        """Wait for a run that somebody else started, and judge it; it may have been stopped.
+
+        Who started it may have died before it sent the run's signal: it is the same one.
+        """
+        if case.signal:
+            run = FlowRun[Any](self._client, name)
+            self._keep(asyncio.create_task(self._guarded(name, self._signal(run, case, 0.0))))
         self._keep(asyncio.create_task(self._guarded(name, self._follow(name, case, "unknown"))))
 
     async def look_again(self, store: Store, after: float) -> None:
