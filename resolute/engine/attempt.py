@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -431,31 +431,34 @@ def retry_delay(plan: NodePlan, attempt: int, error: BaseException) -> int | Non
     return backoff_ms(policy, attempt)
 
 
-def judge(bound: Bound, attempt: int, error: BaseException) -> tuple[int | None, bool]:
-    """What follows from a failed `attempt`: ms until the next one, None for none; whether it is
-    fatal, for a node that is best effort too.
-
-    A classifier that raises, or says what is no verdict, fails the attempt for good.
+class Judgement(NamedTuple):
+    """What follows from a failed attempt: ms until the next one, None for none; whether it is
+    fatal, for a node that is best effort too; seconds for which nobody may start under its limits.
     """
+
+    delay: int | None
+    is_fatal: bool = False
+    pause: float | None = None
+
+
+def judge(bound: Bound, attempt: int, error: BaseException) -> Judgement:
+    """What follows from a failed `attempt`. Raises what a classifier does, or TypeError."""
     plan = bound.plan
     classify = bound.binding.classify if isinstance(bound.binding, Node) else None
     verdict = cast("object", classify(error)) if classify is not None else None
-    match verdict:
-        case None:
-            return retry_delay(plan, attempt, error), False
-        case "terminal" | "fatal":
-            return None, verdict == "fatal"
-        case "retry":
-            again = error if isinstance(error, RetryAfter) else None
-        case RetryAfter():
-            again = verdict
-        case _:
-            raise TypeError(f"classifier of {plan.name!r}: expected a verdict, got {verdict!r}")
+    told = verdict if isinstance(verdict, RetryAfter) else error
+    pause = told.seconds if isinstance(told, RetryAfter) else None
+    if verdict is None:
+        return Judgement(retry_delay(plan, attempt, error), pause=pause)
+    if verdict in ("terminal", "fatal"):
+        return Judgement(None, verdict == "fatal", pause)
+    if verdict != "retry" and not isinstance(verdict, RetryAfter):
+        raise TypeError(f"classifier of {plan.name!r}: expected a verdict, got {verdict!r}")
     if attempt >= plan.retry.max_attempts:
-        return None, False
-    if again is not None:
-        return max(1, round(again.seconds * 1000)), False
-    return backoff_ms(plan.retry, attempt), False
+        return Judgement(None, pause=pause)
+    if pause is not None:
+        return Judgement(max(1, round(pause * 1000)), pause=pause)
+    return Judgement(backoff_ms(plan.retry, attempt))
 
 
 def backoff_ms(policy: RetryPlan, attempt: int) -> int:

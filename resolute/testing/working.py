@@ -19,7 +19,7 @@ import msgspec
 
 from resolute.engine import admission, attempt, context
 from resolute.engine.attempt import Bound
-from resolute.errors import ErrorInfo, FlowTesterError, RetryAfter
+from resolute.errors import ErrorInfo, FlowTesterError
 from resolute.model.flow import Flow, Lister
 from resolute.model.messages import Entry
 from resolute.store.runs import decode_error
@@ -248,15 +248,16 @@ class MemoryWorker:
     def _fail(self, job: Job, error: BaseException) -> None:
         """A failed attempt, with a retry if the policy grants one."""
         plan = job.bound.plan
-        if isinstance(error, RetryAfter) and plan.limits and self._buckets is not None:
-            for bucket in admission.buckets_of(job.bound, job.value):
-                self._buckets.push_back(bucket, error.seconds)
         try:
-            delay, is_fatal = attempt.judge(job.bound, job.entry.attempt, error)
+            found = attempt.judge(job.bound, job.entry.attempt, error)
         except BaseException as broken:  # its classifier, which is the user's
             self._report_failure(job, ErrorInfo.of(broken, plan.name), None)
             return
-        self._report_failure(job, ErrorInfo.of(error, plan.name), delay, is_fatal=is_fatal)
+        if found.pause is not None and plan.limits and self._buckets is not None:
+            for bucket in admission.buckets_of(job.bound, job.value):
+                self._buckets.push_back(bucket, found.pause)
+        info = ErrorInfo.of(error, plan.name)
+        self._report_failure(job, info, found.delay, is_fatal=found.is_fatal)
 
     def _report_failure(
         self, job: Job, info: ErrorInfo, delay: int | None, *, is_fatal: bool = False

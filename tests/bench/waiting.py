@@ -35,7 +35,6 @@ async def measure_waiting(product: Product, record: Record) -> None:
     record("memory of a run at a gate", (await _used(product) - before) / GATES, "bytes of Redis")
     sent = await count_commands(product.url, QUIET)
     record("commands while all wait", sent / QUIET, "/s", processes=len(product.pids()) + 2)
-    await asyncio.sleep(1)
     some = ids[:BATCH]
     target = await product.completed() + len(some)
     began = time.perf_counter()

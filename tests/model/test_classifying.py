@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from resolute import Classifier, RetryAfter, RetryPolicy, TerminalError, http_classifier
-from resolute.engine.attempt import Bound, judge
+from resolute.engine.attempt import Bound, Judgement, judge
 from resolute.model.classifying import retry_after
 from resolute.model.nodes import AsyncNode
 from tests.support.flows import chain_of
@@ -69,17 +69,22 @@ def test_a_retry_after_is_seconds_or_a_date():
 def test_a_verdict_stands_above_the_policy_but_not_above_its_number_of_attempts():
     policy = RetryPolicy(initial_interval="1s", jitter=0, max_attempts=3)
     final = TerminalError("x")
-    assert judge(bound(retry=policy), 1, final) == (None, False)
+    assert judge(bound(retry=policy), 1, final) == Judgement(None)
     again = bound(retry=policy, classify=says("retry"))
-    assert [judge(again, attempt, final) for attempt in (1, 2, 3)] == [
-        (1000, False), (2000, False), (None, False),
-    ]  # fmt: skip
+    assert [judge(again, attempt, final).delay for attempt in (1, 2, 3)] == [1000, 2000, None]
     later = bound(retry=policy, classify=says(RetryAfter(9)))
-    assert [judge(later, attempt, final) for attempt in (1, 3)] == [(9000, False), (None, False)]
+    assert [judge(later, attempt, final).delay for attempt in (1, 3)] == [9000, None]
     undecided = bound(retry=policy, classify=says(None))
-    assert judge(undecided, 1, ValueError()) == (1000, False)
-    assert judge(bound(classify=says("terminal")), 1, ValueError()) == (None, False)
-    assert judge(bound(classify=says("fatal")), 1, ValueError()) == (None, True)
+    assert judge(undecided, 1, ValueError()) == Judgement(1000)
+    assert judge(bound(classify=says("terminal")), 1, ValueError()) == Judgement(None)
+    assert judge(bound(classify=says("fatal")), 1, ValueError()) == Judgement(None, is_fatal=True)
+
+
+def test_a_pause_for_the_limits_is_told_by_the_error_or_by_the_classifier():
+    assert judge(bound(), 1, RetryAfter(9)) == Judgement(9000, pause=9)
+    assert judge(bound(classify=says(RetryAfter(9))), 1, ValueError()) == Judgement(9000, pause=9)
+    assert judge(bound(classify=says(RetryAfter(9))), 3, ValueError()) == Judgement(None, pause=9)
+    assert judge(bound(), 1, ValueError()).pause is None
 
 
 def test_what_is_no_verdict_is_an_error_that_says_so():

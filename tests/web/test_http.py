@@ -125,6 +125,16 @@ async def test_a_webhook_without_a_secret_takes_anybody_s(
         assert (await stage.header(answer.json()["id"])).flow == "open"
 
 
+async def test_a_plan_that_cannot_be_read_takes_no_other_flow_s_hook_down(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving(stage, monkeypatch) as http:
+        plans = stage.store.keys.meta.plans
+        await stage.store.execute("HSET", plans, PUSHED.plan_hash, b"of a later release")
+        assert (await http.post("/github", content=b"{}")).status_code == 404
+        assert (await http.post("/in/open", json={})).status_code == 202
+
+
 async def test_who_has_the_token_sends_signals(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     async with serving(stage, monkeypatch) as http:
         run_id = (await http.post("/gated", json=None)).json()["id"]

@@ -16,7 +16,7 @@ import msgspec
 
 from resolute.engine import attempt, context
 from resolute.engine.attempt import Bound, OutputsAway
-from resolute.errors import ErrorInfo, ResoluteError, RetryAfter
+from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model.flow import Flow, Lister, Question
 from resolute.status import Code
 from resolute.store import dead, nodes
@@ -278,14 +278,15 @@ class Runner:
     def _fail(self, job: Job, error: BaseException) -> None:
         """Report a failed attempt, with a retry if the policy grants one."""
         plan = job.bound.plan
-        if isinstance(error, RetryAfter) and plan.limits:
-            self._spawn(self._limiter.pause(job, error.seconds))
         try:
-            delay, is_fatal = attempt.judge(job.bound, job.held.entry.attempt, error)
+            found = attempt.judge(job.bound, job.held.entry.attempt, error)
         except BaseException as broken:  # its classifier, which is the user's
             self._report_failure(job, ErrorInfo.of(broken, plan.name), None)
             return
-        self._report_failure(job, ErrorInfo.of(error, plan.name), delay, is_fatal=is_fatal)
+        if found.pause is not None and plan.limits:
+            self._spawn(self._limiter.pause(job, found.pause))
+        info = ErrorInfo.of(error, plan.name)
+        self._report_failure(job, info, found.delay, is_fatal=found.is_fatal)
 
     def _report_failure(
         self, job: Job, info: ErrorInfo, delay: int | None, *, is_fatal: bool = False
