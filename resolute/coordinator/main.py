@@ -47,7 +47,7 @@ def main(
             partitions=partitions,
         )
         try:
-            await server.check(store.link, allow_eviction=daemon.allow_eviction)
+            await server.check(store, allow_eviction=daemon.allow_eviction)
             coordinator = Coordinator(store, lease=daemon.lease, retention=retention)
             async with contextlib.AsyncExitStack() as stack:
                 if http is not None:

@@ -238,7 +238,7 @@ class Link:
         name: str = "",
         on_push: Callable[[list[Any]], None] | None = None,
     ) -> None:
-        self.address = address
+        self._address = address
         self._name = name
         self._on_push = on_push
         self._connection: Connection | None = None
@@ -248,6 +248,11 @@ class Link:
         self._failures = 0
         self._next_try = 0.0
         self.generation = 0  # how many connections there have been
+
+    @property
+    def address(self) -> Address:
+        """Where the server is."""
+        return self._address
 
     @property
     def is_connected(self) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from resolute.errors import ServerUnsuitable
-from resolute.store.connection import Link, ServerReply
+from resolute.store.connection import Address, Arg, Link, ServerReply
 
 MINIMUM = {"redis": (7, 0), "valkey": (7, 2)}
 KEEPS_ALL = "noeviction"
@@ -50,9 +51,18 @@ async def run_id(link: Link) -> str:
     return parse_info(await link.execute("INFO", "server")).get("run_id", "")
 
 
-async def inspect(link: Link) -> ServerInfo:
+class Asks(Protocol):
+    """What sends a command: a link tries once, a store as long as its patience lasts."""
+
+    @property
+    def address(self) -> Address: ...
+
+    async def execute(self, *command: Arg) -> Any: ...
+
+
+async def inspect(server: Asks) -> ServerInfo:
     """Read what there is to know. Raises StoreUnavailable."""
-    info = parse_info(await link.execute("INFO"))
+    info = parse_info(await server.execute("INFO"))
     kind = "valkey" if "valkey_version" in info else "redis"
     return ServerInfo(
         kind=kind,
@@ -60,30 +70,30 @@ async def inspect(link: Link) -> ServerInfo:
         run_id=info.get("run_id", ""),
         role=info.get("role", "unknown"),
         appendonly={"1": True, "0": False}.get(info.get("aof_enabled", "")),
-        appendfsync=await _setting(link, "appendfsync"),
-        eviction=info.get("maxmemory_policy") or await _setting(link, "maxmemory-policy"),
+        appendfsync=await _setting(server, "appendfsync"),
+        eviction=info.get("maxmemory_policy") or await _setting(server, "maxmemory-policy"),
         used_memory=int(info.get("used_memory", 0)),
         max_memory=int(info.get("maxmemory", 0)),
         clients=int(info.get("connected_clients", 0)),
     )
 
 
-async def check(link: Link, *, allow_eviction: bool = False) -> ServerInfo:
+async def check(server: Asks, *, allow_eviction: bool = False) -> ServerInfo:
     """Raises ServerUnsuitable with every reason not to use this server."""
-    info = await inspect(link)
+    info = await inspect(server)
     problems = [
         problem
         for problem in info.problems()
         if not (allow_eviction and problem.startswith("maxmemory-policy"))
     ]
     if problems:
-        raise ServerUnsuitable(f"{link.address}: " + "; ".join(problems))
+        raise ServerUnsuitable(f"{server.address}: " + "; ".join(problems))
     return info
 
 
-async def _setting(link: Link, name: str) -> str | None:
+async def _setting(server: Asks, name: str) -> str | None:
     try:
-        reply = await link.execute("CONFIG", "GET", name)
+        reply = await server.execute("CONFIG", "GET", name)
     except ServerReply:
         return None
     return str(reply[1], "utf-8") if reply else None

@@ -86,7 +86,8 @@ class Store:
         The first to use a namespace writes that number (`partitions`, default 1); it never changes,
         so whoever may `only_look` (a client) leaves it to others: see `find_partitions`. A server
         that cannot be reached now is an error, unless we are to `wait` for it; one that says "not
-        now" (it loads its file) is waited for as long as the patience lasts.
+        now" (it loads its file), or that was there a moment ago, is waited for as long as the
+        patience lasts.
         """
         link = Link(Address(url), name=name)
         failures = 0
@@ -102,7 +103,8 @@ class Store:
                     count = await _write_partitions(link, meta, partitions)
                     return cls(link, Keys(namespace, count), patience)
                 except StoreUnavailable:
-                    if not wait:
+                    was_there = link.generation > 0 and time.monotonic() < give_up
+                    if not wait and not was_there:
                         raise
                 except ServerReply as error:
                     if error.code not in PASSING or (not wait and time.monotonic() > give_up):
@@ -115,6 +117,11 @@ class Store:
 
     async def close(self) -> None:
         await self.link.close()
+
+    @property
+    def address(self) -> Address:
+        """Where the server is."""
+        return self.link.address
 
     @property
     def is_connected(self) -> bool:

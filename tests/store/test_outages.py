@@ -14,6 +14,7 @@ from resolute.store import streams
 from resolute.store.connection import ServerReply
 from resolute.store.keys import Keys
 from resolute.store.script import pack
+from resolute.store.server import check
 from resolute.store.store import Store
 from resolute.store.sync import SyncReader
 from resolute.testing.server import EmbeddedServer
@@ -195,3 +196,16 @@ async def test_blocking_reads_follow_the_link_to_another_server(
             assert await asyncio.to_thread(reader.hmget, "a-hash", ["field"]) == [b"new"]
             reader.close()
             await new.execute("DEL", "a-hash")
+
+
+async def test_a_server_that_goes_away_while_a_daemon_starts_is_waited_for(
+    own_server: EmbeddedServer,
+):
+    """It was there, so the address is right; a daemon that ended would be one too few."""
+    with Proxy(own_server.port) as proxy:
+        proxy.lose_next(b"partitions")
+        store = await Store.open(proxy.url, patience=float("inf"))
+        proxy.lose_next(b"INFO")
+        assert (await check(store)).role == "master"
+        assert proxy.lost == 2
+        await store.close()

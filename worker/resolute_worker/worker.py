@@ -83,7 +83,7 @@ async def serve(daemon: Daemon, config: WorkerConfig) -> None:
         config.redis, config.namespace, name="resolute-worker", patience=float("inf")
     )
     try:
-        await server.check(store.link, allow_eviction=daemon.allow_eviction)
+        await server.check(store, allow_eviction=daemon.allow_eviction)
         supervisor = Supervisor(store, config)
         await daemon.serve(supervisor.run(), lambda: supervisor.is_ready and store.is_connected)
     finally:
