@@ -54,6 +54,12 @@ def root_of(flow_id: str) -> str:
     return flow_id.partition("/")[0]
 
 
+def parent_of(flow_id: str) -> str:
+    """The id of the run that started this one; '' where a client, a schedule or a retry did."""
+    parent, slash, own = flow_id.rpartition("/")
+    return parent if slash and not own.startswith("~") else ""
+
+
 def process_name(pid: int | None = None) -> str:
     """A name for one incarnation of a process, never used twice: host, pid and a random part.
 

@@ -79,3 +79,6 @@ class TimerKind(StrEnum):
     SLEEP = "sleep"
     START = "start"  # a run that begins later
     DEADLINE = "deadline"  # of a whole run
+
+
+CHILD = "child"  # the `hold` of a node that waits for the end of a run which its run has started

@@ -72,6 +72,9 @@ class FlowRun(Generic[O]):
     def history(self) -> list[NodeRecord]:
         return self._loop.run(self._run.history())
 
+    def children(self, step: str | None = None) -> list[RunInfo]:
+        return self._loop.run(self._run.children(step))
+
     def cancel(self, reason: str = "", *, durability: Level | None = None) -> bool:
         return self._loop.run(self._run.cancel(reason, durability=durability))
 

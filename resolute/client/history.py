@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from resolute.model.messages import NodeRecord
-from resolute.model.plan import NodePlan, Plan, Wait
+from resolute.model.plan import Children, NodePlan, Plan, Wait
 from resolute.status import NodeStatus
 from resolute.store import runs
 from resolute.store.runs import Header
@@ -44,6 +44,22 @@ def steps_of(fields: Mapping[str, bytes]) -> list[StepEntry]:
     return sorted(steps, key=lambda step: step.seq)
 
 
+async def read_children(store: Store, header: Header, plan: Plan, step: str = "") -> list[str]:
+    """The ids of the runs that a run started, in order; those of one `step`, if it is named."""
+    fields = await read_fields(store, header.id, "s:", "w:", "n:")
+    found: list[str] = []
+    for entry in steps_of(fields):
+        children = plan.instructions[entry.pc]
+        if not isinstance(children, Children) or step not in ("", children.step):
+            continue
+        width = plan.width(entry.pc, int(fields.get(f"w:{entry.seq}", 0)))
+        for index in range(width):
+            record = runs.read_record(fields.get(f"n:{entry.seq}.{index}"))
+            if record is not None and record.begun is not None:
+                found.append(children.child_id(header.id, entry.seq, index))
+    return found
+
+
 async def read_history(store: Store, header: Header, plan: Plan) -> list[NodeRecord]:
     """Every node instance of a run, in order of dispatch."""
     return history_of(plan, await read_fields(store, header.id, *HISTORY))
@@ -56,7 +72,7 @@ def history_of(plan: Plan, fields: Mapping[str, bytes]) -> list[NodeRecord]:
         indices: Sequence[int] = range(plan.width(step.pc, int(fields.get(f"w:{step.seq}", 0))))
         if step.undo:
             indices = [runs.parse_undo(fields[f"u:{step.undo}"])[1]]
-        waits = isinstance(plan.instructions[step.pc], Wait)
+        waits = isinstance(plan.instructions[step.pc], Wait | Children)
         for index in indices:
             node = plan.node(step.pc, index)
             key = plan.key(step.pc, index)

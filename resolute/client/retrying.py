@@ -11,7 +11,7 @@ from resolute.store.runs import Header
 
 _RESET = (
     "error", "ended", "cancel", "terminate", "undoing", "page", "skip", "pages", "token", "prev",
-    "gate", "due", "deadline", "overran",
+    "gate", "due", "deadline", "overran", "child_of",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
 
-from resolute.client.history import read_history
+from resolute.client.history import CHUNK, read_children, read_history
 from resolute.durability import Level
 from resolute.engine.attempt import step_output
 from resolute.errors import (
@@ -23,7 +23,7 @@ from resolute.errors import (
 )
 from resolute.model import codec
 from resolute.model.messages import NodeRecord
-from resolute.model.plan import Each, Plan, Producer, item_key
+from resolute.model.plan import Plan, Producer, Wide, item_key
 from resolute.status import RunStatus
 from resolute.store import runs
 from resolute.store.store import Store
@@ -119,6 +119,22 @@ class FlowRun(Generic[O]):
         with reading(self.id):
             return await read_history(self._client.store, header, plan) if plan else []
 
+    async def children(self, step: str | None = None) -> list[RunInfo]:
+        """The runs that it has started, of all its steps or of one, in order, as they are now.
+
+        Those that are deleted by now, their retention being over, are left out. Raises UnknownRun.
+        """
+        header = await self._header()
+        plan = await self._client.directory.plan(header.plan) if header.plan else None
+        if plan is None:
+            return []
+        ids = await read_children(self._client.store, header, plan, step or "")
+        found: list[RunInfo] = []
+        for at in range(0, len(ids), CHUNK):
+            headers = await runs.read_headers(self._client.store, ids[at : at + CHUNK])
+            found += [RunInfo.of(child) for child in headers if isinstance(child, runs.Header)]
+        return found
+
     async def cancel(self, reason: str = "", *, durability: Level | None = None) -> bool:
         """Cancel it; what completed is compensated. False where it had ended or is failing."""
         return await self._client.cancel(self.id, reason, durability=durability)
@@ -172,7 +188,7 @@ class FlowRun(Generic[O]):
             return (await self._fields(["input"]))[0] or b"\xc0"
         names = [node.key for node in step.nodes]
         found = await self._outputs(names)
-        if isinstance(step, Each) and (count := found[step.step]) is not None:
+        if isinstance(step, Wide) and (count := found[step.step]) is not None:
             keys = [item_key(step.step, index) for index in range(int(count))]
             found |= await self._outputs(keys)
         return step_output(step, found.get)

@@ -4,23 +4,47 @@ from __future__ import annotations
 
 import msgspec
 
+from resolute.coordinator.family import end_of_child, started_by, stopped_by
 from resolute.engine.run import Dispatch, Transition
+from resolute.errors import ErrorInfo
 from resolute.model.messages import Entry, Event, RunState
-from resolute.model.plan import Each, End, Gate, Jump, Loop, NodePlan, Plan, Sleep
+from resolute.model.plan import (
+    Children,
+    Each,
+    End,
+    Gate,
+    Jump,
+    Loop,
+    NodePlan,
+    Plan,
+    Sleep,
+    Wide,
+)
 from resolute.status import EventKind, RunStatus, TimerKind
 from resolute.store.runs import Header
-from resolute.store.transitions import Commit, Turn, Waiting, deadline_timer, wait_timer
+from resolute.store.transitions import (
+    Commit,
+    Turn,
+    Waiting,
+    deadline_timer,
+    wait_timer,
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def make_commit(
-    plan: Plan, event: Event, event_id: str, transition: Transition, nonce: str
+    plan: Plan,
+    event: Event,
+    event_id: str,
+    transition: Transition,
+    nonce: str,
+    error: ErrorInfo | None = None,
 ) -> Commit:
     """The commit of a transition.
 
     `event` has the run's plan, queue and the rev to compare; its arg ends with the step's token
-    where the transition dispatches a later page.
+    where the transition dispatches a later page. `error` is that of a run that fails.
     """
     rev = next_rev(event.rev, nonce)
     fields: list[str | int] = []
@@ -40,8 +64,10 @@ def make_commit(
     if transition.status.is_terminal:
         commit.ended = transition.status
         commit.timers = _timers(plan, event)
+        commit.family = end_of_child(event.flow, transition.status, error, plan)
     if transition.skip is not None:
         commit.skip = (*transition.skip, transition.skip_more)
+        commit.family = stopped_by(plan, event, transition)
     if transition.dispatch is not None:
         _dispatch(plan, event, transition.dispatch, commit)
     return commit
@@ -102,22 +128,22 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
             case Sleep(step=name):
                 commit.waiting = Waiting(TimerKind.SLEEP, name, dispatch.until)
                 return
-            case Each(step=name, window=window) if dispatch.is_first:
-                width = dispatch.width
-                commit.fields += (
-                    "width",
-                    width,
-                    f"w:{commit.seq}",
-                    width,
-                    f"o:{name}",
-                    width,
-                )
-                if window:
-                    commit.fields += ("window", f"{commit.seq}|{window}|{width}")
             case Loop() as loop:
                 commit.turn = _turn(plan, dispatch, loop)
+            case Children() as children:
+                commit.family = started_by(children, event, dispatch, commit.seq)
             case _:
                 pass
+        if isinstance(step, Wide) and dispatch.is_first:
+            _widen(step, dispatch, commit)
+    if dispatch.has_more:
+        commit.page = Event(
+            EventKind.PAGE, event.flow, event.plan, dispatch.pc, commit.seq, commit.rev,
+            event.queue, f"{dispatch.stop} {token} {dispatch.width}",
+        )  # fmt: skip
+    commit.size = 1000 * (dispatch.stop - dispatch.start)
+    if commit.family is not None:
+        return
     commit.entries = [
         (
             _node(plan, dispatch, index).queue or event.queue,
@@ -130,19 +156,23 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
         )
         for index in range(dispatch.start, dispatch.stop)
     ]  # fmt: skip
-    if dispatch.has_more:
-        commit.page = Event(
-            EventKind.PAGE, event.flow, event.plan, dispatch.pc, commit.seq, commit.rev,
-            event.queue, f"{dispatch.stop} {token} {dispatch.width}",
-        )  # fmt: skip
-    commit.size = 1000 * len(commit.entries)
+
+
+def _widen(step: Each | Children, dispatch: Dispatch, commit: Commit) -> None:
+    """What the run keeps of a step that is as wide as a list."""
+    width = dispatch.width
+    commit.fields += ("width", width, f"w:{commit.seq}", width, f"o:{step.step}", width)
+    if isinstance(step, Children):
+        commit.fields += (f"c:{step.step}", step.child_id(commit.id, commit.seq, ""))
+    if step.window:
+        commit.fields += ("window", f"{commit.seq}|{step.window}|{width}")
 
 
 def _turn(plan: Plan, dispatch: Dispatch, loop: Loop) -> Turn:
     """The turn that begins; what the one before wrote of its steps, by their pc, goes."""
     body = range(dispatch.pc, loop.otherwise)
     steps = ((pc, plan.instructions[pc]) for pc in body)
-    widths = {pc: len(step.nodes) for pc, step in steps if not isinstance(step, Jump | End | Each)}
+    widths = {pc: len(step.nodes) for pc, step in steps if not isinstance(step, Jump | End | Wide)}
     return Turn(dispatch.pc, dispatch.turn, widths)
 
 

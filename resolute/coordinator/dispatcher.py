@@ -11,6 +11,7 @@ import msgspec
 
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.committing import look_event, make_commit, pin
+from resolute.coordinator.family import end_of_child
 from resolute.coordinator.surviving import surviving
 from resolute.engine.advance import advance
 from resolute.engine.run import NeedsRun, Stale, Transition
@@ -318,7 +319,8 @@ class Dispatcher:
             await self._cancel_running(partition, header, decision.skip)
         elif header.terminated and header.seq:
             await self._cancel_running(partition, header, (0, plan.width(header.pc, header.width)))
-        return make_commit(plan, event, pending.id, decision, self._store.nonce())
+        nonce = self._store.nonce()
+        return make_commit(plan, event, pending.id, decision, nonce, header.error)
 
     def _end_unpinned(self, pending: Pending, header: runs.Header) -> transitions.Commit:
         """A run that was cancelled or terminated before its first transition."""
@@ -327,6 +329,7 @@ class Dispatcher:
         return transitions.Commit(
             header.id, pending.id, header.rev, rev, header.seq, ["status", status.value],
             ended=status, flow=header.flow, timers=[transitions.start_timer(header.id)],
+            family=end_of_child(header.id, status, header.error),
         )  # fmt: skip
 
     async def _cancel_running(

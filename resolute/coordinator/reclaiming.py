@@ -27,3 +27,11 @@ def as_reclaim(plan: Plan, held: Held, process: str, queue: str) -> Reclaim:
         best_effort=node.best_effort,
         error=msgspec.msgpack.encode(error),
     )
+
+
+def as_orphaned(plan: Plan, held: Held, child: str) -> Reclaim:
+    """A node that waits for a run which is not there any more."""
+    node = plan.node(held.entry.pc, held.entry.index)
+    key = plan.key(held.entry.pc, held.entry.index)
+    error = msgspec.msgpack.encode(ErrorInfo("ChildFailed", f"run {child} is gone", node=key))
+    return Reclaim(held, "", "", key, node.best_effort, error, child)

@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from resolute.coordinator.catalog import Catalog
-from resolute.coordinator.reclaiming import as_reclaim
+from resolute.coordinator.reclaiming import as_orphaned, as_reclaim
 from resolute.coordinator.surviving import surviving
 from resolute.engine.advance import room_for
 from resolute.errors import DamagedRun, reading
 from resolute.model.messages import Entry, Event
-from resolute.model.plan import Plan
-from resolute.status import Code, EventKind, NodeStatus, RunStatus, TimerKind
+from resolute.model.plan import Children, Plan
+from resolute.status import CHILD, Code, EventKind, NodeStatus, RunStatus, TimerKind
 from resolute.store import nodes, registry, runs, streams, transitions
 from resolute.store.keys import Partition
 from resolute.store.store import Store
@@ -195,6 +195,8 @@ class Reconciler:
         """The nodes that nothing will bring forward any more."""
         lost: list[nodes.Reclaim] = []
         unclaimed: list[tuple[str, nodes.Held]] = []
+        children: list[tuple[str, nodes.Held]] = []
+        step = plan.step(header.pc)
         for index, value in zip(indices, values, strict=True):
             record = runs.parse_record(value) if value else None
             token = record.token if record else header.token
@@ -212,13 +214,27 @@ class Reconciler:
                     process = record.process if record else ""
                     if process not in self._catalog.processes and self._is_over(process):
                         lost.append(as_reclaim(plan, held, process, header.queue))
+                case NodeStatus.WAITING if record and record.hold == CHILD:
+                    if isinstance(step, Children):
+                        children.append((step.child_id(header.id, header.seq, index), held))
                 case NodeStatus.WAITING:
                     if not await self._has_timer(partition, held.entry, record):
                         lost.append(as_reclaim(plan, held, "", header.queue))
                 case _:
                     pass
+        lost += await self._without_run(partition, plan, children)
         lost += await self._without_entry(plan, unclaimed, header.queue)
         return lost
+
+    async def _without_run(
+        self, partition: Partition, plan: Plan, children: Sequence[tuple[str, nodes.Held]]
+    ) -> list[nodes.Reclaim]:
+        """The nodes that wait for a run which is gone."""
+        replies = await self._store.execute_all(
+            [("EXISTS", partition.flow(child)) for child, _ in children]
+        )
+        waiting = zip(children, replies, strict=True)
+        return [as_orphaned(plan, held, child) for (child, held), there in waiting if not there]
 
     async def _has_timer(
         self, partition: Partition, entry: Entry, record: runs.Record | None

@@ -9,6 +9,7 @@ from resolute.errors import ResoluteError
 from resolute.model.messages import Event, RunState
 from resolute.model.plan import (
     Branch,
+    Children,
     Each,
     End,
     Items,
@@ -20,6 +21,7 @@ from resolute.model.plan import (
     Question,
     Sleep,
     Step,
+    Wide,
 )
 from resolute.status import EventKind, RunStatus
 
@@ -48,7 +50,7 @@ def _look(plan: Plan, run: RunState) -> Decision:
     if run.status.is_terminal:
         return Stale()
     if run.terminated:
-        return Transition(RunStatus.TERMINATED, run.seq)
+        return _terminate(plan, run)
     match run.status:
         case RunStatus.RUNNING:
             return _look_running(plan, run)
@@ -56,6 +58,17 @@ def _look(plan: Plan, run: RunState) -> Decision:
             return _look_failing(plan, run)
         case _:
             return Stale() if run.pending else _undo(run, run.undoing - 1)
+
+
+def _terminate(plan: Plan, run: RunState) -> Transition:
+    """End at once; the runs that it has started, and that have not ended, are told before."""
+    has_children = run.pending and isinstance(plan.step(run.pc), Children)
+    if not has_children or run.skip >= run.page:
+        return Transition(RunStatus.TERMINATED, run.seq)
+    stop = min(run.page, run.skip + PAGE)
+    return Transition(
+        run.status, run.seq, skip=(run.skip, stop), skip_more=True, is_terminating=True
+    )
 
 
 def _look_running(plan: Plan, run: RunState) -> Decision:
@@ -74,11 +87,11 @@ def _look_running(plan: Plan, run: RunState) -> Decision:
 def room_for(step: Step, width: int, page: int, pending: int) -> int:
     """How many more nodes of a step, of which `page` were dispatched, are to be dispatched now.
 
-    In a windowed step a node that settles lets the next one follow, without a coordinator; what
-    is missing of the window all the same was lost.
+    In a windowed `each` a node that settles lets the next one follow, without a coordinator; what
+    is missing of the window all the same was lost. Of `children` a coordinator starts the next.
     """
     left = width - page
-    window = step.window if isinstance(step, Each) else 0
+    window = step.window if isinstance(step, Wide) else 0
     return min(left, window - (page - (width - pending))) if window else left
 
 
@@ -116,7 +129,7 @@ def _next_step(plan: Plan, pc: int, seq: int, answer: str) -> Transition:
 def _go(
     plan: Plan, pc: int, seq: int, previous: int | None, answer: str = "", came_from: int = -1
 ) -> Transition:
-    """The step at or after `pc`, through the jumps. An `each` without items is passed over."""
+    """The step at or after `pc`, through the jumps. A wide one without items is passed over."""
     while isinstance(instruction := plan.instructions[pc], Jump):
         pc = instruction.to
     match instruction:
@@ -124,7 +137,7 @@ def _go(
             return Transition(RunStatus.COMPLETED, seq, previous=previous)
         case Sleep(ms=ms):
             dispatch = Dispatch(pc, 0, 1, 1, until=f"+{ms}" if ms else answer)
-        case Each(window=window):
+        case Each(window=window) | Children(window=window):
             width = int(answer)
             if not width:
                 found = _go(plan, pc + 1, seq, pc, came_from=came_from)
@@ -145,7 +158,7 @@ def _page(
     """A page of a step, of as many nodes as there is `room` for."""
     if room is None:
         step = plan.step(pc)
-        window = step.window if isinstance(step, Each) else 0
+        window = step.window if isinstance(step, Wide) else 0
         room = (min(width, window) if window else width) - start
     limit = start + max(0, room)
     dispatch = Dispatch(pc, start, min(limit, start + PAGE), width, limit=_below(limit, width))

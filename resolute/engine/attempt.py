@@ -32,15 +32,16 @@ from resolute.model.flow import Binding, Flow, Lister, Predicate, Question, Unti
 from resolute.model.messages import Entry
 from resolute.model.nodes import PREVIOUS, Node
 from resolute.model.plan import (
-    Each,
+    Children,
     NodePlan,
     Plan,
     Producer,
     RetryPlan,
     Run,
+    Wide,
     item_key,
 )
-from resolute.model.state import COUNT, TURN, FlowState, Outputs
+from resolute.model.state import CHILDREN, COUNT, TURN, FlowState, Outputs
 
 # What another attempt cannot mend.
 FINAL_ERRORS = (
@@ -135,7 +136,7 @@ class Bound:
     @cached_property
     def is_item(self) -> bool:
         """Whether it runs once for each item of a list."""
-        return isinstance(self.flow.plan.step(self.pc), Each) and not self.undo
+        return isinstance(self.flow.plan.step(self.pc), Wide) and not self.undo
 
     def key(self, entry: Entry) -> str:
         """The output key of one hand-out of it."""
@@ -198,18 +199,37 @@ def field_of(flow: Flow[Any, Any], key: str) -> str:
         return "input"
     if key.startswith(TURN):
         return f"t:{flow.loops[key.removeprefix(TURN)]}"
+    if key.startswith(CHILDREN):
+        return f"c:{key.removeprefix(CHILDREN)}"
     return f"o:{key.removeprefix(COUNT)}"
 
 
-MAX_ITEMS = 1_000_000  # of one `then_each`
+MAX_ITEMS = 1_000_000  # of one wide step
+MAX_RUN_ID = 1_000  # characters of a child's id, which has the ids of all above it
 
 
-def encoded_items(items: Iterable[Any], max_payload: int) -> Iterator[bytes]:
-    """Items as they are kept. Raises what `codec.encode` does, TypeError, ValueError."""
+def encoded_items(bound: Bound, flow_id: str, items: Iterable[Any]) -> Iterator[bytes]:
+    """What a `Lister` said, as it is kept. Raises as `codec.encode` does; TypeError, ValueError."""
+    step = bound.flow.plan.instructions[bound.pc + 1]
+    if isinstance(step, Children) and len(step.child_id(flow_id, 1, MAX_ITEMS)) > MAX_RUN_ID:
+        raise ValueError(f"expected ids of children of {MAX_RUN_ID:,} characters at most")
+    expected = bound.binding.item_type if isinstance(bound.binding, Lister) else Any
+    check = None if expected is Any else codec.decoder(expected)
     for number, item in enumerate(items):
         if number == MAX_ITEMS:
             raise ValueError(f"expected at most {MAX_ITEMS:,} items")
-        yield codec.encode(item, max_payload=max_payload, what=f"items[{number}]")
+        what = f"items[{number}]"
+        data = codec.encode(item, max_payload=bound.flow.max_payload, what=what)
+        if check is not None:
+            _check_item(check, data, what)
+        yield data
+
+
+def _check_item(check: Callable[[bytes], Any], data: bytes, what: str) -> None:
+    try:
+        check(data)
+    except msgspec.ValidationError as error:
+        raise msgspec.ValidationError(f"{what}: {error}") from None
 
 
 UNBOUNDED = 1 << 31  # bytes; an input that a function makes never leaves the process
@@ -250,7 +270,7 @@ def step_output(step: Producer, get: Callable[[str], bytes | None]) -> bytes:
 
     In a list there is nil for an item whose node failed.
     """
-    if isinstance(step, Each):
+    if isinstance(step, Wide):
         count = get(step.step)
         if count is None:
             raise MissingOutput(step.step)

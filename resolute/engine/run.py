@@ -38,8 +38,9 @@ class Transition(msgspec.Struct, frozen=True):
     """One change of a run, to be committed if its `rev` is still what it was.
 
     `previous` is the step whose outputs are the default input of the next, where that changed.
-    `skip` marks the nodes in that range skipped that nobody has claimed. `empty` are the `each`
-    instructions that had no items, whose output is an empty list.
+    `skip` marks the nodes in that range skipped that nobody has claimed, and cancels the runs that
+    those of `children` wait for, or terminates them where the run `is_terminating`. `empty` are the
+    wide instructions that had no items, whose output is an empty list.
     """
 
     status: RunStatus
@@ -49,6 +50,7 @@ class Transition(msgspec.Struct, frozen=True):
     skip: tuple[int, int] | None = None
     skip_more: bool = False
     empty: tuple[int, ...] = ()
+    is_terminating: bool = False
 
 
 class Stale(msgspec.Struct, frozen=True):

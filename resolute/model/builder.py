@@ -19,6 +19,7 @@ from resolute.model.operations import (
     Operation,
     Parallel,
     Then,
+    ThenChildren,
     ThenEach,
     ThenGate,
     ThenLoop,
@@ -147,6 +148,61 @@ class FlowBuilder(Generic[I, O]):
         does not, and is None in the list.
         """
         return self._add(ThenEach(name, node, items, max_concurrency, on_item_error))
+
+    @overload
+    def then_children(
+        self, name: str, *, flow: Flow[T, E],
+        inputs: Callable[[FlowState], Iterable[T]] | None = None,
+        sequential: bool = False,
+        max_concurrency: int | None = None,
+        on_child_error: Literal["fail_fast"] = "fail_fast",
+        queue: str = "",
+    ) -> FlowBuilder[I, list[E]]: ...  # fmt: skip
+    @overload
+    def then_children(
+        self, name: str, *, flow: Flow[T, E],
+        inputs: Callable[[FlowState], Iterable[T]] | None = None,
+        sequential: bool = False,
+        max_concurrency: int | None = None,
+        on_child_error: Literal["continue"],
+        queue: str = "",
+    ) -> FlowBuilder[I, list[E | None]]: ...  # fmt: skip
+    @overload
+    def then_children(
+        self, name: str, *, flow: str,
+        inputs: Callable[[FlowState], Iterable[Any]] | None = None,
+        sequential: bool = False,
+        max_concurrency: int | None = None,
+        on_child_error: Literal["continue", "fail_fast"] = "fail_fast",
+        queue: str = "",
+    ) -> FlowBuilder[I, list[Any]]: ...  # fmt: skip
+    def then_children(
+        self,
+        name: str,
+        *,
+        flow: Flow[Any, Any] | str,
+        inputs: Callable[[FlowState], Iterable[Any]] | None = None,
+        sequential: bool = False,
+        max_concurrency: int | None = None,
+        on_child_error: Literal["continue", "fail_fast"] = "fail_fast",
+        queue: str = "",
+    ) -> FlowBuilder[I, Any]:
+        """Start a run of `flow` for each input, and go on when all have ended.
+
+        `inputs(state)` says the inputs, on a worker; without it they are the list that the step
+        before returned. No more than `max_concurrency` run at a time; `sequential` is one at a
+        time. The output, under `name`, is the list of what they returned, in order;
+        `state.children(name)` has their ids, which are ``<id>/<name>.<n>``, and their errors.
+
+        A child that fails fails the step, and the other children are cancelled; with "continue" it
+        does not, and is None in the list. Cancelling, failing or terminating the run reaches the
+        children that have not ended. What a child that completed has done is not undone.
+
+        `flow` may be the name of one that another team's workers offer, on `queue`; without one the
+        children run on the queue of their flow, else on that of this run.
+        """
+        most = 1 if sequential else max_concurrency
+        return self._add(ThenChildren(name, flow, inputs, most, on_child_error, queue))
 
     def then_loop(
         self,

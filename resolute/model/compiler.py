@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from resolute.model.operations import (
     Operation,
     Parallel,
     Then,
+    ThenChildren,
     ThenEach,
     ThenGate,
     ThenLoop,
@@ -33,6 +34,7 @@ from resolute.model.operations import (
 )
 from resolute.model.plan import (
     Branch,
+    Children,
     Each,
     End,
     Gate,
@@ -50,6 +52,7 @@ from resolute.model.plan import (
     SchedulePlan,
     Sleep,
     WebhookPlan,
+    Wide,
 )
 from resolute.model.policies import Limit, RetentionPolicy, RetryPolicy, SharedRateLimit
 from resolute.model.state import FlowState
@@ -102,6 +105,8 @@ class _Compiler:
     branches: list[_OpenBranch] = field(default_factory=list[_OpenBranch])
     keys: frozenset[str] = frozenset()
     types: tuple[Any, ...] = ()  # what the step before can have returned
+    children: dict[str, Flow[Any, Any]] = field(default_factory=dict[str, Flow[Any, Any]])
+    loops: int = 0  # those open
     predicates: int = 0
     sleeps: int = 0
     retention: RetentionPlan | None = None
@@ -142,6 +147,8 @@ class _Compiler:
                 self._sleep_until(operation)
             case ThenEach():
                 self._each(operation)
+            case ThenChildren():
+                self._children(operation)
             case ThenLoop():
                 self._loop(operation)
 
@@ -174,33 +181,64 @@ class _Compiler:
             self.problems.append(
                 f"step {each.name!r}: node {each.node.name!r} gets the items: no with_input()"
             )
-        if each.on_item_error not in ("continue", "fail_fast"):
-            self.problems.append(
-                f'step {each.name!r}: expected on_item_error "continue" or "fail_fast",'
-                f" got {each.on_item_error!r}"
-            )
-        window = each.max_concurrency or 0
-        if each.max_concurrency is not None and each.max_concurrency < 1:
-            self.problems.append(
-                f"step {each.name!r}: expected a max_concurrency of 1 or more,"
-                f" got {each.max_concurrency!r}"
-            )
-        asked = f"{each.name}.items"
-        self.bindings[len(self.instructions), 0] = Lister(asked, each.items)
-        if each.items is None and not all(fits(produced, list) for produced in self.types):
-            self.problems.append(f"step {each.name!r}: the step before gives no list: add items=")
-        self.instructions.append(Items((self._question(asked),)))
-        self.types = (Any,)
+        forgives = self._forgives(each.name, "on_item_error", each.on_item_error)
+        window = self._window(each.name, each.max_concurrency)
+        self._items(each.name, "items", each.items, Any)
         self._check_node(each.node)
         self.bindings[len(self.instructions), 0] = each.node
         plan = node_plan(self.flow, each.node)
-        forgives = each.on_item_error == "continue"
         plan = msgspec.structs.replace(plan, key=each.name, best_effort=forgives)
         self.instructions.append(Each(each.name, (plan,), window))
-        item = each.node.output_type
-        if forgives:
-            item = item | None if item is not Any else Any
-        self.types = (list[item] if item is not Any else list,)
+        self.types = (_list_of(each.node.output_type, forgives=forgives),)
+
+    def _children(self, children: ThenChildren) -> None:
+        """Each run is waited for by a node of the step, which nobody runs."""
+        name, flow = children.name, children.flow
+        self._name_step(name)
+        self._add_key(name)
+        forgives = self._forgives(name, "on_child_error", children.on_child_error)
+        window = self._window(name, children.max_concurrency)
+        queue, input_type, result_type = children.queue, Any, Any
+        if isinstance(flow, Flow):
+            queue = queue or flow.plan.queue
+            input_type, result_type = flow.input_type, flow.result_type
+            self.children[flow.name] = flow
+            flow = flow.name
+        else:
+            self.check(lambda: check_name("flow", flow))
+        if queue:
+            self.check(lambda: check_queue(queue))
+        self._items(name, "inputs", children.inputs, input_type)
+        plan = NodePlan(name, name, best_effort=forgives)
+        looped = self.loops > 0
+        self.instructions.append(Children(name, (plan,), flow, queue, window, looped))
+        self.types = (_list_of(result_type, forgives=forgives),)
+
+    def _forgives(self, name: str, option: str, value: str) -> bool:
+        """Whether a wide step goes on without those that fail."""
+        if value not in ("continue", "fail_fast"):
+            self.problems.append(
+                f'step {name!r}: expected {option} "continue" or "fail_fast", got {value!r}'
+            )
+        return value == "continue"
+
+    def _window(self, name: str, most: int | None) -> int:
+        if most is not None and most < 1:
+            self.problems.append(
+                f"step {name!r}: expected a max_concurrency of 1 or more, got {most!r}"
+            )
+        return most or 0
+
+    def _items(
+        self, name: str, kind: str, items: Callable[[FlowState], Iterable[Any]] | None, type_: Any
+    ) -> None:
+        """The node that says how wide the step `name` is."""
+        asked = f"{name}.{kind}"
+        self.bindings[len(self.instructions), 0] = Lister(asked, items, type_)
+        if items is None and not all(fits(produced, list) for produced in self.types):
+            self.problems.append(f"step {name!r}: the step before gives no list: add {kind}=")
+        self.instructions.append(Items((self._question(asked),)))
+        self.types = (Any,)
 
     def _loop(self, loop: ThenLoop) -> None:
         """The loop's state is the output `<name>`: of the node that begins it, then of turns."""
@@ -223,8 +261,10 @@ class _Compiler:
         if loop.before is not None:
             self._inner(f"{name}.before", name, loop.state, functions.turn(loop.before))
         opened = len(self.branches)
+        self.loops += 1
         for operation in loop.body:
             self.add(operation)
+        self.loops -= 1
         if len(self.branches) != opened:
             self.problems.append(f"loop {name!r}: its body leaves a when() open")
         if loop.after is not None:
@@ -417,7 +457,7 @@ class _Compiler:
         for branch in self.branches:
             self.problems.append(f"{self.bindings[branch.at, 0].name} has no end_when()")
         if not any(
-            isinstance(instruction, Run | Each | Gate | Sleep) for instruction in self.instructions
+            isinstance(instruction, Run | Wide | Gate | Sleep) for instruction in self.instructions
         ):
             self.problems.append("no steps: add one with then()")
         for trigger in triggers:
@@ -449,7 +489,15 @@ class _Compiler:
             input_type=self.input_type,
             result_type=result_type,
             signals=self.signals,
+            children=tuple(self.children.values()),
         )
+
+
+def _list_of(type_: Any, *, forgives: bool) -> Any:
+    """The type of what a wide step returns; None stands for what failed."""
+    if type_ is Any:
+        return list
+    return list[type_ | None] if forgives else list[type_]
 
 
 def node_plan(flow: str, node: Node[Any, Any]) -> NodePlan:

@@ -9,6 +9,7 @@ import types
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, is_typeddict
 
 _SCALARS = (str, bytes, bool, int, float)
+_LISTS = (list, tuple, set, frozenset)
 
 
 def fits(produced: Any, taken: Any) -> bool:
@@ -36,14 +37,14 @@ def _classes_fit(produced: type[Any] | None, taken: type[Any] | None) -> bool:
         return True
     if produced is int and taken is float:
         return True
-    if produced in (list, tuple, set, frozenset) and taken in (list, tuple, set, frozenset):
+    if produced in _LISTS and taken in _LISTS:
         return True
     # A dict is what Structs, dataclasses and TypedDicts look like on the wire.
     if dict in (produced, taken):
         other = taken if produced is dict else produced
-        return other not in (*_SCALARS, list, tuple, set, frozenset, type(None))
+        return other not in (*_SCALARS, *_LISTS, type(None))
     # Scalars can stand for richer types on the wire: a datetime, a UUID, an Enum.
-    if produced in _SCALARS and taken not in _SCALARS:
+    if produced in _SCALARS and taken not in (*_SCALARS, *_LISTS):
         return not hasattr(taken, "__struct_fields__") and not hasattr(
             taken, "__dataclass_fields__"
         )

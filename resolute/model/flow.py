@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from resolute.model.nodes import Node
-from resolute.model.plan import Each, Loop, Plan
+from resolute.model.plan import Loop, Plan, Wide
 from resolute.model.state import FlowState
 
 I = TypeVar("I")  # noqa: E741
@@ -34,13 +34,14 @@ class Until:
 
 @dataclass(frozen=True)
 class Lister:
-    """A function that says the items of an `each`; a node with a name of its own.
+    """A function that says the items of a wide step; a node with a name of its own.
 
-    Without one the items are what the step before returned.
+    Without one the items are what the step before returned. Each must be an `item_type`.
     """
 
     name: str
     fn: Callable[[FlowState], Iterable[Any]] | None
+    item_type: Any = Any
 
 
 Question = Predicate | Until | Lister  # asked with the state; the answer goes to the coordinator
@@ -59,15 +60,23 @@ class Flow(Generic[I, O]):
     result_type: Any = Any
     max_payload: int = 1024 * 1024
     signals: Mapping[str, Any] = field(default_factory=dict[str, Any])  # the types declared
+    children: tuple[Flow[Any, Any], ...] = ()  # those that its steps start
+
+    def family(self) -> list[Flow[Any, Any]]:
+        """This flow and all that its runs and their children start, each once."""
+        found: list[Flow[Any, Any]] = [self]
+        for flow in found:
+            found += [child for child in flow.children if child not in found]
+        return found
 
     def place(self, pc: int, index: int) -> tuple[int, int]:
         """Where in `bindings` the node is that runs at (pc, index): all items have one."""
-        return (pc, 0 if pc in self._each else index)
+        return (pc, 0 if pc in self._wide else index)
 
     @cached_property
-    def _each(self) -> frozenset[int]:
+    def _wide(self) -> frozenset[int]:
         return frozenset(
-            pc for pc, one in enumerate(self.plan.instructions) if isinstance(one, Each)
+            pc for pc, one in enumerate(self.plan.instructions) if isinstance(one, Wide)
         )
 
     @cached_property
@@ -79,7 +88,7 @@ class Flow(Generic[I, O]):
         return {head.step.removesuffix(".while"): pc for pc, head in heads}
 
     @cached_property
-    def lists(self) -> Mapping[str, Each]:
-        """The `each` steps by their output key."""
-        steps = (one for one in self.plan.instructions if isinstance(one, Each))
+    def lists(self) -> Mapping[str, Wide]:
+        """The wide steps by their output key."""
+        steps = (one for one in self.plan.instructions if isinstance(one, Wide))
         return {step.step: step for step in steps}

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from resolute.durations import Duration
+from resolute.model.flow import Flow
 from resolute.model.nodes import Node
 from resolute.model.state import FlowState
 from resolute.model.triggers import Trigger
@@ -68,6 +69,18 @@ class ThenEach:
 
 
 @dataclass(frozen=True)
+class ThenChildren:
+    """Runs of another flow, which is known here or only by its name."""
+
+    name: str
+    flow: Flow[Any, Any] | str
+    inputs: Callable[[FlowState], Iterable[Any]] | None
+    max_concurrency: int | None
+    on_child_error: str
+    queue: str
+
+
+@dataclass(frozen=True)
 class ThenLoop:
     """A whole loop; the functions take and give its state."""
 
@@ -91,6 +104,7 @@ Operation = (
     | ThenSleep
     | ThenSleepUntil
     | ThenEach
+    | ThenChildren
     | ThenLoop
 )
 

@@ -65,7 +65,7 @@ class Branch(msgspec.Struct, frozen=True, array_like=True, tag="branch"):
 
 
 class Items(msgspec.Struct, frozen=True, array_like=True, tag="items"):
-    """Ask a node for the items of the `each` that comes next."""
+    """Ask a node for the items of the `each` or the `children` that come next."""
 
     nodes: tuple[NodePlan, ...]
 
@@ -80,6 +80,28 @@ class Each(msgspec.Struct, frozen=True, array_like=True, tag="each"):
     step: str
     nodes: tuple[NodePlan, ...]
     window: int = 0
+
+
+class Children(msgspec.Struct, frozen=True, array_like=True, tag="children"):
+    """Start a run of `flow` for each item and wait for all; `window` of them at a time (0: all).
+
+    `nodes[0]` stands for each of them: it waits until its run has ended. `queue` is empty where
+    it is that of the parent. In a loop the step comes by again, and ids say which time it was.
+    """
+
+    step: str
+    nodes: tuple[NodePlan, ...]
+    flow: str
+    queue: str = ""
+    window: int = 0
+    in_loop: bool = False
+
+    def child_id(self, parent: str, seq: int, index: int | str) -> str:
+        """The id of one of the runs that the step number `seq` of `parent` starts; '' for the index
+        gives what all of them begin with.
+        """
+        turn = f"@{seq}" if self.in_loop else ""
+        return f"{parent}/{self.step}{turn}.{index}"
 
 
 class Loop(msgspec.Struct, frozen=True, array_like=True, tag="loop"):
@@ -146,8 +168,9 @@ class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
 
 Question = Branch | Loop | Moment | Items  # the node's answer goes to the coordinator
 Wait = Gate | Sleep  # settled by a signal or a timer; no worker is asked
-Step = Run | Branch | Loop | Moment | Items | Each | Wait  # what is dispatched and has nodes
-Producer = Run | Each | Gate  # steps that have an output
+Wide = Each | Children  # as wide as the list that the `items` before it told
+Step = Run | Branch | Loop | Moment | Items | Wide | Wait  # what is dispatched and has nodes
+Producer = Run | Wide | Gate  # steps that have an output
 Instruction = Step | Jump | End
 
 
@@ -216,19 +239,19 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     def node(self, pc: int, index: int) -> NodePlan:
         """The node that runs at (pc, index)."""
         step = self.step(pc)
-        return step.nodes[0] if isinstance(step, Each) else step.nodes[index]
+        return step.nodes[0] if isinstance(step, Wide) else step.nodes[index]
 
     def key(self, pc: int, index: int) -> str:
         """The output key of the node that runs at (pc, index): of an item it has its number."""
         step = self.step(pc)
         return (
-            item_key(step.nodes[0].key, index) if isinstance(step, Each) else step.nodes[index].key
+            item_key(step.nodes[0].key, index) if isinstance(step, Wide) else step.nodes[index].key
         )
 
     def width(self, pc: int, items: int) -> int:
-        """How many nodes the step at `pc` has; `items` is that of an `each`."""
+        """How many nodes the step at `pc` has; `items` is that of a wide one."""
         step = self.step(pc)
-        return items if isinstance(step, Each) else len(step.nodes)
+        return items if isinstance(step, Wide) else len(step.nodes)
 
     def predecessors(self, pc: int) -> list[int]:
         """The steps whose output can be the last one before `pc`; empty: none, the input."""
@@ -236,7 +259,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
 
 
 def item_key(key: str, index: int) -> str:
-    """The output key of one item of an `each`; no name has brackets."""
+    """The output key of one item of a wide step; no name has brackets."""
     return f"{key}[{index}]"
 
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
 from resolute.errors import ErrorInfo, MissingOutput
 from resolute.model.codec import decoder
 from resolute.model.nodes import Node
 from resolute.model.plan import item_key
 
-# Among the keys of outputs: which turn of a loop it is, how many outputs a `then_each` has.
+# Among the keys of outputs: which turn of a loop it is, how many outputs a wide step has.
 TURN = "\0turn:"
 COUNT = "\0count:"
+CHILDREN = "\0children:"  # what the ids of a step's children begin with
+
+
+class Child(msgspec.Struct, frozen=True):
+    """A run that a step of the run started, and has waited for; `error` says why it failed."""
+
+    id: str
+    error: ErrorInfo | None = None
+
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -81,9 +92,9 @@ class FlowState:
         return decoder(type_)(self._outputs.input())
 
     def iter(self, key: str, type_: type[T]) -> Iterator[T | None]:
-        """The outputs of a `then_each`, in order, fetched as they are asked for.
+        """The outputs of a `then_each` or `then_children`, in order, fetched as they are asked for.
 
-        None stands for an item whose node failed. Raises MissingOutput.
+        None stands for one that failed. Raises MissingOutput.
         """
         count = self._outputs.get(COUNT + key)
         if count is None:
@@ -92,6 +103,20 @@ class FlowState:
         for index in range(int(count)):
             data = self._outputs.get(item_key(key, index))
             yield None if data is None else decode(data)
+
+    def children(self, step: str) -> list[Child]:
+        """The runs that a `then_children` started, in order; of a loop those of the latest turn.
+
+        What they returned is the output of the step. Raises MissingOutput.
+        """
+        first, count = self._outputs.get(CHILDREN + step), self._outputs.get(COUNT + step)
+        if count is None:
+            raise MissingOutput(step)
+        base = str(first or b"", "utf-8")
+        return [
+            Child(f"{base}{index}", self.error(item_key(step, index)))
+            for index in range(int(count))
+        ]
 
     def turn(self, loop: str) -> int:
         """Which turn of a loop this is, from 1. Raises MissingOutput outside of it."""

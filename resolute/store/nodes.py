@@ -157,7 +157,10 @@ class Return:
 
 @dataclass(slots=True)
 class Reclaim:
-    """A node to take back. `held` has the entry ('' as id: lost); `process` is the dead one."""
+    """A node to take back. `held` has the entry ('' as id: lost); `process` is the dead one.
+
+    `child` is the run that it waits for, which seems to be gone.
+    """
 
     held: Held
     process: str
@@ -165,6 +168,7 @@ class Reclaim:
     key: str
     best_effort: bool
     error: bytes
+    child: str = ""
 
 
 def chunks(
@@ -332,7 +336,7 @@ async def reclaim(store: Store, partition: Partition, lost: Sequence[Reclaim]) -
         packed = ReclaimItem(
             keys.index(partition.flow(entry.flow)),
             keys.index(item.held.stream),
-            keys.index(partition.queue(item.queue)),
+            keys.index(partition.flow(item.child) if item.child else partition.queue(item.queue)),
             entry.flow,
             item.held.id,
             entry.seq,

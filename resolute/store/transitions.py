@@ -38,6 +38,7 @@ class CommitItem(Item):
     deadline: Sequence[str | int]
     page_from: int
     turn: Sequence[int | Sequence[int]]
+    family: Sequence[Any]
 
 
 class ReleaseItem(Item):
@@ -88,6 +89,46 @@ class Turn:
     widths: Mapping[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class StartChildren:
+    """Start runs of `flow`: `ids` are those from number `first` of the step on.
+
+    `forgives` says that the step goes on without those that fail.
+    """
+
+    flow: str
+    queue: str
+    step: str
+    forgives: bool
+    first: int
+    ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StopChildren:
+    """Cancel the runs with these ids, or terminate them, those that have not ended."""
+
+    ids: Sequence[str]
+    error: ErrorInfo
+    terminate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TellParent:
+    """A run that `parent` has started ends; if it completed, it returned one of `results`.
+
+    A result is the pc of the last step, "one", "map" or "list", and the output keys of it.
+    `failure` says why it did not complete.
+    """
+
+    parent: str
+    results: Sequence[Sequence[int | str]]
+    failure: str = ""
+
+
+Family = StartChildren | StopChildren | TellParent
+
+
 @dataclass(slots=True)
 class Commit:
     """One transition to be written. `entries` are (queue, encoded entry) in order of index."""
@@ -108,6 +149,7 @@ class Commit:
     waiting: Waiting | None = None
     page_from: int = -1  # the index from which a later page is dispatched
     turn: Turn | None = None
+    family: Family | None = None
     deadline_ms: int = 0  # of a run that begins, 0 for none
     timers: Sequence[str] = ()  # of a run that ends: of no use any more
     size: int = field(default=0)
@@ -137,6 +179,7 @@ async def commit(
             (change.deadline_ms, deadline_timer(change.id)) if change.deadline_ms else (),
             change.page_from,
             _turn(change.turn),
+            _family(change, partition, keys),
         )
         arguments.append(pack_item(item))
         arguments += [blob for _, blob in change.entries]
@@ -149,6 +192,29 @@ def _turn(turn: Turn | None) -> Sequence[int | Sequence[int]]:
         return ()
     widths = [number for pair in turn.widths.items() for number in pair]
     return (turn.pc, int(turn.again), widths)
+
+
+def _family(change: Commit, partition: Partition, keys: KeyList) -> Sequence[Any]:
+    """What `lib_child.lua` takes."""
+
+    def places(ids: Sequence[str]) -> list[int | str]:
+        return [part for i in ids for part in (keys.index(partition.flow(i)), i)]
+
+    match change.family:
+        case None:
+            return ()
+        case StartChildren() as start:
+            index = keys.index(partition.open_of(start.flow))
+            forgives = int(start.forgives)
+            return (
+                "start", change.id, start.flow, start.queue, start.step, forgives, index,
+                start.first, places(start.ids),
+            )  # fmt: skip
+        case StopChildren() as stop:
+            error = stop.error
+            return ("stop", int(stop.terminate), error.type, error.message, places(stop.ids))
+        case TellParent() as tell:
+            return ("end", keys.index(partition.flow(tell.parent)), tell.failure, tell.results)
 
 
 def _waiting(change: Commit) -> Sequence[str]:

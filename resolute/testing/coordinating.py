@@ -8,22 +8,33 @@ from typing import Any
 from resolute.coordinator.committing import look_event, make_commit, pin
 from resolute.engine.advance import advance
 from resolute.engine.run import NeedsRun, Transition
+from resolute.errors import ErrorInfo
 from resolute.model.flow import Flow
 from resolute.model.messages import Event
 from resolute.status import Code, EventKind
 from resolute.store import runs
+from resolute.store.transitions import Commit
 from resolute.testing.memory import MemoryRun
 
 
 class MemoryCoordinator:
-    """Decides what follows from each event; `cancel(seq, index)` stops a node that runs."""
+    """Decides what follows from each event.
+
+    `cancel(seq, index)` stops a node that runs; `follow(run, commit)` does what a commit does of
+    other runs.
+    """
 
     def __init__(
-        self, flow: Flow[Any, Any], run: MemoryRun, cancel: Callable[[int, int], None]
+        self,
+        flow: Flow[Any, Any],
+        run: MemoryRun,
+        cancel: Callable[[int, int], None],
+        follow: Callable[[MemoryRun, Commit], None],
     ) -> None:
         self._flow = flow
         self._run = run
         self._cancel = cancel
+        self._follow = follow
 
     def coordinate(self) -> None:
         """Handle events until there are none."""
@@ -52,11 +63,18 @@ class MemoryCoordinator:
         decision = advance(self._flow.plan, runs.state_of(header, values), event)
         if not isinstance(decision, Transition):
             return Code.STALE
-        if decision.skip and (header.cancelled or header.overran):
-            for index in range(*decision.skip):
+        stopped = decision.skip or (0, 0)
+        if header.terminated and header.seq:
+            stopped = (0, self._flow.plan.width(header.pc, header.width))
+        if header.cancelled or header.overran or header.terminated:
+            for index in range(*stopped):
                 self._cancel(header.seq, index)
-        return self._commit(event, decision)
+        return self._commit(event, decision, header.error)
 
-    def _commit(self, event: Event, made: Transition) -> Code:
+    def _commit(self, event: Event, made: Transition, error: ErrorInfo | None = None) -> Code:
         nonce = self._run.nonce()
-        return self._run.commit(make_commit(self._flow.plan, event, "", made, nonce))
+        commit = make_commit(self._flow.plan, event, "", made, nonce, error)
+        code = self._run.commit(commit)
+        if code == Code.OK:
+            self._follow(self._run, commit)
+        return code

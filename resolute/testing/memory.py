@@ -17,7 +17,8 @@ from resolute.coordinator.committing import next_rev
 from resolute.coordinator.timers import error_of
 from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model.messages import Entry, Event
-from resolute.status import SETTLED, Code, EventKind, NodeStatus, RunStatus, TimerKind
+from resolute.model.plan import item_key
+from resolute.status import CHILD, SETTLED, Code, EventKind, NodeStatus, RunStatus, TimerKind
 from resolute.store import runs
 from resolute.store.runs import Header, Record
 from resolute.store.transitions import Commit, DueTimer, Turn, Waiting
@@ -88,7 +89,10 @@ class MemoryRun:
 
     # What a client does.
 
-    def start(self, flow: str, queue: str, data: bytes) -> None:
+    def start(self, flow: str, queue: str, data: bytes, child_of: str = "") -> None:
+        """`child_of` is the node that waits for its end: <parent>|<seq>|<index>|<1: may fail>."""
+        if child_of:
+            self._set("child_of", child_of)
         rev = f"0-{self.nonce()}"
         now = self._now()
         self._set(
@@ -103,6 +107,21 @@ class MemoryRun:
             return False
         self._set("cancel", 1)
         self._fail_run(_encode(error))
+        return True
+
+    def terminate(self, error: ErrorInfo) -> bool:
+        """False where it has ended."""
+        header = self.header()
+        if header.status.is_terminal or header.terminated:
+            return not header.status.is_terminal
+        is_running = header.status is RunStatus.RUNNING
+        status = RunStatus.FAILING if is_running else header.status
+        rev = next_rev(header.rev, self.nonce())
+        self._set(
+            "terminate", self.nonce(), "status", status, "error", _encode(error), "skip", 0,
+            "rev", rev,
+        )  # fmt: skip
+        self._push(EventKind.LOOK, self.header())
         return True
 
     def signal(self, name: str, sender: str, payload: bytes) -> None:
@@ -149,6 +168,41 @@ class MemoryRun:
             self._set("ended", now)
             self._timers.clear()
         return Code.OK
+
+    # Runs that this one starts: what lib_child.lua does in the parent.
+
+    def wait_for_run(self, seq: int, index: int, step: str, rev: str) -> None:
+        """Let a node wait for the end of another run."""
+        record = Record(
+            NodeStatus.WAITING, f"{rev}.0", attempt=1, crashes=0, process="", queue=step,
+            entry="", begun=self._now(), ended=None, hold=CHILD,
+        )  # fmt: skip
+        self._write(seq, index, record)
+
+    def waits_for_run(self, seq: int, index: int) -> bool:
+        record = self.record(seq, index)
+        is_current = self.header().seq == seq and not self.header().status.is_terminal
+        return is_current and record.status is NodeStatus.WAITING and record.hold == CHILD
+
+    def child_ended(
+        self, seq: int, index: int, result: bytes | None, failure: str, *, forgives: bool
+    ) -> None:
+        """The run that a node waits for has ended; `result` is None where it failed."""
+        if not self.waits_for_run(seq, index):
+            return
+        key = item_key(self.record(seq, index).queue, index)
+        if result is not None:
+            self._set(f"o:{key}", result)
+            self._settle(seq, index, NodeStatus.COMPLETED)
+        else:
+            error = _encode(ErrorInfo("ChildFailed", failure, node=key))
+            if not forgives:
+                self._fail_run(error)
+            self._set(f"x:{key}", error)
+            self._settle(seq, index, NodeStatus.FAILED)
+        header = self.header()
+        if header.status is RunStatus.RUNNING and header.pending > 0 and header.page < header.width:
+            self._push(EventKind.LOOK, header)
 
     def _begin_turn(self, seq: int, turn: Turn) -> None:
         """Count a turn of a loop, and forget the steps of the one before."""
@@ -263,11 +317,11 @@ class MemoryRun:
         return self.read(fields)
 
     def keep_items(self, entry: Entry, items: Iterable[bytes]) -> int:
-        """Keep the items of the `each` that comes next; how many there are."""
-        count = 0
-        for count, item in enumerate(items, 1):
-            self._set(f"i:{entry.seq + 1}.{count - 1}", item)
-        return count
+        """Keep the items of the wide step that comes next, if all are sound; how many there are."""
+        found = list(items)
+        for index, item in enumerate(found):
+            self._set(f"i:{entry.seq + 1}.{index}", item)
+        return len(found)
 
     def complete(
         self, entry: Entry, key: str, output: bytes, undo_input: bytes | None, arg: str
@@ -375,7 +429,8 @@ class MemoryRun:
 
     def _skip(self, seq: int, start: int, stop: int, more: bool) -> None:
         for index in range(start, stop):
-            if self.record(seq, index).status in UNCLAIMED:
+            record = self.record(seq, index)
+            if record.status in UNCLAIMED and record.hold != CHILD:
                 self._settle(seq, index, NodeStatus.SKIPPED)
         header = self.header()
         if more and header.pending:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from resolute.errors import FlowTesterError
@@ -19,10 +19,10 @@ def name_of(node: Named) -> str:
     return node.name if isinstance(node, Node) else node
 
 
-def names_in(flow: Flow[Any, Any]) -> list[str]:
-    """The names of a flow's nodes, predicates and compensations, in order."""
+def names_in(flows: Iterable[Flow[Any, Any]]) -> list[str]:
+    """The names of the nodes, predicates and compensations of flows, in order."""
     found: dict[str, None] = {}
-    for binding in flow.bindings.values():
+    for binding in (binding for flow in flows for binding in flow.bindings.values()):
         found[binding.name] = None
         if isinstance(binding, Node) and binding.compensation is not None:
             found[binding.compensation.name] = None
@@ -38,20 +38,23 @@ class Mocks:
     def add(self, node: Named, make: Callable[[], Body]) -> None:
         self._makers[name_of(node)] = make
 
-    def bodies(self, flow: Flow[Any, Any]) -> dict[str, Body]:
-        """The bodies for one run. Raises FlowTesterError where the flow has no such node."""
-        names = names_in(flow)
+    def bodies(self, flow: str, flows: Iterable[Flow[Any, Any]]) -> dict[str, Body]:
+        """The bodies for a run of `flow`, and of the `flows` that it consists of.
+
+        Raises FlowTesterError where they have no such node.
+        """
+        names = names_in(flows)
         for name in self._makers:
-            check_known(name, names, flow.name)
+            check_known(name, names, flow)
         return {name: make() for name, make in self._makers.items()}
 
 
 class Calls:
     """What the nodes of one run were called with: every attempt, in order."""
 
-    def __init__(self, flow: Flow[Any, Any]) -> None:
-        self._flow = flow.name
-        self._names = names_in(flow)
+    def __init__(self, flow: str, flows: Iterable[Flow[Any, Any]]) -> None:
+        self._flow = flow
+        self._names = names_in(flows)
         self._inputs: dict[str, list[Any]] = defaultdict(list)
 
     def add(self, name: str, value: Any) -> None:

@@ -12,9 +12,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from resolute.client.directory import encode_signal, encode_typed
 from resolute.client.history import history_of
-from resolute.client.run import failure_of, result_step
+from resolute.client.run import failure_of
 from resolute.durations import Duration, seconds
-from resolute.engine.attempt import step_output
 from resolute.errors import ErrorInfo, FlowTesterError
 from resolute.model import codec
 from resolute.model.flow import Flow
@@ -23,11 +22,11 @@ from resolute.model.state import FlowState
 from resolute.status import RunStatus
 from resolute.testing import mocks
 from resolute.testing.buckets import MemoryBuckets
-from resolute.testing.coordinating import MemoryCoordinator
+from resolute.testing.family import Member, MemoryFamily, result_of
 from resolute.testing.memory import MemoryRun
 from resolute.testing.mocks import Calls, Mocks, Named
 from resolute.testing.virtual_time import VirtualTimeLoop
-from resolute.testing.working import MemoryOutputs, MemoryWorker, WholeOutputs
+from resolute.testing.working import MemoryWorker, WholeOutputs
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -41,10 +40,16 @@ class TesterResult(Generic[O]):
 
     __test__ = False  # pytest would take it for a class of tests
 
-    def __init__(self, flow: Flow[Any, O], run: MemoryRun) -> None:
+    def __init__(
+        self,
+        flow: Flow[Any, O],
+        run: MemoryRun,
+        children: Mapping[str, TesterResult[Any]] | None = None,
+    ) -> None:
         self._flow = flow
         self._run = run
         self._header = run.header()
+        self.children = children or {}  # the runs that it started, and that those did, by id
 
     def __repr__(self) -> str:
         error = f": {self.error}" if self.error else ""
@@ -60,10 +65,7 @@ class TesterResult(Generic[O]):
         failure = failure_of(self._header)
         if failure is not None:
             raise failure
-        step = result_step(self._header, self._flow.plan)
-        outputs = MemoryOutputs(self._flow, self._run)
-        data = step_output(step, outputs.get) if step is not None else outputs.input()
-        return codec.decode(data, self._flow.result_type)
+        return codec.decode(result_of(self._flow, self._run), self._flow.result_type)
 
     @property
     def error(self) -> ErrorInfo | None:
@@ -109,8 +111,10 @@ class FlowTester:
         self._mocks = Mocks()
         self._has_limits = False
         self._cancel_at: float | None = None
+        self._terminate_at: float | None = None
         self._signals: list[_Signal] = []
         self._starts_at: datetime | None = None
+        self._flows: dict[str, Flow[Any, Any]] = {}
         self._last: _Play | None = None
 
     # What replaces the functions of nodes.
@@ -162,6 +166,11 @@ class FlowTester:
         self._cancel_at = seconds(after)
         return self
 
+    def terminate_at(self, after: Duration) -> Self:
+        """End the run so long after its start, without compensation."""
+        self._terminate_at = seconds(after)
+        return self
+
     def signal(self, name: str, payload: Any = None, *, after: Duration = 0) -> Self:
         """Send the run a signal, so long after its start; it is kept until a gate takes it.
 
@@ -179,6 +188,11 @@ class FlowTester:
         if moment.tzinfo is None:
             raise FlowTesterError(f"starts_at: expected a time zone, got {moment!r}")
         self._starts_at = moment
+        return self
+
+    def with_flow(self, *flows: Flow[Any, Any]) -> Self:
+        """Let `then_children` find these by their names, where a flow names others only."""
+        self._flows |= {flow.name: flow for flow in flows}
         return self
 
     def run(self, flow: Flow[I, O], input: I | None = None) -> TesterResult[O]:
@@ -211,14 +225,22 @@ class FlowTester:
             for one in self._signals
         ]
         start = self._starts_at or datetime.now(UTC)
-        play = _Play(flow, data, self._mocks, start, has_limits=self._has_limits)
+        known = {one.name: one for given in self._flows.values() for one in given.family()}
+        play = _Play(flow, data, self._mocks, start, known, has_limits=self._has_limits)
         self._last = play
         for number, (after, name, payload) in enumerate(signals):
             play.plan(after, partial(play.run.signal, name, str(number), payload))
         if self._cancel_at is not None:
             play.plan(self._cancel_at, play.cancel)
+        if self._terminate_at is not None:
+            play.plan(self._terminate_at, play.terminate)
         play.go()
-        return TesterResult(flow, play.run)
+        children = {
+            child: TesterResult(member.flow, member.run)
+            for child, member in play.family.members.items()
+            if child != RUN_ID
+        }
+        return TesterResult(flow, play.run, children)
 
     # What happened in the last run.
 
@@ -257,7 +279,7 @@ class FlowTester:
 
 
 class _Play:
-    """One run: its hash, a coordinator and a worker, and the loop that they share."""
+    """One run and those that it starts, and the loop that they share."""
 
     def __init__(
         self,
@@ -265,23 +287,28 @@ class _Play:
         data: bytes,
         mocked: Mocks,
         start: datetime,
+        known: Mapping[str, Flow[Any, Any]],
         *,
         has_limits: bool,
     ) -> None:
         self.flow = flow
-        self._data = data
-        bodies = mocked.bodies(flow)
+        flows = {**known, **{one.name: one for one in flow.family()}}
+        self._bodies = mocked.bodies(flow.name, flows.values())
+        self.calls = Calls(flow.name, flows.values())
         self.loop = VirtualTimeLoop()
-        epoch = round(start.timestamp() * 1000)
-        self.run = MemoryRun(RUN_ID, lambda: self._now_us() // 1000, epoch)
-        self.calls = Calls(flow)
+        self._epoch = round(start.timestamp() * 1000)
         self._changed = asyncio.Event()
         self._planned: list[tuple[float, Callable[[], object]]] = []
-        buckets = MemoryBuckets(self._now_us) if has_limits else None
-        self._worker = MemoryWorker(
-            flow, self.run, self.loop, bodies, self.calls, buckets, self._changed.set
+        self._buckets = MemoryBuckets(self._now_us) if has_limits else None
+        self.family = MemoryFamily(flows, self._make)
+        self.run = self.family.start(RUN_ID, flow, flow.plan.queue or QUEUE, data)
+
+    def _make(self, flow: Flow[Any, Any], flow_id: str) -> tuple[MemoryRun, MemoryWorker]:
+        run = MemoryRun(flow_id, lambda: self._now_us() // 1000, self._epoch)
+        worker = MemoryWorker(
+            flow, run, self.loop, self._bodies, self.calls, self._buckets, self._changed.set
         )
-        self._coordinator = MemoryCoordinator(flow, self.run, self._worker.cancel)
+        return run, worker
 
     def plan(self, after: float, action: Callable[[], object]) -> None:
         """Let a client do something so many seconds after the start."""
@@ -289,45 +316,64 @@ class _Play:
 
     def go(self) -> None:
         """Run to the end."""
-        self.run.start(self.flow.name, self.flow.plan.queue or QUEUE, self._data)
         try:
             with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
                 for planned in sorted(self._planned, key=itemgetter(0)):
                     self.loop.call_at(planned[0], self._do, planned)
                 runner.run(self._until_ended())
         finally:
-            self._worker.close()
+            for member in self._members():
+                member.worker.close()
+
+    def _members(self) -> list[Member]:
+        return list(self.family.members.values())
 
     async def _until_ended(self) -> None:
         while True:
-            self.run.fire_due()
-            self._coordinator.coordinate()
-            self._worker.hand_out()
-            if self._worker.verdict is not None:
-                raise self._worker.verdict
+            for member in self._members():
+                member.run.fire_due()
+                member.coordinator.coordinate()
+                member.worker.hand_out()
+                if member.worker.verdict is not None:
+                    raise member.worker.verdict
             if self.run.header().status.is_terminal:
+                for member in self._members():  # those that it told to stop
+                    member.coordinator.coordinate()
                 return
-            if not self.run.inbox and not self.run.ready:
+            if all(member.is_idle for member in self._members()):
                 await self._wait()
 
     async def _wait(self) -> None:
         """Until a node has an outcome, or a timer is due."""
-        due = self.run.next_due
-        is_expected = self._planned or self._worker.is_busy or self._changed.is_set()
-        if due is None and not is_expected:
-            signal = str(self.run.fields.get("gate", b""), "utf-8")
-            raise FlowTesterError(
-                f"the run of {self.flow.name!r} waits for what will never come: no signal"
-                f" {signal!r} is sent (tester.signal()), and its gate has no timeout"
-            )
+        dues = [due for one in self._members() if (due := one.run.next_due) is not None]
+        due = min(dues, default=None)
+        is_busy = any(member.worker.is_busy for member in self._members())
+        if due is None and not (self._planned or is_busy or self._changed.is_set()):
+            raise FlowTesterError(self._stuck())
         timer = self.loop.call_at(due / 1000, self._changed.set) if due is not None else None
         await self._changed.wait()
         self._changed.clear()
         if timer is not None:
             timer.cancel()
 
+    def _stuck(self) -> str:
+        gates = [
+            one
+            for one in self._members()
+            if not one.run.header().status.is_terminal and "gate" in one.run.fields
+        ]
+        waiting = gates[-1] if gates else self.family.members[RUN_ID]
+        signal = str(waiting.run.fields.get("gate", b""), "utf-8")
+        return (
+            f"the run of {waiting.flow.name!r} waits for what will never come: no signal"
+            f" {signal!r} is sent (tester.signal()), and its gate has no timeout"
+        )
+
     def cancel(self) -> None:
         self.run.cancel(ErrorInfo("Cancelled", "by a client"))
+
+    def terminate(self) -> None:
+        self.run.terminate(ErrorInfo("Terminated", "by a client"))
 
     def _do(self, planned: tuple[float, Callable[[], object]]) -> None:
         self._planned.remove(planned)

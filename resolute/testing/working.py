@@ -202,7 +202,7 @@ class MemoryWorker:
             if inspect.isawaitable(value):
                 value = await value
             if isinstance(bound.binding, Lister):
-                items = attempt.encoded_items(value, self._flow.max_payload)
+                items = attempt.encoded_items(bound, job.entry.flow, value)
                 value = self._run.keep_items(job.entry, items)
             if job.is_overdue:
                 raise attempt.timeout_error(bound.plan)

@@ -103,5 +103,19 @@ def _list(name: str, items: int) -> FlowBuilder[Any, int]:
     )
 
 
+one_item = FlowBuilder("bench-item", input=int).triggered_by(manual("bench")).then(item).build()
+
+
+def _children(name: str, runs: int) -> FlowBuilder[Any, int]:
+    return (
+        FlowBuilder(name)
+        .triggered_by(manual("bench"))
+        .then_children("runs", flow=one_item, inputs=lambda _: range(runs), max_concurrency=500)
+        .then(count.with_input(lambda state: sum(1 for _ in state.iter("runs", int))))
+    )
+
+
+children = _children("bench-children", 10_000).build()
+small_children = _children("bench-children-small", 100).build()
 a_list = _list("bench-list", 100_000).build()
 small_list = _list("bench-list-small", 100).build()

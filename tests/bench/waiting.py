@@ -13,6 +13,7 @@ from tests.support.processes import children_of, resident_bytes
 
 GATES = 100_000
 ITEMS = 100_000
+CHILDREN = 10_000
 BATCH = 2000  # runs started by one call
 QUIET = 10.0  # s over which an idle system is watched
 
@@ -46,20 +47,29 @@ async def measure_waiting(product: Product, record: Record) -> None:
 
 async def measure_list(product: Product, record: Record) -> None:
     """A node for each of many items: how fast, how much memory, and the longest script."""
+    await _measure_many(product, record, "list", ITEMS)
+
+
+async def measure_children(product: Product, record: Record) -> None:
+    """A run for each of many inputs: the same of those."""
+    await _measure_many(product, record, "children", CHILDREN)
+
+
+async def _measure_many(product: Product, record: Record, what: str, count: int) -> None:
     store = product.client.store
     pids = [*product.pids(), *(c for pid in product.pids() for c in children_of(pid))]
-    await product.latency("bench-list-small")
+    await product.latency(f"bench-{what}-small")
     before = {pid: resident_bytes(pid) for pid in pids}
     await store.execute("CONFIG", "SET", "slowlog-log-slower-than", 1000)
     await store.execute("CONFIG", "SET", "slowlog-max-len", 10_000)
     await store.execute("SLOWLOG", "RESET")
-    seconds = await product.latency("bench-list")
-    record("items of one list", ITEMS / seconds, "/s")
+    seconds = await product.latency(f"bench-{what}")
+    record(f"{what}: of {count:,}", count / seconds, "/s")
     grown = max(resident_bytes(pid) - was for pid, was in before.items()) / 2**20
-    record("memory, most that a process grew", grown, "MB")
+    record(f"{what}: memory, most that a process grew", grown, "MB")
     slow: Any = await store.execute("SLOWLOG", "GET", 10_000)
     scripts = [int(entry[2]) / 1000 for entry in slow if bytes(entry[3][0]).upper() == b"EVALSHA"]
-    record("longest script", max(scripts, default=1.0), "ms")
+    record(f"{what}: longest script", max(scripts, default=1.0), "ms")
 
 
 async def _used(product: Product) -> int:

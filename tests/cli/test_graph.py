@@ -16,6 +16,7 @@ from resolute.cli.graph.structure import (
     Every,
     Pause,
     Round,
+    Spawn,
     Step,
     blocks_of,
     steps_in,
@@ -35,6 +36,10 @@ def named(name: str) -> Node[Any, Any]:
     return Node(name, run)
 
 
+def listed(state: FlowState) -> list[int]:
+    return []
+
+
 def yes(state: FlowState) -> bool:
     return True
 
@@ -48,6 +53,8 @@ def shape(blocks: tuple[Block, ...]) -> list[Any]:
                 found.append("+".join(node.name for node in run.nodes))
             case Every(each=each):
                 found.append(f"{each.step}*")
+            case Spawn(children=children):
+                found.append(f"{children.step}>{children.flow}")
             case Round(name=name, body=body):
                 found.append((name, shape(body)))
             case Pause(wait=wait):
@@ -68,6 +75,10 @@ SHAPES: dict[str, tuple[Builder[Any, Any], list[Any]]] = {
     "parallel": (flow().then_parallel("p", a, b).then(c), ["a+b", "c"]),
     "pauses": (flow().then(a).then_gate("g").then_sleep("1m"), ["a", "(g)", "(sleep.1)"]),
     "asked": (flow().then_sleep_until(lambda s: 1.0, name="nap").then(a), ["(nap)", "a"]),
+    "children": (
+        flow().then(a).then_children("c", flow="other", inputs=listed).then(b),
+        ["a", "c>other", "b"],
+    ),
     "when": (flow().then(a).when(yes).then(b).end_when().then(c), ["a", (["b"], []), "c"]),
     "else": (flow().when(yes).then(a).otherwise(b).then(c), [(["a"], ["b"]), "c"]),
     "else at the end": (flow().when(yes).then(a).otherwise(b), [(["a"], ["b"])]),

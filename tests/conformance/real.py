@@ -13,6 +13,7 @@ from resolute.errors import FlowFailed
 from resolute.model.flow import Flow
 from resolute.store import registry
 from resolute.store.store import Store
+from resolute.testing.tester import RUN_ID
 from resolute_worker.runner import Runner
 from tests.conformance.case import Case, Outcome, lines_of
 from tests.support.stage import Stage
@@ -21,12 +22,13 @@ from tests.worker.parts import NAME, Parts
 
 BEAT = 0.05  # s
 DEADLINE = 60.0  # s
+UNDER_WAY = (NodeStatus.RUNNING, NodeStatus.WAITING)  # what waits for a child is under way too
 
 
 async def run_for_real(store: Store, case: Case) -> Outcome:
     """Run a case against Redis."""
     async with _system(store, case.flow) as client:
-        run = await client.start(case.flow, case.input)
+        run = await client.start(case.flow, case.input, id=RUN_ID)
         for number, (name, payload) in enumerate(case.signals):
             await run.signal(name, payload, sender=str(number))
         if case.cancel_while:
@@ -44,14 +46,15 @@ async def run_for_real(store: Store, case: Case) -> Outcome:
 
 async def _is_running(run: FlowRun[Any], name: str) -> bool:
     history = await run.history()
-    return any(one.name == name and one.status is NodeStatus.RUNNING for one in history)
+    return any(one.name == name and one.status in UNDER_WAY for one in history)
 
 
 @contextlib.asynccontextmanager
 async def _system(store: Store, flow: Flow[Any, Any]) -> AsyncGenerator[Client]:
     stage = Stage(store)
-    await stage.offer(flow, process=NAME)
-    parts = Parts(stage, (flow,), slots=50)
+    flows = flow.family()
+    await stage.offer(*flows, process=NAME)
+    parts = Parts(stage, tuple(flows), slots=50)
     await parts.reader.ensure_groups()
     working = [
         asyncio.create_task(work)

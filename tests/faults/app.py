@@ -482,6 +482,35 @@ looping = (
     .build()
 )
 
+UNLUCKY = 5  # a number that it divides is that of a child that fails
+KIDS = 3
+
+
+@node("luck", retry=ONCE)
+async def luck(found: Made) -> Made:
+    with execution([found.mark]) as (_, mark):
+        await busy(20)
+        if found.value % UNLUCKY == 0:
+            raise TerminalError("unlucky")
+        return Made(found.value, mark)
+
+
+kid = flow("kid").then(begin.on_error(step("undo-begin"))).then(luck).build()
+
+
+def _kids(state: FlowState) -> list[Work]:
+    first = state[begin].value
+    return [Work(first + number, 5) for number in range(KIDS)]
+
+
+family = (
+    flow("family")
+    .then(begin.on_error(step("undo-begin")))
+    .then_children("kids", flow=kid, inputs=_kids, max_concurrency=2)
+    .then(step("gathered", 0))
+    .build()
+)
+
 delivered = (
     FlowBuilder("delivered", input=Work)
     .triggered_by(webhook("/faults", secret="env:HOOK_SECRET"))
@@ -492,5 +521,5 @@ delivered = (
 ALL: tuple[Flow[Any, Any], ...] = (
     sequence, fan, wide, branching, retrying, throttled, best_effort, pausing, saga, long,
     overrunning, poisonous, misbehaving, hungry, depending, every_second,
-    gated, delivered, listing, looping,
+    gated, delivered, listing, looping, kid, family,
 )  # fmt: skip

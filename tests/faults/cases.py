@@ -17,6 +17,7 @@ from tests.faults.app import Work
 COMPLETED, FAILED = RunStatus.COMPLETED, RunStatus.FAILED
 OTHER_ENDS = {RunStatus.CANCELLED, RunStatus.TERMINATED}
 POISON = "Poison"  # the error of a node that three processes died with
+CHILD_FAILED = "ChildFailed"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,19 @@ def _listing(number: int) -> Expected:
     return Expected(COMPLETED, sum(range(first, first + app.ITEMS)))
 
 
+def _kid(number: int) -> Expected:
+    if number % app.UNLUCKY == 0:
+        return Expected(FAILED, error="TerminalError")
+    return Expected(COMPLETED, number)
+
+
+def _family(number: int) -> Expected:
+    kids = [_kid(number + each) for each in range(app.KIDS)]
+    if any(kid.status is FAILED for kid in kids):
+        return Expected(FAILED, error=CHILD_FAILED)
+    return Expected(COMPLETED, sum(kid.value or 0 for kid in kids))
+
+
 SUM = sum(range(app.FAN))
 USUAL = (
     Case(app.sequence, 10, _done(2)),
@@ -91,6 +105,7 @@ USUAL = (
     Case(app.gated, 6, _gated, signal=app.APPROVAL, is_stopped=True),
     Case(app.listing, 6, _listing, is_stopped=True),
     Case(app.looping, 6, lambda number: Expected(COMPLETED, number % 7), is_stopped=True),
+    Case(app.family, 6, _family, is_stopped=True),
     Case(app.wide, 0.2, lambda number: Expected(COMPLETED, app.WIDTH * (number + 1))),
 )
 HARSH = (
@@ -99,7 +114,10 @@ HARSH = (
     Case(app.misbehaving, 1, _misbehaving),
     Case(app.depending, 3, _done(0)),
 )
-SPECIAL = (Case(app.hungry, 1, lambda _: Expected(FAILED, error="MemoryError")),)
+SPECIAL = (
+    Case(app.hungry, 1, lambda _: Expected(FAILED, error="MemoryError")),
+    Case(app.kid, 1, _kid),  # nobody starts it but its parent
+)
 CASES = {case.flow.name: case for case in (*USUAL, *HARSH, *SPECIAL)}
 # Nodes of a second and a half, so that there is always one to be killed, and others in between.
 LONG = [replace(CASES["long"], is_stopped=False), CASES["fan"], CASES["saga"]]

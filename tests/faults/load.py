@@ -10,13 +10,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from resolute import Client, FlowRun, RunEnded, StoreUnavailable, UnknownRun
+from resolute import Client, FlowRun, RunEnded, RunStatus, StoreUnavailable, UnknownRun
+from resolute.client.history import read_children
 from resolute.store import runs
 from resolute.store.connection import ServerReply
 from resolute.store.runs import Header
 from resolute.store.store import Store
+from tests.faults import app
 from tests.faults.app import Work
-from tests.faults.cases import Case
+from tests.faults.cases import CASES, Case
 from tests.faults.checker.broken import Broken
 from tests.faults.checker.ended import Ended, Snapshot, judge_run
 from tests.faults.oracle import Line, write
@@ -142,6 +144,10 @@ class Load:
         self.ended[name] = ended
         self._to_see_again.append((time.monotonic(), name))
         self.broken += broken
+        # One that the run told to stop may end after it.
+        told = "" if header.status is RunStatus.COMPLETED else "by its parent"
+        for child in await read_children(self._client.store, header, plan):
+            await self._follow(child, CASES[app.kid.name], told)
 
     async def _started(self, name: str, case: Case, work: Work) -> FlowRun[Any]:
         """Start it; what was not acknowledged is sent again, with the same id."""

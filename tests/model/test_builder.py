@@ -255,6 +255,8 @@ def takes(kind: Any) -> Node[Any, Any]:
         (float, int, False),
         (int, str, False),
         (str, Order, False),
+        (int, list[int], False),
+        (str, list[str], False),
         (list[int], tuple[int, ...], True),
         (list[Order], Order, False),
         (Order | None, Order, True),

@@ -359,6 +359,39 @@ def test_a_cancel_while_a_retry_is_waited_for_skips_the_node(tester: FlowTester)
     assert tester.now == 1800
 
 
+def test_a_terminated_run_ends_at_once_and_undoes_nothing(tester: FlowTester):
+    stopped: list[float] = []
+
+    async def slow(_: Any) -> None:
+        try:
+            await asyncio.sleep(DAY)
+        finally:
+            stopped.append(tester.now)
+
+    tester.mock_value("charge", "r-1").mock("ship", slow).terminate_at("2m")
+    result = tester.run(SHOP, ORDER)
+    assert result.status is RunStatus.TERMINATED
+    assert tester.now == 120
+    assert tester.calls(refund) == []
+
+
+def test_children_run_with_the_same_mocks_and_are_there_by_their_ids(tester: FlowTester):
+    many = (
+        FlowBuilder("many-orders")
+        .triggered_by(manual())
+        .then_children("orders", flow="shop", inputs=lambda _: [ORDER, ORDER])
+        .build()
+    )
+    with pytest.raises(FlowTesterError, match="known only by its name: give it to"):
+        tester.run(many)
+    tester.with_flow(SHOP).mock_value("charge", "r-1")
+    result = tester.run(many)
+    assert result.status == "completed"
+    assert tester.call_count("charge") == 2
+    assert [child.status for child in result.children.values()] == ["completed"] * 2
+    assert list(result.children) == ["test/orders.0", "test/orders.1"]
+
+
 def test_a_cancel_after_the_end_changes_nothing(tester: FlowTester):
     tester.mock_value("charge", "r").cancel_at("1h")
     assert tester.run(SHOP, ORDER).status == "completed"

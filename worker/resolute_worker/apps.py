@@ -16,7 +16,10 @@ from resolute.model.flow import Flow
 
 
 def load_flows(app: str) -> dict[str, Flow[Any, Any]]:
-    """The flows of an app by name. Raises ConfigurationError saying what could not be found."""
+    """The flows of an app by name, with those that they start.
+
+    Raises ConfigurationError saying what could not be found.
+    """
     target, colon, attribute = app.partition(":")
     module = _load_module(target)
     if colon:
@@ -28,7 +31,7 @@ def load_flows(app: str) -> dict[str, Flow[Any, Any]]:
                 f"app {app!r}: expected at least one flow in the module; is build() called?"
             )
     flows: dict[str, Flow[Any, Any]] = {}
-    for flow in found:
+    for flow in [member for one in found for member in one.family()]:
         if flows.setdefault(flow.name, flow) is not flow:
             raise ConfigurationError(f"app {app!r}: two flows are named {flow.name!r}")
     return flows

@@ -192,7 +192,9 @@ def _choose(flows: dict[str, Flow[Any, Any]], config: ProcessConfig) -> dict[str
     missing = [name for name in config.only if name not in flows]
     if missing:
         raise ConfigurationError(f"app {config.app!r} has no flow {missing[0]!r}")
-    return {n: f for n, f in flows.items() if not config.only or n in config.only}
+    if not config.only:
+        return flows
+    return {flow.name: flow for name in config.only for flow in flows[name].family()}
 
 
 def _die_with_parent() -> None:

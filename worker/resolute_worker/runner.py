@@ -228,8 +228,8 @@ class Runner:
 
     async def _keep_items(self, job: Job, items: Iterable[Any]) -> int:
         """Keep the items of the step that comes next, a page at a time; how many there are."""
-        count, most = 0, job.bound.flow.max_payload
-        for batch in nodes.chunks(attempt.encoded_items(items, most), len, nodes.ITEMS):
+        count, encoded = 0, attempt.encoded_items(job.bound, job.held.entry.flow, items)
+        for batch in nodes.chunks(encoded, len, nodes.ITEMS):
             code = await nodes.store_items(self._store, self._process, job.held, count, batch)
             if code != Code.OK:
                 job.request_stop(Stop.LOST)

@@ -15,7 +15,7 @@ from resolute.cli.live import Situation, read_situation
 from resolute.cli.output import counted, make_table, status_text
 from resolute.client import Client
 from resolute.durations import humanize
-from resolute.model.plan import Each, Plan, Run, Wait
+from resolute.model.plan import Plan, Run, Wait, Wide
 from resolute.status import TERMINAL, RunStatus
 from resolute.store import runs, streams
 from resolute.store.connection import Command
@@ -71,7 +71,7 @@ async def _row(client: Client, header: Header) -> RunRow:
 
 def _share(plan: Plan, pc: int, of_step: float) -> float:
     """How far a run is, by the steps as they are written; an arm not taken is jumped over."""
-    steps = [at for at, one in enumerate(plan.instructions) if isinstance(one, Run | Each | Wait)]
+    steps = [at for at, one in enumerate(plan.instructions) if isinstance(one, Run | Wide | Wait)]
     before = sum(at < pc for at in steps)
     return (before + (of_step if pc in steps else 0.0)) / max(1, len(steps))
 

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resolute.cli.graph.notes import each_note, notes_on, pause_note
-from resolute.cli.graph.structure import Block, Choice, Every, Pause, Round, Step, blocks_of
+from resolute.cli.graph.notes import children_note, each_note, notes_on, pause_note
+from resolute.cli.graph.structure import (
+    Block,
+    Choice,
+    Every,
+    Pause,
+    Round,
+    Spawn,
+    Step,
+    blocks_of,
+)
 from resolute.model.plan import NodePlan, Plan
 
 # Where an edge comes from, and what is written on it.
@@ -52,6 +61,10 @@ class _Chart:
                     self._node(f"n{pc}_0", each.nodes[0])
                     self._depth -= 1
                     self.line("end")
+                    self.edges(sources, f"n{pc}")
+                    sources = [(f"n{pc}", "")]
+                case Spawn(pc=pc, children=children):
+                    self.line(f'n{pc}[["{children.step}<br/>{children_note(children)}"]]')
                     self.edges(sources, f"n{pc}")
                     sources = [(f"n{pc}", "")]
                 case Round():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resolute.durations import humanize, spell
-from resolute.model.plan import Each, Gate, LimitPlan, NodePlan, RetryPlan, Sleep, Wait
+from resolute.model.plan import Children, Each, Gate, LimitPlan, NodePlan, RetryPlan, Sleep, Wait
 
 DEFAULTS = NodePlan("", "")
 
@@ -45,7 +45,21 @@ def limit_note(limit: LimitPlan) -> str:
 
 def each_note(each: Each) -> str:
     """``for each item, 10 at a time``"""
-    return "for each item" + (f", {each.window:,} at a time" if each.window else "")
+    return "for each item" + _at_a_time(each.window)
+
+
+def children_note(children: Children) -> str:
+    """``a run of send-mail for each input, one at a time``"""
+    queue = f" on queue {children.queue}" if children.queue else ""
+    forgives = ", best effort" if children.nodes[0].best_effort else ""
+    each = f"a run of {children.flow}{queue} for each input"
+    return each + _at_a_time(children.window) + forgives
+
+
+def _at_a_time(window: int) -> str:
+    if window == 1:
+        return ", one at a time"
+    return f", {window:,} at a time" if window else ""
 
 
 def pause_note(wait: Wait) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resolute.model.plan import Branch, Each, Gate, Jump, Loop, Plan, Run, Sleep, Wait
+from resolute.model.plan import Branch, Children, Each, Gate, Jump, Loop, Plan, Run, Sleep, Wait
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,14 @@ class Every:
 
 
 @dataclass(frozen=True)
+class Spawn:
+    """A `then_children`."""
+
+    pc: int
+    children: Children
+
+
+@dataclass(frozen=True)
 class Round:
     """A loop, with what a turn consists of."""
 
@@ -52,7 +60,7 @@ class Round:
     body: tuple[Block, ...]
 
 
-Block = Step | Choice | Pause | Every | Round
+Block = Step | Choice | Pause | Every | Spawn | Round
 
 
 def blocks_of(plan: Plan) -> tuple[Block, ...]:
@@ -72,6 +80,9 @@ def _parse(plan: Plan, at: int, stop: int) -> tuple[Block, ...]:
                 at += 1
             case Each() as each:
                 found.append(Every(at, each))
+                at += 1
+            case Children() as children:
+                found.append(Spawn(at, children))
                 at += 1
             case Loop() as loop:
                 name = loop.step.removesuffix(".while")
@@ -109,7 +120,7 @@ def steps_in(blocks: Sequence[Block]) -> list[Step]:
                 found.append(block)
             case Round(body=body):
                 found += steps_in(body)
-            case Pause() | Every():
+            case Pause() | Every() | Spawn():
                 pass
             case Choice(then=then, otherwise=otherwise):
                 found += [*steps_in(then), *steps_in(otherwise)]

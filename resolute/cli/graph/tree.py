@@ -7,8 +7,17 @@ from collections.abc import Sequence
 from rich.text import Text
 from rich.tree import Tree
 
-from resolute.cli.graph.notes import each_note, notes_on, pause_note
-from resolute.cli.graph.structure import Block, Choice, Every, Pause, Round, Step, blocks_of
+from resolute.cli.graph.notes import children_note, each_note, notes_on, pause_note
+from resolute.cli.graph.structure import (
+    Block,
+    Choice,
+    Every,
+    Pause,
+    Round,
+    Spawn,
+    Step,
+    blocks_of,
+)
 from resolute.model.plan import NodePlan, Plan
 
 MAX_NODES = 50  # of one step
@@ -48,6 +57,9 @@ def _add_blocks(tree: Tree, blocks: Sequence[Block]) -> None:
                 label = Text(f"∥ {each.step}", style="bold cyan")
                 step = tree.add(label.append(f"  {each_note(each)}", style="dim"))
                 _add_node(step, each.nodes[0])
+            case Spawn(children=children):
+                label = Text(f"⑂ {children.step}", style="bold cyan")
+                tree.add(label.append(f"  {children_note(children)}", style="dim"))
             case Round(name=name, most=most, body=body):
                 label = Text(f"↻ {name}", style="bold yellow")
                 label.append(f"  while its condition holds, {most:,} turns at most", style="dim")

@@ -101,12 +101,15 @@ def _node_table(snapshot: Snapshot, axis: Axis | None, show_all: bool) -> Table:
         table.add_column(axis.header(), no_wrap=True)
     for _, group in groupby(snapshot.nodes, key=lambda node: node.seq):
         step = list(group)
-        is_parallel = any(node.name != node.step for node in step) and not step[0].compensates
+        is_wide = len({node.name for node in step}) < len(step)
+        is_named = any(node.name != node.step for node in step)
+        is_parallel = (is_wide or is_named) and not step[0].compensates
         if is_parallel:
             table.add_row(Text(step[0].step, style="bold"))
         shown = step if show_all else _interesting(step)
         for node in shown:
-            table.add_row(*_cells(node, snapshot.now, axis, indented=is_parallel))
+            number = f"[{node.index}]" if is_wide else ""
+            table.add_row(*_cells(node, snapshot.now, axis, number, indented=is_parallel))
         for status, count in _left_out(step, shown):
             table.add_row(Text(f"  … {count:,} more", style="dim"), status_text(status))
     return table
@@ -128,10 +131,10 @@ def _left_out(
 
 
 def _cells(
-    node: NodeRecord, now: float, axis: Axis | None, *, indented: bool
+    node: NodeRecord, now: float, axis: Axis | None, number: str, *, indented: bool
 ) -> Iterator[RenderableType]:
     name = Text("  " if indented else "")
-    name.append(f"↩ {node.name}" if node.compensates else node.name)
+    name.append(f"↩ {node.name}" if node.compensates else node.name + number)
     if node.compensates:
         name.append(f" undoes {node.compensates}", style="dim")
     yield name

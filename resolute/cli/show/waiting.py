@@ -11,7 +11,7 @@ from resolute.cli.live import OVERDUE, Situation
 from resolute.durations import humanize
 from resolute.errors import ErrorInfo
 from resolute.model.messages import NodeRecord
-from resolute.model.plan import Gate, NodePlan, Plan, Sleep, Step
+from resolute.model.plan import Children, Gate, NodePlan, Plan, Sleep, Step
 from resolute.status import SETTLED, NodeStatus
 from resolute.store.runs import Header
 
@@ -25,6 +25,7 @@ class WaitKind(StrEnum):
     TIME = "time"
     RATE_LIMIT = "rate_limit"
     RETRY = "retry"
+    CHILD = "child"
     NODE = "node"
     QUEUE = "queue"
 
@@ -88,6 +89,13 @@ def _of_node(
     match node.status:
         case NodeStatus.WAITING if isinstance(step, Gate):
             return _gate(node, step, situation)
+        case NodeStatus.WAITING if isinstance(step, Children):
+            child = step.child_id(header.id, node.seq, node.index)
+            text = f"{node.name}: run {child} of {step.flow} is to end"
+            return Wait(WaitKind.CHILD, text, node.name, since=node.begun)
+        case NodeStatus.READY if isinstance(step, Children):
+            text = f"{node.name}: number {node.index} begins when another one has ended"
+            return Wait(WaitKind.CHILD, text, node.name, since=node.dispatched)
         case NodeStatus.WAITING if isinstance(step, Sleep):
             return _later(f"{node.name} is over", node.due or situation.now, situation, node.name)
         case NodeStatus.RUNNING:

@@ -2,7 +2,7 @@
 -- Commits transitions of runs whose rev is still what it was, and acknowledges their events.
 -- KEYS inbox timers open +item: flow, streams, index keys
 -- ARGV common: (none)
--- ITEM flow_key event expect rev seq fields step streams page skip ending waiting deadline page_from turn   BLOB entry...
+-- ITEM flow_key event expect rev seq fields step streams page skip ending waiting deadline page_from turn family   BLOB entry...
 --   fields: hash fields and values, flat        step: 'pc|undo' of a new step, or ''
 --   streams: for each entry in order of index the key of its stream; as many BLOBs follow
 --   page: the event of the next page, or {}     skip: {start, stop, more, id} or {}
@@ -15,12 +15,15 @@
 --     others of a windowed step, so that it may be another one by now
 --   turn: {pc, again, {pc, width, ...}} of the head of a loop, or {}; what the turn before wrote of
 --     its steps goes, but for what its compensations need
+--   family: what it does of the runs it starts, or of the one that started it (lib_child), or {}
 -- Node-level writes do not change the rev. So where a server has lost some, an event or a state read
 -- before may say that a step is settled which is not, any more, and the rev is the same: a step is
 -- left only when `pending` is 0 here too.
 -- RETURNS {OK | CONFLICT | GONE} for each. On CONFLICT the event stays.
 -- @include common
 -- @include node
+-- @include run
+-- @include child
 
 local now = text(now_ms())
 local acked = {}
@@ -54,14 +57,16 @@ local function append(streams, at)
   return pages
 end
 
-local function skip_nodes(flow_key, rev, seq, skip)
+local function skip_nodes(flow_key, rev, seq, skip, family)
   local start, stop, more, id = unpack(skip)
   local node
   for index = start, stop - 1 do
     node = load_node(flow_key, id, seq, index)
     local r = node.record
-    if r.state == WAITING then redis.call('ZREM', KEYS[2], timer_member(node)) end
-    if r.state == WAITING or r.state == READY then
+    if r.state == WAITING and r.hold == CHILD then
+      stop_child(node, family, index - start + 1, rev, now, KEYS[1])
+    elseif r.state == WAITING or r.state == READY then
+      if r.state == WAITING then redis.call('ZREM', KEYS[2], timer_member(node)) end
       settle(node, KEYS[1], SKIPPED, now, {}, '')
     end
   end
@@ -130,7 +135,7 @@ end
 
 local function commit(packed, at)
   local flow_index, event, expect, rev, seq, fields, step, streams, page, skip, ending, waiting,
-    deadline, page_from, turn = unpack(packed)
+    deadline, page_from, turn, family = unpack(packed)
   local key = KEYS[flow_index]
   local h = redis.call('HMGET', key, 'rev', 'pending', 'page')
   local current = h[1]
@@ -142,6 +147,7 @@ local function commit(packed, at)
   local leaves_step = step ~= '' or (ending[1] and ending[2] ~= TERMINATED)
   if leaves_step and h[2] ~= '0' then return {CONFLICT} end
   if page_from >= 0 and tonumber(h[3]) ~= page_from then return {CONFLICT} end
+  local inputs = family[1] == 'start' and inputs_of(key, seq, family)
   local n = #fields
   fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'rev', rev, 'moved', now
   n = n + 4
@@ -164,8 +170,10 @@ local function commit(packed, at)
     add_timer(KEYS[2], KEYS[1], due, deadline[2])
   end
   if page[1] then redis.call('XADD', KEYS[1], '*', 'e', cmsgpack.pack(page)) end
-  if skip[1] then skip_nodes(key, rev, seq, skip) end
+  if inputs then start_children(key, rev, seq, now, family, inputs, KEYS[1], KEYS[3]) end
+  if skip[1] then skip_nodes(key, rev, seq, skip, family) end
   if ending[1] then finish(key, ending) end
+  if family[1] == 'end' then tell_parent(key, ending[2], family, rev, now, KEYS[1]) end
   acked[#acked + 1] = event
   return {OK}
 end

@@ -5,7 +5,7 @@
 -- ITEM flow_key from_key to_key flow entry seq index token process queue best_effort key   BLOB error
 -- `process` is the dead one ('' for a node nobody claimed); a node that was claimed counts a
 -- crash, and the one that reaches `poison` crashes fails with `error`. A waiting node gets its
--- timer again.
+-- timer again; one that waits for a run fails if that is gone, whose hash is then the last key.
 -- RETURNS {OK | STALE | GONE | SKIP} for each; SKIP: it failed as poison.
 -- @include common
 -- @include node
@@ -15,9 +15,19 @@ local nonce, poison = common[1], common[2]
 local now = now_ms()
 local reclaimed = 0
 
+local function fail(node, best_effort, field, blob, stream)
+  if best_effort == 0 and node.undoing == 0 then fail_run(node, KEYS[1], blob, nonce) end
+  settle(node, KEYS[1], FAILED_NODE, now, {field, blob}, '', stream)
+  return {SKIP}
+end
+
 local function reclaim(node, item, blob)
   local _, _, to, _, entry, _, _, token, process, queue, best_effort, key = unpack(item)
   local r = node.record
+  if r.state == WAITING and r.token == token and r.hold == CHILD then
+    if redis.call('EXISTS', KEYS[to]) == 1 then return {STALE} end
+    return fail(node, best_effort, 'x:' .. key, blob)
+  end
   if r.state == WAITING and r.token == token then
     local member = timer_member(node)
     local due = is_wait(r) and tonumber(r.ended) or now
@@ -34,10 +44,8 @@ local function reclaim(node, item, blob)
   if node.status == FAILING then
     settle(node, KEYS[1], SKIPPED, now, {}, '')
   elseif tonumber(r.crashes) >= poison then
-    if best_effort == 0 and node.undoing == 0 then fail_run(node, KEYS[1], blob, nonce) end
     local field = node.undoing > 0 and 'ux:' .. node.undoing or 'x:' .. key
-    settle(node, KEYS[1], FAILED_NODE, now, {field, blob}, '', KEYS[to])
-    return {SKIP}
+    return fail(node, best_effort, field, blob, KEYS[to])
   else
     hand_out(node, KEYS[to], queue)
   end

@@ -11,6 +11,7 @@
 -- before ours, but not by more than `fresh`.
 -- RETURNS {OK | EXISTS | CONFLICT | OLD | STALE} for each; on STALE the caller looks again
 -- @include common
+-- @include run
 
 local common = cmsgpack.unpack(ARGV[1])
 local now = now_ms()
@@ -28,10 +29,7 @@ return for_each(2, 2, function(packed, at)
   if tick > 0 and tick < now - common[1] then return {OLD} end
   if tick > 0 and (looked < now - common[2] or looked > now + common[2]) then return {STALE} end
   local rev = '0-' .. item[6]
-  redis.call('HSET', flow_key, 'status', RUNNING, 'flow', item[4], 'plan', '', 'pc', 0, 'seq', 0,
-    'rev', rev, 'pending', 0, 'queue', item[5], 'input', input, 'started', now, 'moved', now)
-  redis.call('ZADD', KEYS[2], now, id)
-  redis.call('ZADD', KEYS[item[2]], now, id)
+  create_run(flow_key, id, item[4], item[5], rev, input, now, KEYS[2], KEYS[item[2]])
   local delay, due = item[9], item[10]
   if delay > 0 then due = now + delay end
   if due > now then

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from resolute.ids import root_of
+from resolute.ids import parent_of, root_of
 from resolute.status import RunStatus
 from tests.faults.app import BURST, RATE, REPEATED
 from tests.faults.cases import OTHER_ENDS
@@ -123,6 +123,9 @@ def _wrong_stop(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[B
         allowed = {STOPPED_AS[how] for how in was | maybe}
         if "terminate" in was:
             allowed = {RunStatus.TERMINATED}
+        parent = ended.get(parent_of(run))
+        if parent is not None and parent.status is not RunStatus.COMPLETED:
+            allowed |= OTHER_ENDS  # one that does not complete stops its children
         if (was and one.status not in allowed) or one.status in OTHER_ENDS - allowed:
             told = f"stopped by {sorted(was)}, perhaps by {sorted(maybe)}"
             yield Broken("I1", run, f"it {one.status}, but was {told}")
