@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         NodeTimeout,
         NotEncodable,
         PayloadTooLarge,
+        QueryFailed,
+        QueryTimeout,
         ResoluteError,
         RetryAfter,
         RunEnded,
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
         TerminalError,
         UnknownFlow,
         UnknownLetter,
+        UnknownQuery,
         UnknownRun,
         UnknownSignal,
+        UnknownTrigger,
     )
     from resolute.model.builder import FlowBuilder
     from resolute.model.classifying import Classifier, Verdict, http_classifier
@@ -50,7 +54,7 @@ if TYPE_CHECKING:
     from resolute.model.nodes import AsyncNode, Node, SyncNode, node
     from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
     from resolute.model.state import FlowState
-    from resolute.model.triggers import manual, schedule, webhook
+    from resolute.model.triggers import manual, schedule, signal, webhook
     from resolute.status import NodeStatus, RunStatus
     from resolute_worker import Worker
 
@@ -86,6 +90,8 @@ __all__ = [
     "NodeTimeout",
     "NotEncodable",
     "PayloadTooLarge",
+    "QueryFailed",
+    "QueryTimeout",
     "RateLimit",
     "ResoluteError",
     "RetryAfter",
@@ -101,8 +107,10 @@ __all__ = [
     "TerminalError",
     "UnknownFlow",
     "UnknownLetter",
+    "UnknownQuery",
     "UnknownRun",
     "UnknownSignal",
+    "UnknownTrigger",
     "Verdict",
     "Worker",
     "current",
@@ -110,6 +118,7 @@ __all__ = [
     "manual",
     "node",
     "schedule",
+    "signal",
     "webhook",
 ]
 
@@ -125,7 +134,7 @@ _HOMES = {
     "model.nodes": ("AsyncNode", "Node", "SyncNode", "node"),
     "model.policies": ("RateLimit", "RetryPolicy", "SharedRateLimit"),
     "model.state": ("FlowState",),
-    "model.triggers": ("manual", "schedule", "webhook"),
+    "model.triggers": ("manual", "schedule", "signal", "webhook"),
     "status": ("NodeStatus", "RunStatus"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -13,6 +13,10 @@ ResoluteError
 ├── UnknownRun               no run of that id is (still) stored
 ├── RunEnded                 the run has ended: it takes no signals
 ├── UnknownSignal            neither a gate nor with_signal() names a signal so
+├── UnknownTrigger           no flow is triggered by a signal of that name
+├── UnknownQuery             the flow has no with_query() of that name
+├── QueryFailed              the query's function raised
+├── QueryTimeout             no worker answered a query in time
 ├── SignalsFull              the run keeps as many signals that nobody took as it can
 ├── UnknownLetter            no dead letter of that id is (still) there
 ├── IdConflict               the id belongs to a run of another flow or input
@@ -154,6 +158,38 @@ class UnknownSignal(ResoluteError):
         self.known = tuple(sorted(known))
         has = f"it takes {', '.join(self.known)}" if self.known else "it takes none"
         super().__init__(f"flow {flow!r} takes no signal {name!r}: {has}")
+
+
+class UnknownTrigger(ResoluteError):
+    """No flow that was ever offered is `triggered_by(signal(name))`."""
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name = name
+        self.known = tuple(sorted(known))
+        has = f"signals that start one: {', '.join(self.known)}" if self.known else "none does"
+        super().__init__(f"no flow is started by a signal {name!r}; {has}")
+
+
+class UnknownQuery(ResoluteError):
+    """The flow, as the run was started with it, has no `with_query` of that name."""
+
+    def __init__(self, flow: str, name: str, known: Iterable[str] = ()) -> None:
+        self.flow = flow
+        self.name = name
+        self.known = tuple(sorted(known))
+        has = f"it has {', '.join(self.known)}" if self.known else "it has none"
+        super().__init__(f"flow {flow!r} has no query {name!r}: {has}")
+
+
+class QueryTimeout(ResoluteError):
+    """No worker that has the run's plan answered in time."""
+
+    def __init__(self, flow_id: str, name: str, seconds: float) -> None:
+        self.flow_id = flow_id
+        self.name = name
+        super().__init__(
+            f"query {name!r} of run {flow_id!r}: no worker with its plan answered in {seconds:g} s"
+        )
 
 
 class SignalsFull(ResoluteError):
@@ -326,3 +362,13 @@ class FlowTerminated(FlowFailed):
     """The run was terminated, without compensation."""
 
     _ended = "was terminated"
+
+
+class QueryFailed(ResoluteError):
+    """The function of a query raised `error` on the worker."""
+
+    def __init__(self, flow_id: str, name: str, error: ErrorInfo) -> None:
+        self.flow_id = flow_id
+        self.name = name
+        self.error = error
+        super().__init__(f"query {name!r} of run {flow_id!r} failed: {error}")

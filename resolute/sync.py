@@ -88,6 +88,9 @@ class FlowRun(Generic[O]):
     ) -> None:
         self._loop.run(self._run.signal(name, payload, sender=sender, durability=durability))
 
+    def query(self, name: str, type_: Any = Any, *, timeout: float = 10.0) -> Any:
+        return self._loop.run(self._run.query(name, type_, timeout=timeout))
+
     def terminate(self, reason: str = "", *, durability: Level | None = None) -> bool:
         return self._loop.run(self._run.terminate(reason, durability=durability))
 
@@ -202,6 +205,20 @@ class Client:
     ) -> None:
         work = self._client.signal(id, name, payload, sender=sender, durability=durability)
         self._loop.run(work)
+
+    def query(self, id: str, name: str, type_: Any = Any, *, timeout: float = 10.0) -> Any:
+        return self._loop.run(self._client.query(id, name, type_, timeout=timeout))
+
+    def trigger(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        durability: Level | None = None,
+    ) -> Sequence[FlowRun[Any]]:
+        work = self._client.trigger(name, payload, id=id, durability=durability)
+        return [FlowRun(self._loop, run) for run in self._loop.run(work)]
 
     def terminate(self, id: str, reason: str = "", *, durability: Level | None = None) -> bool:
         return self._loop.run(self._client.terminate(id, reason, durability=durability))

@@ -17,13 +17,16 @@ from resolute.errors import (
     InvalidSignal,
     NotEncodable,
     PayloadTooLarge,
+    QueryTimeout,
     ResoluteError,
     StoreError,
     StoreUnavailable,
     UnknownFlow,
     UnknownLetter,
+    UnknownQuery,
     UnknownRun,
     UnknownSignal,
+    UnknownTrigger,
 )
 from resolute.testing.server import ServerFailed, ServerNotFound
 
@@ -49,8 +52,12 @@ _UNUSABLE = (
 def code_of(error: BaseException) -> Exit:
     """The exit code that an expected error stands for."""
     match error:
-        case UnknownRun() | UnknownFlow() | UnknownLetter() | UnknownSignal():
+        case UnknownRun() | UnknownFlow() | UnknownLetter():
             return Exit.UNKNOWN
+        case UnknownSignal() | UnknownTrigger() | UnknownQuery():
+            return Exit.UNKNOWN
+        case QueryTimeout():
+            return Exit.TIMEOUT
         case IdConflict():
             return Exit.CONFLICT
         case _:

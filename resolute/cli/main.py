@@ -14,10 +14,12 @@ from resolute.cli.exits import guarded
 from resolute.cli.flows import flows
 from resolute.cli.graph.command import graph
 from resolute.cli.ls import ls
+from resolute.cli.query import query
 from resolute.cli.show.command import show
 from resolute.cli.signal import signal
 from resolute.cli.start import start
 from resolute.cli.stop import cancel, retry, terminate
+from resolute.cli.trigger import trigger
 
 EXIT_CODES = """\b
 Exit codes:
@@ -55,5 +57,8 @@ def main() -> None:
     """
 
 
-for command in (dev, start, ls, show, signal, cancel, terminate, retry, flows, graph, doctor, dead):
+for command in (
+    dev, start, trigger, ls, show, signal, query, cancel, terminate, retry, flows, graph, doctor,
+    dead,
+):  # fmt: skip
     main.add_command(command)

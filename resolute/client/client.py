@@ -12,8 +12,10 @@ from typing import Any, TypeVar, overload
 from resolute.client.directory import Directory, choose_queue, encode_input, encode_signal
 from resolute.client.history import read_fields
 from resolute.client.letters import DeadLetter, Letters
+from resolute.client.querying import query
 from resolute.client.retrying import plan_retry
 from resolute.client.run import FlowRun, RunInfo
+from resolute.client.triggering import run_id_of, started_by
 from resolute.client.watcher import Watcher
 from resolute.durability import Level, check_level, check_replicas
 from resolute.durations import Duration, milliseconds
@@ -37,6 +39,7 @@ from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
+T = TypeVar("T")
 
 MAX_RETRIES_OF_ONE = 10_000
 
@@ -329,6 +332,42 @@ class Client:
                 raise SignalsFull(id, name)
             case _:
                 pass
+
+    @overload
+    async def query(self, id: str, name: str, *, timeout: float = 10.0) -> Any: ...
+    @overload
+    async def query(self, id: str, name: str, type_: type[T], *, timeout: float = 10.0) -> T: ...
+    async def query(self, id: str, name: str, type_: Any = Any, *, timeout: float = 10.0) -> Any:
+        """What a worker answers to a query that the run's flow declares `with_query`.
+
+        Runs that have ended answer too. `timeout` is in seconds. Raises UnknownRun, UnknownQuery,
+        QueryFailed with what the function raised, QueryTimeout where no worker with the run's plan
+        answers, msgspec.ValidationError for what is no `type_`.
+        """
+        await self.store.find_partitions()
+        return await query(self.store, self.directory, self.watcher, id, name, type_, timeout)
+
+    async def trigger(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,
+        durability: Level | None = None,
+    ) -> Sequence[FlowRun[Any]]:
+        """Start a run of every flow that is `triggered_by(signal(name))`; the payload is its input.
+
+        `id` is your own id of this signal: sent twice it starts each flow once. Raises
+        UnknownTrigger where no flow waits for it; else what `start` does, for the first flow that
+        refuses: those before it (by name) have started, and the same call again goes on.
+        """
+        await self.store.find_partitions()
+        found = await started_by(self.store, self.directory, name)
+        ids = [run_id_of(one.flow, "signal", id) if id is not None else None for one in found]
+        return [
+            await self.start(one.flow, payload, id=run_id, queue=one.queue, durability=durability)
+            for one, run_id in zip(found, ids, strict=True)
+        ]
 
     async def retry(
         self, id: str, *, number: int | None = None, durability: Level | None = None

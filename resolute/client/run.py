@@ -150,6 +150,14 @@ class FlowRun(Generic[O]):
         """Send it a signal; see `Client.signal`."""
         await self._client.signal(self.id, name, payload, sender=sender, durability=durability)
 
+    @overload
+    async def query(self, name: str, *, timeout: float = 10.0) -> Any: ...
+    @overload
+    async def query(self, name: str, type_: type[T], *, timeout: float = 10.0) -> T: ...
+    async def query(self, name: str, type_: Any = Any, *, timeout: float = 10.0) -> Any:
+        """Ask it; see `Client.query`."""
+        return await self._client.query(self.id, name, type_, timeout=timeout)
+
     async def terminate(self, reason: str = "", *, durability: Level | None = None) -> bool:
         """End it without compensation. False where it had ended."""
         return await self._client.terminate(self.id, reason, durability=durability)

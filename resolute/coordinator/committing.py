@@ -173,7 +173,7 @@ def _turn(plan: Plan, dispatch: Dispatch, loop: Loop) -> Turn:
     body = range(dispatch.pc, loop.otherwise)
     steps = ((pc, plan.instructions[pc]) for pc in body)
     widths = {pc: len(step.nodes) for pc, step in steps if not isinstance(step, Jump | End | Wide)}
-    return Turn(dispatch.pc, dispatch.turn, widths)
+    return Turn(dispatch.pc, dispatch.turn, widths, plan.drained())
 
 
 def _node(plan: Plan, dispatch: Dispatch, index: int) -> NodePlan:

@@ -26,6 +26,7 @@ from resolute.errors import (
     RetryAfter,
     StoreUnavailable,
     TerminalError,
+    UnknownSignal,
 )
 from resolute.model import codec
 from resolute.model.flow import Binding, Flow, Lister, Predicate, Question, Until
@@ -41,7 +42,16 @@ from resolute.model.plan import (
     Wide,
     item_key,
 )
-from resolute.model.state import CHILDREN, COUNT, TURN, FlowState, Outputs
+from resolute.model.state import (
+    CHILDREN,
+    COUNT,
+    FIELD,
+    SIGNAL,
+    SIGNALS,
+    TURN,
+    FlowState,
+    Outputs,
+)
 
 # What another attempt cannot mend.
 FINAL_ERRORS = (
@@ -201,7 +211,27 @@ def field_of(flow: Flow[Any, Any], key: str) -> str:
         return f"t:{flow.loops[key.removeprefix(TURN)]}"
     if key.startswith(CHILDREN):
         return f"c:{key.removeprefix(CHILDREN)}"
+    if key.startswith(FIELD):
+        return key.removeprefix(FIELD)
+    if key.startswith(SIGNAL):
+        name, _, number = key.removeprefix(SIGNAL)[:-1].partition("[")
+        return f"sg:{name}:{number}"
     return f"o:{key.removeprefix(COUNT)}"
+
+
+def signals_of(
+    flow: Flow[Any, Any], pc: int | None, name: str, get: Callable[[str], bytes | None]
+) -> bytes:
+    """The encoded list of the signals of a name that a node at `pc` sees. Raises UnknownSignal."""
+    if name not in flow.plan.signals:
+        raise UnknownSignal(flow.name, name, flow.plan.signals)
+    loop = None if pc is None else flow.plan.loop_around(pc)
+    if loop is None:
+        first, last = (int(get(f"{FIELD}{kind}:{name}") or 0) for kind in ("st", "sn"))
+    else:
+        first, last = map(int, (get(f"{FIELD}d:{loop}:{name}") or b"0|0").split(b"|"))
+    found = (get(item_key(SIGNAL + name, number)) for number in range(first, last))
+    return msgspec.msgpack.encode([msgspec.Raw(data) for data in found if data is not None])
 
 
 MAX_ITEMS = 1_000_000  # of one wide step
@@ -300,6 +330,9 @@ class Preloaded:
     def get(self, key: str) -> bytes | None:
         if self.own is not None and key == self.bound.plan.key:
             return self.own
+        if key.startswith(SIGNALS):
+            name = key.removeprefix(SIGNALS)
+            return signals_of(self.bound.flow, self.bound.pc, name, self.remote.get)
         each = self.bound.flow.lists.get(key)
         if each is None or self._get(key) is None:
             return self._get(key)
@@ -328,6 +361,37 @@ class Preloaded:
 
     def error(self, key: str) -> ErrorInfo | None:
         return self.remote.error(key)
+
+
+@dataclass(frozen=True)
+class WholeOutputs:
+    """Outputs for who is at no place in the flow: of a list the whole, of signals what is left."""
+
+    flow: Flow[Any, Any]
+    outputs: Outputs
+
+    def get(self, key: str) -> bytes | None:
+        if key.startswith(SIGNALS):
+            return signals_of(self.flow, None, key.removeprefix(SIGNALS), self.outputs.get)
+        found, step = self.outputs.get(key), self.flow.lists.get(key)
+        if found is None or step is None:
+            return found
+        return step_output(step, self.outputs.get)
+
+    def keys(self) -> Iterable[str]:
+        return self.outputs.keys()
+
+    def input(self) -> bytes:
+        return self.outputs.input()
+
+    def error(self, key: str) -> ErrorInfo | None:
+        return self.outputs.error(key)
+
+
+def answer(flow: Flow[Any, Any], query: str, outputs: Outputs) -> bytes:
+    """The encoded answer to a query. Raises what its function and `codec.encode` do."""
+    found = flow.queries[query](FlowState(WholeOutputs(flow, outputs)))
+    return codec.encode(found, max_payload=flow.max_payload, what=f"answer to {query}")
 
 
 def input_value(

@@ -56,7 +56,7 @@ class FlowBuilder(Generic[I, O]):
         self._draft = Draft(name, input)
 
     def triggered_by(self, trigger: Trigger) -> FlowBuilder[I, O]:
-        """Add what starts the flow: `manual(...)` or `schedule(...)`. May be called again."""
+        """Add what starts the flow: `manual`, `schedule`, `webhook` or `signal`; again for more."""
         return self._with(triggers=(*self._draft.triggers, trigger))
 
     def on_queue(self, queue: str) -> FlowBuilder[I, O]:
@@ -267,6 +267,14 @@ class FlowBuilder(Generic[I, O]):
     def with_signal(self, name: str, type_: Any = Any) -> FlowBuilder[I, O]:
         """Declare a signal and the type of its payload, which is checked when it is sent."""
         return self._with(signals={**self._draft.signals, name: type_})
+
+    def with_query(self, name: str, fn: Callable[[FlowState], Any]) -> FlowBuilder[I, O]:
+        """Declare a question that `run.query(name)` asks of a run: `fn(state)` answers it.
+
+        It is called on a worker, on its event loop, as a predicate is: quick, and changing nothing.
+        Runs that have ended answer too, as long as they are kept.
+        """
+        return self._with(queries={**self._draft.queries, name: fn})
 
     def build(self) -> Flow[I, O]:
         """The flow. Raises FlowDefinitionError naming everything that is wrong with it."""

@@ -56,7 +56,7 @@ from resolute.model.plan import (
 )
 from resolute.model.policies import Limit, RetentionPolicy, RetryPolicy, SharedRateLimit
 from resolute.model.state import FlowState
-from resolute.model.triggers import Schedule, Trigger, Webhook
+from resolute.model.triggers import Schedule, Signalled, Trigger, Webhook
 
 QUESTION_TIMEOUT_MS = 30_000
 STRICT_SLACK = 0.1  # s: how late a start may be, which a strict limit leaves room for
@@ -77,6 +77,8 @@ def compile_flow(draft: Draft) -> Flow[Any, Any]:
         compiler.limit(draft.deadline)
     for name, type_ in draft.signals.items():
         compiler.declare(name, type_)
+    for name, fn in draft.queries.items():
+        compiler.ask(name, fn)
     return compiler.finish(draft.triggers, compiler.schedules(draft.triggers), draft.queue)
 
 
@@ -105,6 +107,9 @@ class _Compiler:
     branches: list[_OpenBranch] = field(default_factory=list[_OpenBranch])
     keys: frozenset[str] = frozenset()
     types: tuple[Any, ...] = ()  # what the step before can have returned
+    queries: dict[str, Callable[[FlowState], Any]] = field(
+        default_factory=dict[str, Callable[[FlowState], Any]]
+    )
     children: dict[str, Flow[Any, Any]] = field(default_factory=dict[str, Flow[Any, Any]])
     loops: int = 0  # those open
     predicates: int = 0
@@ -336,6 +341,12 @@ class _Compiler:
                 f" {type_name(known)}"
             )
 
+    def ask(self, name: str, fn: Callable[[FlowState], Any]) -> None:
+        self.check(lambda: check_name("query", name))
+        if not callable(fn):
+            self.problems.append(f"query {name!r}: expected a function of FlowState, got {fn!r}")
+        self.queries[name] = fn
+
     def _step(self, name: str, nodes: tuple[Node[Any, Any], ...], *, parallel: bool) -> None:
         pc = len(self.instructions)
         for index, node in enumerate(nodes):
@@ -461,7 +472,7 @@ class _Compiler:
         ):
             self.problems.append("no steps: add one with then()")
         for trigger in triggers:
-            problem = trigger.problem() if isinstance(trigger, Webhook) else None
+            problem = trigger.problem() if isinstance(trigger, Webhook | Signalled) else None
             if problem:
                 self.problems.append(problem)
         if not triggers:
@@ -479,6 +490,8 @@ class _Compiler:
             retention=self.retention,
             deadline_ms=self.deadline_ms,
             webhooks=self.webhooks(triggers),
+            queries=tuple(self.queries),
+            started_by=tuple(one.name for one in triggers if isinstance(one, Signalled)),
             signals={name: codec.schema(type_) for name, type_ in self.signals.items()},
         )
         return Flow(
@@ -489,6 +502,7 @@ class _Compiler:
             input_type=self.input_type,
             result_type=result_type,
             signals=self.signals,
+            queries=self.queries,
             children=tuple(self.children.values()),
         )
 

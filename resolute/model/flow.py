@@ -60,6 +60,9 @@ class Flow(Generic[I, O]):
     result_type: Any = Any
     max_payload: int = 1024 * 1024
     signals: Mapping[str, Any] = field(default_factory=dict[str, Any])  # the types declared
+    queries: Mapping[str, Callable[[FlowState], Any]] = field(
+        default_factory=dict[str, Callable[[FlowState], Any]]
+    )
     children: tuple[Flow[Any, Any], ...] = ()  # those that its steps start
 
     def family(self) -> list[Flow[Any, Any]]:

@@ -7,6 +7,8 @@ import msgspec
 from resolute.errors import ErrorInfo
 from resolute.status import EventKind, NodeStatus, RunStatus
 
+QUERY = -1  # the `pc` of an entry that asks a query: `index` is its number, `token` whose it is
+
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
     """A step-ready event in a queue stream: node `index` of step `seq` may be run.

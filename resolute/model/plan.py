@@ -217,6 +217,8 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     deadline_ms: int = 0
     signals: dict[str, dict[str, Any]] = {}  # those declared, with the schema of their payload
     webhooks: tuple[WebhookPlan, ...] = ()
+    started_by: tuple[str, ...] = ()  # the signals that start it
+    queries: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         values = list(msgspec.structs.astuple(self))
@@ -252,6 +254,20 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
         """How many nodes the step at `pc` has; `items` is that of a wide one."""
         step = self.step(pc)
         return items if isinstance(step, Wide) else len(step.nodes)
+
+    def loop_around(self, pc: int) -> int | None:
+        """Where the head of the innermost loop is in whose body `pc` is; None outside of all."""
+        heads = [
+            at
+            for at, one in enumerate(self.instructions)
+            if isinstance(one, Loop) and at < pc < one.otherwise
+        ]
+        return max(heads, default=None)
+
+    def drained(self) -> list[str]:
+        """The signals that the turns of loops take: those that no gate waits for."""
+        gates = {one.signal for one in self.instructions if isinstance(one, Gate)}
+        return [name for name in self.signals if name not in gates]
 
     def predecessors(self, pc: int) -> list[int]:
         """The steps whose output can be the last one before `pc`; empty: none, the input."""

@@ -16,6 +16,8 @@ from resolute.model.plan import item_key
 TURN = "\0turn:"
 COUNT = "\0count:"
 CHILDREN = "\0children:"  # what the ids of a step's children begin with
+# The list of a run's signals of one name; one of them, by its number; a field of the hash as it is.
+SIGNALS, SIGNAL, FIELD = "\0signals:", "\0signal:", "\0field:"
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -117,6 +119,17 @@ class FlowState:
             Child(f"{base}{index}", self.error(item_key(step, index)))
             for index in range(int(count))
         ]
+
+    def signals(self, name: str, type_: type[T]) -> list[T]:
+        """The signals of a name, oldest first.
+
+        In the body of a loop they are those that came since the turn before began, the same for
+        all nodes of a turn and all their attempts: a turn takes them, and each is seen in one.
+        Elsewhere they are those that have come by now and that no gate and no loop has taken.
+        Raises UnknownSignal where the flow declares none of that name.
+        """
+        data = self._outputs.get(SIGNALS + name)
+        return decoder(list[type_])(data) if data is not None else []
 
     def turn(self, loop: str) -> int:
         """Which turn of a loop this is, from 1. Raises MissingOutput outside of it."""

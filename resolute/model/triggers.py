@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 
 from croniter import CroniterBadDateError, CroniterError, croniter
 
+from resolute.ids import check_name
+
 
 @dataclass(frozen=True)
 class Manual:
@@ -66,7 +68,22 @@ class Webhook:
         return None
 
 
-Trigger = Manual | Schedule | Webhook
+@dataclass(frozen=True)
+class Signalled:
+    """Started by a signal to no run: `Client.trigger`."""
+
+    name: str
+
+    def problem(self) -> str | None:
+        """What is wrong with it, or None."""
+        try:
+            check_name("signal", self.name)
+        except ValueError as error:
+            return str(error)
+        return None
+
+
+Trigger = Manual | Schedule | Webhook | Signalled
 
 _PATH = re.compile(r"(/[A-Za-z0-9._-]+)+")
 _VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
@@ -86,6 +103,14 @@ def schedule(cron: str, *, timezone: str = "UTC", input: Any = None) -> Schedule
     The flow gets `input`; without it, the input type's defaults.
     """
     return Schedule(cron, timezone, input)
+
+
+def signal(name: str) -> Signalled:
+    """A trigger by `Client.trigger(name, payload)`, `resolute trigger` or HTTP.
+
+    The payload is the flow's input. All flows that have the name start.
+    """
+    return Signalled(name)
 
 
 def webhook(path: str, *, secret: str | None) -> Webhook:

@@ -92,6 +92,10 @@ class Partition:
         """What one call did with dead letters, for a while."""
         return f"{self.dead}:{nonce}"
 
+    def answer(self, nonce: str) -> str:
+        """The answer to a query, for a while, and where it is published."""
+        return f"{self.tag}:a:{nonce}"
+
     def channel(self, flow_id: str) -> str:
         """Where the end of a run is published."""
         return f"{self.tag}:end:{flow_id}"

@@ -282,8 +282,8 @@ def state_of(header: Header, values: Sequence[bytes | None]) -> RunState:
 
 
 def _answer(output: bytes) -> str:
-    """What a predicate or a moment said, as its event has it."""
-    said = msgspec.msgpack.decode(output)
+    """What a question was answered, as its event has it. Raises ValueError for what is no answer."""
+    said = msgspec.msgpack.decode(output, type=str | int | bool)
     return said if isinstance(said, str) else str(int(said))
 
 

@@ -37,7 +37,7 @@ class CommitItem(Item):
     waiting: Sequence[str]
     deadline: Sequence[str | int]
     page_from: int
-    turn: Sequence[int | Sequence[int]]
+    turn: Sequence[int | Sequence[int] | Sequence[str]]
     family: Sequence[Any]
 
 
@@ -82,11 +82,15 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The head of a loop is come by; `widths` are those of the steps of a turn, by their pc."""
+    """The head of a loop is come by; `widths` are those of the steps of a turn, by their pc.
+
+    `signals` are the names of those that the turn takes.
+    """
 
     pc: int
     again: bool
     widths: Mapping[int, int]
+    signals: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +191,11 @@ async def commit(
     return [(code_of(answer), _text(answer)) for answer in reply]
 
 
-def _turn(turn: Turn | None) -> Sequence[int | Sequence[int]]:
+def _turn(turn: Turn | None) -> Sequence[int | Sequence[int] | Sequence[str]]:
     if turn is None:
         return ()
     widths = [number for pair in turn.widths.items() for number in pair]
-    return (turn.pc, int(turn.again), widths)
+    return (turn.pc, int(turn.again), widths, turn.signals)
 
 
 def _family(change: Commit, partition: Partition, keys: KeyList) -> Sequence[Any]:

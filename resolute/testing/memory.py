@@ -205,7 +205,9 @@ class MemoryRun:
             self._push(EventKind.LOOK, header)
 
     def _begin_turn(self, seq: int, turn: Turn) -> None:
-        """Count a turn of a loop, and forget the steps of the one before."""
+        """Count a turn of a loop, take the signals, and forget the steps of the one before."""
+        for name in turn.signals:
+            self._take_signals(turn.pc, name)
         last, count = self.read([f"l:{turn.pc}", f"t:{turn.pc}"])
         if not turn.again:
             last, count = None, None
@@ -217,6 +219,14 @@ class MemoryRun:
             if width is not None and width <= 100:
                 for name in (f"s:{at}", *(f"n:{at}.{index}" for index in range(width))):
                     self.fields.pop(name, None)
+
+    def _take_signals(self, pc: int, name: str) -> None:
+        mine = f"d:{pc}:{name}"
+        first, last = map(int, self.fields.get(mine, b"0|0").split(b"|"))
+        for number in range(first, last):
+            self.fields.pop(f"sg:{name}:{number}", None)
+        came, taken = self._signals(name)
+        self._set(mine, f"{taken}|{came}", f"st:{name}", came)
 
     def fire_due(self) -> None:
         """Do what is due; a timer whose run has gone on is dropped."""

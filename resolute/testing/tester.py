@@ -14,7 +14,8 @@ from resolute.client.directory import encode_signal, encode_typed
 from resolute.client.history import history_of
 from resolute.client.run import failure_of
 from resolute.durations import Duration, seconds
-from resolute.errors import ErrorInfo, FlowTesterError
+from resolute.engine.attempt import WholeOutputs, answer
+from resolute.errors import ErrorInfo, FlowTesterError, UnknownQuery
 from resolute.model import codec
 from resolute.model.flow import Flow
 from resolute.model.messages import NodeRecord
@@ -26,7 +27,7 @@ from resolute.testing.family import Member, MemoryFamily, result_of
 from resolute.testing.memory import MemoryRun
 from resolute.testing.mocks import Calls, Mocks, Named
 from resolute.testing.virtual_time import VirtualTimeLoop
-from resolute.testing.working import MemoryWorker, WholeOutputs
+from resolute.testing.working import MemoryOutputs, MemoryWorker
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -85,7 +86,14 @@ class TesterResult(Generic[O]):
     @property
     def state(self) -> FlowState:
         """The outputs of the nodes that completed."""
-        return FlowState(WholeOutputs(self._flow, self._run))
+        return FlowState(WholeOutputs(self._flow, MemoryOutputs(self._flow, self._run)))
+
+    def query(self, name: str, type_: Any = Any) -> Any:
+        """What `run.query(name)` answers. Raises UnknownQuery, and what its function does."""
+        if name not in self._flow.queries:
+            raise UnknownQuery(self._flow.name, name, self._flow.queries)
+        data = answer(self._flow, name, MemoryOutputs(self._flow, self._run))
+        return codec.decode(data, type_)
 
 
 @dataclass(frozen=True)
@@ -253,7 +261,7 @@ class FlowTester:
     def state(self) -> FlowState:
         """The outputs of the nodes that have completed."""
         play = self._played()
-        return FlowState(WholeOutputs(play.flow, play.run))
+        return FlowState(WholeOutputs(play.flow, MemoryOutputs(play.flow, play.run)))
 
     def calls(self, node: Named) -> list[Any]:
         """The inputs that the node was called with, in order: one for each attempt."""

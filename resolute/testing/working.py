@@ -56,16 +56,6 @@ class MemoryOutputs:
         return decode_error(self._fields.get(f"x:{key}"))
 
 
-class WholeOutputs(MemoryOutputs):
-    """Where a test reads from: of a list it has the whole."""
-
-    def get(self, key: str) -> bytes | None:
-        found, each = super().get(key), self.flow.lists.get(key)
-        if found is None or each is None:
-            return found
-        return attempt.step_output(each, super().get)
-
-
 @dataclass(slots=True, eq=False)
 class Job:
     """One attempt of one node, from its claim to its outcome."""

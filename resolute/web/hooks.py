@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
 import time
 from collections.abc import Mapping
@@ -12,12 +10,10 @@ from dataclasses import dataclass
 import msgspec
 
 from resolute.client import Client
+from resolute.client.triggering import run_id_of, startable
 from resolute.errors import IdConflict, InvalidInput, ResoluteError
 from resolute.model.plan import WebhookPlan
-from resolute.store import registry
 from resolute.web.signatures import delivery_id, is_signed
-
-log = logging.getLogger(__name__)
 
 FRESH = 1.0  # s; for so long a look at the offered flows is good enough
 
@@ -66,7 +62,7 @@ class Hooks:
         delivery = delivery_id(headers, body)
         started: list[str] = []
         for hook in trusted:
-            run_id = _run_id(hook, delivery) if delivery else None
+            run_id = run_id_of(hook.flow, "hook", delivery) if delivery else None
             try:
                 run = await self._client.start(hook.flow, value, id=run_id, queue=hook.queue)
             except InvalidInput as error:
@@ -84,16 +80,9 @@ class Hooks:
 
     async def _read(self) -> dict[str, list[Hook]]:
         found: dict[str, list[Hook]] = {}
-        offers = await registry.offered_flows(self._client.store)
-        for flow, offer in sorted(offers.items()):
-            try:
-                plan = await self._client.directory.plan(offer.plan)
-            except ValueError as error:  # of a later release: the hooks of others are served
-                log.warning("the plan of flow %r cannot be read: %s", flow, error)
-                continue
-            for one in plan.webhooks if plan else ():
-                queue = plan.queue if plan and plan.queue else offer.queue
-                found.setdefault(one.path, []).append(Hook(flow, queue, one))
+        for one in await startable(self._client.store, self._client.directory):
+            for plan in one.plan.webhooks:
+                found.setdefault(plan.path, []).append(Hook(one.flow, one.queue, plan))
         return found
 
 
@@ -102,8 +91,3 @@ def _is_trusted(hook: Hook, headers: Mapping[str, str], body: bytes) -> bool:
         return True
     secret = os.environ.get(hook.plan.secret_from, "")
     return bool(secret) and is_signed(headers, body, secret.encode(), time.time())
-
-
-def _run_id(hook: Hook, delivery: str) -> str:
-    """The same for the same delivery, and for no other, whatever characters its id has."""
-    return f"{hook.flow[:100]}:hook:{hashlib.sha256(delivery.encode()).hexdigest()[:32]}"

@@ -7,7 +7,7 @@ import contextlib
 import hmac
 import logging
 import os
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any
 
 import msgspec
@@ -15,12 +15,15 @@ import msgspec
 from resolute.client import Client
 from resolute.errors import (
     ConfigurationError,
+    IdConflict,
+    InvalidInput,
     InvalidSignal,
     RunEnded,
     SignalsFull,
     StoreUnavailable,
     UnknownRun,
     UnknownSignal,
+    UnknownTrigger,
 )
 from resolute.web.hooks import Hooks, Refused
 
@@ -108,32 +111,51 @@ def app_of(client: Client) -> Starlette:
         return JSONResponse({"id": runs[0], "runs": runs}, 202)
 
     async def signal(request: Request) -> JSONResponse:
-        if not _has_token(request):
-            return _error(401, f"expected the token of {TOKEN_FROM} as a bearer token")
-        try:
-            body = await _body(request)
-            payload = _json(body)
-            sender = request.headers.get("idempotency-key")
-            run_id, name = request.path_params["run"], request.path_params["name"]
+        run_id, name = request.path_params["run"], request.path_params["name"]
+
+        async def send(payload: Any, sender: str | None) -> dict[str, Any]:
             await client.signal(run_id, name, payload, sender=sender)
-        except Refused as refused:
-            return _error(refused.status, refused.reason)
-        except (UnknownRun, UnknownSignal) as error:
-            return _error(404, str(error))
-        except InvalidSignal as error:
-            return _error(422, str(error))
-        except (RunEnded, SignalsFull) as error:
-            return _error(409, str(error))
-        except StoreUnavailable:
-            return _error(503, "Redis does not answer: send it again")
-        return JSONResponse({"id": run_id, "signal": name}, 202)
+            return {"id": run_id, "signal": name}
+
+        return await _answer(request, send)
+
+    async def trigger(request: Request) -> JSONResponse:
+        name = request.path_params["name"]
+
+        async def send(payload: Any, sender: str | None) -> dict[str, Any]:
+            runs = await client.trigger(name, payload, id=sender)
+            return {"signal": name, "runs": [run.id for run in runs]}
+
+        return await _answer(request, send)
 
     return Starlette(
         routes=[
-            Route("/api/runs/{run}/signals/{name}", signal, methods=["POST"]),
+            Route("/api/runs/{run:path}/signals/{name}", signal, methods=["POST"]),
+            Route("/api/signals/{name}", trigger, methods=["POST"]),
             Route("/{path:path}", deliver, methods=["POST"]),
         ]
     )
+
+
+async def _answer(
+    request: Request, send: Callable[[Any, str | None], Awaitable[dict[str, Any]]]
+) -> JSONResponse:
+    """What comes of a request of who has the token: its JSON, and the sender's own id of it."""
+    if not _has_token(request):
+        return _error(401, f"expected the token of {TOKEN_FROM} as a bearer token")
+    try:
+        payload = _json(await _body(request))
+        return JSONResponse(await send(payload, request.headers.get("idempotency-key")), 202)
+    except Refused as refused:
+        return _error(refused.status, refused.reason)
+    except (UnknownRun, UnknownSignal, UnknownTrigger) as error:
+        return _error(404, str(error))
+    except (InvalidSignal, InvalidInput) as error:
+        return _error(422, str(error))
+    except (RunEnded, SignalsFull, IdConflict) as error:
+        return _error(409, str(error))
+    except StoreUnavailable:
+        return _error(503, "Redis does not answer: send it again")
 
 
 async def _body(request: Request) -> bytes:

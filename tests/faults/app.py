@@ -418,6 +418,7 @@ gated = (
     .end_when()
     .then_sleep("200ms")
     .then(step("done").with_input(lambda state: state[begin]))
+    .with_query("known", lambda state: state.keys())
     .with_deadline("1h")
     .build()
 )
@@ -459,6 +460,21 @@ class Turns(msgspec.Struct):
 
     left: int
     done: int = 0
+    nudges: int = 0
+
+
+NUDGE = "nudge"  # a signal that a turn of `looping` takes, if it comes in time; once
+
+
+def _turned(state: FlowState, turns: Turns) -> Turns:
+    nudges = turns.nudges + len(state.signals(NUDGE, type(None)))
+    return Turns(turns.left - 1, state[turned].value, nudges)
+
+
+def _looped(state: FlowState) -> Made:
+    turns = state.get("loop", Turns)
+    assert turns.nudges + len(state.signals(NUDGE, type(None))) <= 1, "a signal was seen twice"
+    return Made(turns.done, "")
 
 
 @node("turned")
@@ -476,9 +492,10 @@ looping = (
         state=Turns,
         initial=lambda state: Turns(state.input(Work).number % 7),
         while_=lambda turns: turns.left > 0,
-        after=lambda state, turns: Turns(turns.left - 1, state[turned].value),
+        after=_turned,
     )
-    .then(step("looped", 0).with_input(lambda state: Made(state.get("loop", Turns).done, "")))
+    .then(step("looped", 0).with_input(_looped))
+    .with_signal(NUDGE, type(None))
     .build()
 )
 

@@ -104,7 +104,13 @@ USUAL = (
     Case(app.long, 6, lambda number: Expected(COMPLETED, 2 * (number + 1)), is_stopped=True),
     Case(app.gated, 6, _gated, signal=app.APPROVAL, is_stopped=True),
     Case(app.listing, 6, _listing, is_stopped=True),
-    Case(app.looping, 6, lambda number: Expected(COMPLETED, number % 7), is_stopped=True),
+    Case(
+        app.looping,
+        6,
+        lambda number: Expected(COMPLETED, number % 7),
+        is_stopped=True,
+        signal=app.NUDGE,
+    ),
     Case(app.family, 6, _family, is_stopped=True),
     Case(app.wide, 0.2, lambda number: Expected(COMPLETED, app.WIDTH * (number + 1))),
 )

@@ -18,10 +18,12 @@ from resolute import (
     Client,
     DurabilityNotConfirmed,
     FlowFailed,
+    QueryTimeout,
     ResoluteError,
     RunEnded,
     UnknownFlow,
     UnknownLetter,
+    UnknownQuery,
 )
 from resolute.store.connection import ServerReply
 from tests.faults import app
@@ -49,6 +51,9 @@ async def visit(client: Client, random: Random, name: str) -> None:
         write(Line("stopping", name, note=how))
         done = await (run.cancel() if how == "cancel" else run.terminate())
         write(Line("stopped", name, note=f"{how} {done}"))
+    for query in case.flow.plan.queries:
+        with contextlib.suppress(QueryTimeout, UnknownQuery):  # no worker, no plan yet
+            await run.query(query, timeout=2.0)
     try:
         await run.result(timeout=60, durability=level)
     except FlowFailed:

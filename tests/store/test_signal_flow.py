@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from resolute.model.flow import Flow
 from resolute.status import NodeStatus, RunStatus
 from resolute.store import runs
 from tests.support.flows import builder, step
@@ -109,3 +112,50 @@ async def test_a_failing_run_s_gate_is_not_passed(stage: Stage):
     record = await stage.record_of("run", 1, 0)
     assert record is not None
     assert record.status is NodeStatus.SKIPPED
+
+
+def looping() -> Flow[Any, Any]:
+    made = (
+        builder("looping")
+        .with_signal("nudge")
+        .then_loop(
+            "turns",
+            body=step("body"),
+            state=int,
+            initial=0,
+            while_=lambda _: True,
+            after=lambda _, turn: turn + 1,
+        )
+    )
+    return made.build()
+
+
+async def turn(stage: Stage, nodes: int) -> None:
+    """Let so many nodes of a loop complete, one after the other."""
+    for _ in range(nodes):
+        held = await stage.claim_one("worker")
+        assert await stage.complete("worker", held, b"\xc3", arg="1") == "OK"
+        await stage.coordinate()
+
+
+async def test_a_turn_takes_the_signals_that_came_before_it_and_forgets_those_of_the_last(
+    stage: Stage,
+):
+    await stage.begin_run(looping())
+    for number in range(1003):
+        await stage.signal("nudge", b"\x01", sender=str(number))
+    await turn(stage, 1)  # the loop begins: its first turn has them all
+    fields = await stage.hash()
+    assert (fields["d:1:nudge"], fields["st:nudge"]) == (b"0|1003", b"1003")
+    assert "sg:nudge:1002" in fields
+    await stage.signal("nudge", b"\x02", sender="late")
+    await turn(stage, 2)
+    assert (await stage.hash())["d:1:nudge"] == b"0|1003"  # the same to the end of the turn
+    await turn(stage, 1)
+    fields = await stage.hash()
+    assert fields["d:1:nudge"] == b"1003|1004"
+    assert [name for name in fields if name.startswith("sg:")] == ["sg:nudge:1003"]
+    await turn(stage, 3)
+    fields = await stage.hash()
+    assert fields["d:1:nudge"] == b"1004|1004"
+    assert not any(name.startswith("sg:") for name in fields)

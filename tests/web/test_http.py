@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from resolute import Client, FlowDefinitionError, GateResult, webhook
+from resolute import Client, FlowDefinitionError, GateResult, signal, webhook
 from resolute.model.builder import FlowBuilder
 from resolute.model.flow import Flow
 from resolute.status import RunStatus
@@ -38,13 +38,21 @@ GATED = (
 )
 
 
+WOKEN = (
+    FlowBuilder("woken", input=dict[str, int])
+    .triggered_by(signal("new-thing"))
+    .then(step("a"))
+    .build()
+)
+
+
 @asynccontextmanager
 async def serving(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[httpx.AsyncClient]:
     monkeypatch.setenv("HOOK_SECRET", SECRET)
     monkeypatch.setenv("RESOLUTE_HTTP_TOKEN", "letmein")
-    await stage.offer(PUSHED, OPEN, GATED)
+    await stage.offer(PUSHED, OPEN, GATED, WOKEN)
     store: Store = stage.store
     async with (
         serve_http("127.0.0.1", 0, Client(store)) as port,
@@ -159,6 +167,31 @@ async def test_who_has_the_token_sends_signals(stage: Stage, monkeypatch: pytest
         ended = await http.post(url, headers={**headers, "Idempotency-Key": "other"})
         assert ended.status_code == 409
         await client.watcher.close()
+
+
+async def test_who_has_the_token_starts_flows_by_a_signal(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving(stage, monkeypatch) as http:
+        url, headers = "/api/signals/new-thing", {"Authorization": "Bearer letmein"}
+        assert (await http.post(url, json={})).status_code == 401
+        assert (await http.post("/api/signals/other", headers=headers)).status_code == 404
+        assert (await http.post(url, json=[], headers=headers)).status_code == 422
+        once = {**headers, "Idempotency-Key": "k 1"}
+        found = [await http.post(url, json={"number": 7}, headers=once) for _ in range(2)]
+        assert [answer.status_code for answer in found] == [202, 202]
+        assert found[0].json() == found[1].json()
+        (run_id,) = found[0].json()["runs"]
+        assert (await stage.hash(run_id))["input"] == b"\x81\xa6number\x07"
+        assert (await http.post(url, json={"number": 8}, headers=once)).status_code == 409
+
+
+async def test_a_child_is_signalled_by_its_id(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    async with serving(stage, monkeypatch) as http:
+        await stage.start(GATED, "parent/step.0")
+        url = "/api/runs/parent/step.0/signals/approval"
+        answer = await http.post(url, json={}, headers={"Authorization": "Bearer letmein"})
+        assert answer.json() == {"id": "parent/step.0", "signal": "approval"}
 
 
 def test_a_secret_in_the_code_is_refused_when_the_flow_is_built():

@@ -14,7 +14,7 @@ import msgspec
 
 from resolute.engine.attempt import Bound
 from resolute.errors import ResoluteError
-from resolute.model.messages import Entry
+from resolute.model.messages import QUERY, Entry
 from resolute.status import Code
 from resolute.store import dead, nodes, streams
 from resolute.store.connection import Connection, ServerReply, backoff
@@ -161,6 +161,9 @@ class Reader:
                 continue
             try:
                 held = Held(partition, queue, message.id, _decode(message.payload))
+                if held.entry.pc == QUERY:
+                    self._spawn(self._answer(held))
+                    continue
                 self._place(held, self._runner.bound_for(held), batch)
             except (ValueError, LookupError) as error:
                 batch.dead.append((message.id, str(error)))
@@ -168,6 +171,12 @@ class Reader:
             self._spawn(self._runner.begin(batch.jobs))
         if batch.useless or batch.dead or batch.returns:
             self._spawn(self._put_away(partition, queue, batch))
+
+    async def _answer(self, held: Held) -> None:
+        try:
+            await self._runner.answer(held)
+        except ResoluteError as error:
+            log.warning("a query of run %s is not answered: %s", held.entry.flow, error)
 
     def _place(self, held: Held, bound: Bound | None, batch: Batch) -> None:
         entry, queue = held.entry, held.queue.partition("@")[0]

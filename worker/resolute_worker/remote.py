@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from resolute.engine.attempt import Bound, OutputsAway
+from typing import Any
+
+from resolute.engine.attempt import OutputsAway, field_of
 from resolute.errors import ErrorInfo, StoreUnavailable
+from resolute.model.flow import Flow
 from resolute.model.plan import Run, item_key
 from resolute.store.keys import Partition
 from resolute.store.runs import decode_error
@@ -18,10 +21,12 @@ class RemoteOutputs:
     With a key come up to 1,000 others of its step: who reads one usually reads them all.
     """
 
-    def __init__(self, reader: SyncReader, partition: Partition, flow: str, bound: Bound) -> None:
+    def __init__(
+        self, reader: SyncReader, partition: Partition, run: str, flow: Flow[Any, Any]
+    ) -> None:
         self._reader = reader
-        self._key = partition.flow(flow)
-        self._bound = bound
+        self._key = partition.flow(run)
+        self._flow = flow
         self._fetched: dict[str, bytes | None] = {}
         self._items: dict[str, bytes | None] = {}
 
@@ -30,17 +35,17 @@ class RemoteOutputs:
             return self._item(key)
         if key not in self._fetched:
             wanted = [key, *(other for other in self._siblings(key) if other != key)][:SIBLINGS]
-            values = self._read(*(self._bound.field(name) for name in wanted))
+            values = self._read(*(field_of(self._flow, name) for name in wanted))
             self._fetched.update(zip(wanted, values, strict=True))
         return self._fetched[key]
 
     def _item(self, key: str) -> bytes | None:
-        """One output of a `then_each`, with those after it; the ones before are not kept."""
+        """One of many under a name, with those after it; the ones before are not kept."""
         if key not in self._items:
             name, _, number = key[:-1].partition("[")
             first = int(number)
             wanted = [item_key(name, index) for index in range(first, first + SIBLINGS)]
-            values = self._read(*(f"o:{one}" for one in wanted))
+            values = self._read(*(field_of(self._flow, one) for one in wanted))
             self._items = dict(zip(wanted, values, strict=True))
         return self._items[key]
 
@@ -64,7 +69,7 @@ class RemoteOutputs:
             raise OutputsAway(str(error)) from error
 
     def _siblings(self, key: str) -> list[str]:
-        for instruction in self._bound.flow.plan.instructions:
+        for instruction in self._flow.plan.instructions:
             if isinstance(instruction, Run):
                 names = [node.key for node in instruction.nodes]
                 if key in names:

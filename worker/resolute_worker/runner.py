@@ -19,7 +19,7 @@ from resolute.engine.attempt import Bound, OutputsAway
 from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model.flow import Flow, Lister, Question
 from resolute.status import Code
-from resolute.store import dead, nodes
+from resolute.store import dead, nodes, queries
 from resolute.store.connection import backoff
 from resolute.store.nodes import Begun, Completion, Failure, Held, Return
 from resolute.store.store import Store
@@ -93,6 +93,21 @@ class Runner:
                 raise LookupError(f"the plan has no node {entry.index} at {entry.pc}")
             bound = self._bound[key] = Bound.of(flow, *place, undo=entry.undo > 0)
         return bound
+
+    async def answer(self, held: Held) -> None:
+        """Answer a query; who asked waits for it no longer than it likes."""
+        entry = held.entry
+        flow = self._flows.get(entry.plan)
+        if flow is None:
+            raise LookupError(f"the plan {entry.plan} is not offered here")
+        names = flow.plan.queries
+        try:
+            name = names[entry.index]
+            outputs = RemoteOutputs(self._reader, held.partition, entry.flow, flow)
+            data = _encode((0, msgspec.Raw(attempt.answer(flow, name, outputs))))
+        except BaseException as error:  # SystemExit too: it is the user's function
+            data = _encode((1, ErrorInfo.of(error)))
+        await queries.answer(self._store, held, data)
 
     def adopt(self, held: Held, bound: Bound) -> Job | None:
         """A job in a slot of its own; None where it is here already or no slot is free."""
@@ -175,7 +190,7 @@ class Runner:
                     self.report(job, Return(job.held, job.queue, delay=1000))
 
     def _remote(self, job: Job) -> RemoteOutputs:
-        return RemoteOutputs(self._reader, job.held.partition, job.held.entry.flow, job.bound)
+        return RemoteOutputs(self._reader, job.held.partition, job.held.entry.flow, job.bound.flow)
 
     def _start(self, job: Job) -> None:
         """Run the function of an admitted job in its slot."""

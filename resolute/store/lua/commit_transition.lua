@@ -13,8 +13,8 @@
 --   deadline: {ms from now, member} of a run that begins and has one, or {}
 --   page_from: the index from which a later page is dispatched, else -1: nodes that settle dispatch
 --     others of a windowed step, so that it may be another one by now
---   turn: {pc, again, {pc, width, ...}} of the head of a loop, or {}; what the turn before wrote of
---     its steps goes, but for what its compensations need
+--   turn: {pc, again, {pc, width, ...}, {signal, ...}} of the head of a loop, or {}; what the turn
+--     before wrote of its steps goes, but for what its compensations need; signals are taken
 --   family: what it does of the runs it starts, or of the one that started it (lib_child), or {}
 -- Node-level writes do not change the rev. So where a server has lost some, an event or a state read
 -- before may say that a step is settled which is not, any more, and the rev is the same: a step is
@@ -75,10 +75,25 @@ local function skip_nodes(flow_key, rev, seq, skip, family)
   end
 end
 
+-- The signals that came are those of the turn that begins; those of the turn before go.
+local function take_signals(key, pc, name)
+  local mine = 'd:' .. pc .. ':' .. name
+  local h = redis.call('HMGET', key, 'sn:' .. name, 'st:' .. name, mine)
+  local first, last = string.match(h[3] or '0|0', '^(%d+)|(%d+)$')
+  for at = first, last - 1, 1000 do
+    local gone = {}
+    for i = at, math.min(last, at + 1000) - 1 do gone[#gone + 1] = 'sg:' .. name .. ':' .. i end
+    redis.call('HDEL', key, unpack(gone))
+  end
+  local came, taken = h[1] or '0', h[2] or '0'
+  redis.call('HSET', key, mine, taken .. '|' .. came, 'st:' .. name, came)
+end
+
 -- Forgets steps of the turn before: the first and the last hundred; between them may be the turns of
 -- a loop within, which forgot theirs.
 local function begin_turn(key, seq, turn)
-  local pc, again, pairs_ = unpack(turn)
+  local pc, again, pairs_, signals = unpack(turn)
+  for i = 1, #signals do take_signals(key, pc, signals[i]) end
   local last = again == 1 and tonumber(redis.call('HGET', key, 'l:' .. pc)) or nil
   local count = again == 1 and tonumber(redis.call('HGET', key, 't:' .. pc) or '0') or 0
   redis.call('HSET', key, 't:' .. pc, count + 1, 'l:' .. pc, seq)
