@@ -29,8 +29,26 @@ class ScheduleRow(msgspec.Struct, frozen=True):
     next: float
 
 
+class VersionRow(msgspec.Struct, frozen=True):
+    """A plan of a flow with the runs that are pinned to it and the live processes that serve it.
+
+    Runs of one that nobody serves wait for a worker; they go on by themselves when one comes.
+    """
+
+    plan: str
+    open_runs: int
+    processes: int
+
+    @property
+    def is_waiting_for_worker(self) -> bool:
+        return self.open_runs > 0 and not self.processes
+
+
 class FlowRow(msgspec.Struct, frozen=True):
     """An offered flow. `queues` and `plans` count live processes; `plan` is what new runs get.
+
+    `versions` are the plans that have open runs or live processes, that of new runs first; runs
+    that have not begun are counted there.
 
     `retention` is how long its ended runs are kept, where it says so itself: the plan that was
     offered last decides.
@@ -42,8 +60,12 @@ class FlowRow(msgspec.Struct, frozen=True):
     plans: dict[str, int]
     processes: int
     open_runs: int
+    versions: list[VersionRow]
     schedules: list[ScheduleRow]
     retention: RetentionPlan | None = None
+
+
+CHUNK = 1000  # runs looked at together
 
 
 @click.command()
@@ -65,7 +87,7 @@ async def read_flows(client: Client) -> tuple[list[FlowRow], float]:
     situation = await read_situation(client.store)
     offers = await registry.offered_flows(client.store)
     names = sorted(offers)
-    opened = await _open_runs(client.store, names)
+    opened = {name: await _open_runs(client.store, name) for name in names}
     rows: list[FlowRow] = []
     for name in names:
         plan_hash = _pinned(situation, name, offers[name])
@@ -85,11 +107,22 @@ def _pinned(situation: Situation, flow: str, offer: FlowOffer) -> str:
     return max(live, key=lambda process: (process.started, process.name)).flows[flow]
 
 
-async def _open_runs(store: Store, names: Sequence[str]) -> dict[str, int]:
-    parts = store.keys.partitions
-    counts = await store.execute_all([("ZCARD", p.open_of(n)) for n in names for p in parts])
-    width = len(parts)
-    return {name: sum(counts[i * width : (i + 1) * width]) for i, name in enumerate(names)}
+async def _open_runs(store: Store, flow: str) -> Counter[str]:
+    """The open runs of a flow by their plan, '' for those that have not begun."""
+    found: Counter[str] = Counter()
+    for partition in store.keys.partitions:
+        ids = await store.execute("ZRANGE", partition.open_of(flow), 0, -1)
+        for at in range(0, len(ids), CHUNK):
+            keys = [partition.flow(str(i, "utf-8")) for i in ids[at : at + CHUNK]]
+            plans = await store.execute_all([("HGET", key, "plan") for key in keys])
+            found.update(str(plan, "utf-8") for plan in plans if plan is not None)
+    return found
+
+
+def _versions(pinned: str, opened: Counter[str], live: Counter[str]) -> list[VersionRow]:
+    runs = opened + Counter({pinned: opened[""]})
+    others = sorted({*runs, *live} - {pinned, ""}, key=lambda plan: (-runs[plan], plan))
+    return [VersionRow(plan, runs[plan], live[plan]) for plan in (pinned, *others)]
 
 
 def _row(
@@ -98,7 +131,7 @@ def _row(
     plan_hash: str,
     plan: Plan | None,
     situation: Situation,
-    open_runs: int,
+    opened: Counter[str],
 ) -> FlowRow:
     live = situation.offering(name)
     queues = dict(Counter(process.queue for process in live))
@@ -110,7 +143,8 @@ def _row(
         queues=dict(sorted(queues.items())) or {offer.queue: 0},
         plans=dict(Counter(process.flows[name] for process in live)) or {plan_hash: 0},
         processes=len(live),
-        open_runs=open_runs,
+        open_runs=opened.total(),
+        versions=_versions(plan_hash, opened, Counter(one.flows[name] for one in live)),
         schedules=[
             ScheduleRow(s.cron, s.timezone, next_tick(s.cron, s.timezone, situation.now))
             for s in (plan.schedules if plan else ())
@@ -134,13 +168,21 @@ def _table(rows: Sequence[FlowRow], now: float) -> Table:
         table.add_column("schedule", overflow="fold")
     for row in rows:
         queues = "\n".join(row.queues)
-        older = f" +{len(row.plans) - 1}" if len(row.plans) > 1 else ""
-        processes = str(row.processes) if row.processes else "[none]"
-        cells = [row.flow, queues, f"{row.plan[:8]}{older}", processes, f"{row.open_runs:,}"]
+        plans = "\n".join(version.plan[:8] for version in row.versions)
+        served = "\n".join(_served(version) for version in row.versions)
+        opened = "\n".join(f"{version.open_runs:,}" for version in row.versions)
+        cells = [row.flow, queues, plans, served, opened]
         cells += [_kept(row.retention)] if has_retention else []
         cells += [_schedules(row.schedules, now)] if has_schedules else []
         table.add_row(*cells)
     return table
+
+
+def _served(version: VersionRow) -> str:
+    """How many processes serve a version, and whether its runs wait for one."""
+    if version.is_waiting_for_worker:
+        return "waiting for worker"
+    return str(version.processes) if version.processes else "[none]"
 
 
 def _kept(retention: RetentionPlan | None) -> str:

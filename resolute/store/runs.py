@@ -282,7 +282,7 @@ def state_of(header: Header, values: Sequence[bytes | None]) -> RunState:
 
 
 def _answer(output: bytes) -> str:
-    """What a question was answered, as its event has it. Raises ValueError for what is no answer."""
+    """The answer to a question, as its event has it. Raises ValueError for what is none."""
     said = msgspec.msgpack.decode(output, type=str | int | bool)
     return said if isinstance(said, str) else str(int(said))
 

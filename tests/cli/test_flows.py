@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from resolute.store import registry
 from resolute.testing.server import EmbeddedServer
 from tests.cli.helpers import Cli
 from tests.support.flows import builder, chain, step
@@ -31,6 +32,35 @@ def test_open_runs_are_counted_by_flow(cli: Cli, gate: Path):
     cli.start("held", "--input", json.dumps({"path": str(gate)}))
     assert row_of(cli, "held")["open_runs"] == before["held"] + 1
     assert row_of(cli, "patient")["open_runs"] == before["patient"]
+
+
+def test_each_version_has_its_open_runs_and_says_whether_a_worker_serves_it(
+    stage: Stage, server: EmbeddedServer, runner: asyncio.Runner
+):
+    cli = Cli(server.url, stage.store.keys.meta.namespace)
+    old, new = chain("a", flow="f"), chain("a", "b", flow="f")
+
+    async def set_up() -> None:
+        await stage.begin_run(old, "pinned")
+        await registry.unregister(stage.store, "stage:0:offers")
+        await stage.offer(new, process="2")
+        await registry.beat(stage.store, ["2"], {})
+        await stage.start(new, "fresh")
+        await stage.coordinate()
+        await stage.start(new, "not-begun")
+
+    runner.run(set_up())
+    row = row_of(cli, "f")
+    assert row["open_runs"] == 3
+    assert row["versions"] == [
+        {"plan": new.plan_hash, "open_runs": 2, "processes": 1},
+        {"plan": old.plan_hash, "open_runs": 1, "processes": 0},
+    ]
+    lines = [line.split() for line in cli("flows").stdout.splitlines()[1:]]
+    assert lines == [
+        ["f", "q", new.plan_hash[:8], "1", "2"],
+        [old.plan_hash[:8], "waiting", "for", "worker", "1"],
+    ]
 
 
 def test_a_schedule_has_its_next_tick_in_its_own_time_zone(cli: Cli):
