@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         InvalidInput,
         InvalidSignal,
         LoopLimitExceeded,
+        MissingInput,
         MissingOutput,
         NodeTimeout,
         NotEncodable,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from resolute.model.classifying import Classifier, Verdict, http_classifier
     from resolute.model.flow import Flow
     from resolute.model.gates import GateResult
+    from resolute.model.markers import input_data, output
     from resolute.model.nodes import AsyncNode, Node, SyncNode, node
     from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
     from resolute.model.state import FlowState
@@ -83,6 +85,7 @@ __all__ = [
     "InvalidInput",
     "InvalidSignal",
     "LoopLimitExceeded",
+    "MissingInput",
     "MissingOutput",
     "Node",
     "NodeContext",
@@ -115,8 +118,10 @@ __all__ = [
     "Worker",
     "current",
     "http_classifier",
+    "input_data",
     "manual",
     "node",
+    "output",
     "schedule",
     "signal",
     "webhook",
@@ -131,6 +136,7 @@ _HOMES = {
     "model.classifying": ("Classifier", "Verdict", "http_classifier"),
     "model.flow": ("Flow",),
     "model.gates": ("GateResult",),
+    "model.markers": ("input_data", "output"),
     "model.nodes": ("AsyncNode", "Node", "SyncNode", "node"),
     "model.policies": ("RateLimit", "RetryPolicy", "SharedRateLimit"),
     "model.state": ("FlowState",),

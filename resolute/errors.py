@@ -23,6 +23,7 @@ ResoluteError
 ├── InvalidInput             the input does not fit the flow's type
 ├── InvalidSignal            the payload does not fit the signal's type
 ├── MissingOutput            state[...] of something that has no output (also a KeyError)
+│   └── MissingInput         input_data() of something that the flow's input has not
 ├── NotEncodable             a value that no codec can put on the wire
 ├── PayloadTooLarge          a value above max_payload
 ├── TerminalError            raised by a node: do not retry
@@ -245,6 +246,15 @@ class MissingOutput(ResoluteError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class MissingInput(MissingOutput):
+    """`input_data(path)` of something that the flow's input has not."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        self.key = path
+        self.cause = cause
+        ResoluteError.__init__(self, f"no {path!r} in the input of the flow: {cause}")
 
 
 class NotEncodable(ResoluteError):

@@ -29,7 +29,10 @@ def test_the_first_flow_on_a_page_builds(page: Path) -> None:
     assert isinstance(names["flow"], Flow)
 
 
-@pytest.mark.parametrize("name", ["concepts.md", "waiting.md", "lists-and-loops.md", "webhooks.md"])
+CODE = ["concepts.md", "inputs.md", "waiting.md", "lists-and-loops.md", "webhooks.md"]
+
+
+@pytest.mark.parametrize("name", CODE)
 def test_the_code_of_a_page_runs(name: str) -> None:
     page = ROOT / "docs" / name
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)

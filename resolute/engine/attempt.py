@@ -262,7 +262,6 @@ def _check_item(check: Callable[[bytes], Any], data: bytes, what: str) -> None:
         raise msgspec.ValidationError(f"{what}: {error}") from None
 
 
-UNBOUNDED = 1 << 31  # bytes; an input that a function makes never leaves the process
 INPUT = "\0input"  # among learned keys: the flow's input
 
 
@@ -416,7 +415,7 @@ def input_value(
             return bound.decode(codec.encode(bound.input, what="input"))
         case Source.FUNCTION:
             made = bound.input(state_of(bound, fields, values, remote))
-            return bound.decode(codec.encode(made, max_payload=UNBOUNDED, what="input"))
+            return bound.decode(codec.encode(made, max_payload=codec.UNBOUNDED, what="input"))
 
 
 def state_of(

@@ -141,7 +141,8 @@ class FlowBuilder(Generic[I, O]):
     ) -> FlowBuilder[I, Any]:
         """Run `node` for each item of a list that is known only when the step is reached.
 
-        `items(state)` says them, on a worker; without it they are what the step before returned.
+        `items(state)` says them, on a worker, or a marker such as `output("fetch.issues")` does;
+        without it they are what the step before returned.
         Retries, limits and compensation are those of the node, for each item by itself. No more
         than `max_concurrency` run at a time. The output, under `name`, is the list of outputs in
         the order of the items. An item that fails for good fails the step; with "continue" it

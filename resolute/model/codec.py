@@ -9,12 +9,16 @@ from typing import Any, cast
 import msgspec
 
 from resolute.errors import NotEncodable, PayloadTooLarge
+from resolute.model.markers import Marker
 
 DEFAULT_MAX_PAYLOAD = 1024 * 1024  # bytes
+UNBOUNDED = 1 << 31  # bytes; an input that is made on a worker never leaves the process
 
 
 def _encode_foreign(value: Any) -> Any:
     """Pydantic models, where pydantic is installed; it is never imported for this."""
+    if isinstance(value, Marker):
+        raise NotImplementedError(f"{value!r} is a marker: it is for values given to with_input()")
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return dump(mode="json")
@@ -32,16 +36,23 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_foreign)
 _encode = _encoder.encode
 
 
-def encode(value: Any, *, max_payload: int = DEFAULT_MAX_PAYLOAD, what: str = "value") -> bytes:
-    """`value` as MessagePack.
+def encode(
+    value: Any,
+    *,
+    max_payload: int = DEFAULT_MAX_PAYLOAD,
+    what: str = "value",
+    found: Mapping[Marker, Any] | None = None,
+) -> bytes:
+    """`value` as MessagePack, with what was `found` for its markers in their places.
 
     Raises NotEncodable with the path of the part that cannot be encoded (`what` names the root),
     PayloadTooLarge above `max_payload` bytes.
     """
+    write = _encode if not found else _encoding(found)
     try:
-        data = _encode(value)
+        data = write(value)
     except Exception as error:
-        raise NotEncodable(*_find_culprit(value, what, error, 0)) from error
+        raise NotEncodable(*_find_culprit(value, what, error, write)) from error
     if len(data) > max_payload:
         raise PayloadTooLarge(len(data), max_payload)
     return data
@@ -75,13 +86,22 @@ def schema(expected: Any) -> dict[str, Any]:
         return {}
 
 
-def _find_culprit(value: Any, path: str, error: Exception, depth: int) -> tuple[str, str]:
+def _encoding(found: Mapping[Marker, Any]) -> Callable[[Any], bytes]:
+    def encode_foreign(value: Any) -> Any:
+        return found[value] if isinstance(value, Marker) else _encode_foreign(value)
+
+    return msgspec.msgpack.Encoder(enc_hook=encode_foreign).encode
+
+
+def _find_culprit(
+    value: Any, path: str, error: Exception, write: Callable[[Any], bytes], depth: int = 0
+) -> tuple[str, str]:
     """The deepest path below `value` that fails to encode, and why."""
     for step, part in _parts(value) if depth < 50 else ():
         try:
-            _encode(part)
+            write(part)
         except Exception as inner:
-            return _find_culprit(part, path + step, inner, depth + 1)
+            return _find_culprit(part, path + step, inner, write, depth + 1)
     return path, str(error) or type(error).__name__
 
 

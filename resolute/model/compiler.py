@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -55,7 +55,9 @@ from resolute.model.plan import (
     Wide,
 )
 from resolute.model.policies import Limit, RetentionPolicy, RetryPolicy, SharedRateLimit
+from resolute.model.produced import children_type, each_type, outputs_of
 from resolute.model.state import FlowState
+from resolute.model.templates import Scope, Template, has_markers, make_template, misfit
 from resolute.model.triggers import Schedule, Signalled, Trigger, Webhook
 
 QUESTION_TIMEOUT_MS = 30_000
@@ -64,7 +66,7 @@ STRICT_SLACK = 0.1  # s: how late a start may be, which a strict limit leaves ro
 
 def compile_flow(draft: Draft) -> Flow[Any, Any]:
     """The flow; raises FlowDefinitionError with all that is wrong."""
-    compiler = _Compiler(draft.name, draft.input_type)
+    compiler = _Compiler(draft.name, draft.input_type, outputs_of(draft.operations))
     compiler.check(lambda: check_name("flow", draft.name))
     if draft.queue:
         compiler.check(lambda: check_queue(draft.queue))
@@ -99,6 +101,7 @@ class _OpenBranch:
 class _Compiler:
     flow: str
     input_type: Any
+    produced: dict[str, Any]  # the types of all outputs, by key
     problems: list[str] = field(default_factory=list[str])
     instructions: list[Instruction | None] = field(default_factory=list[Instruction | None])
     bindings: dict[tuple[int, int], Binding] = field(default_factory=dict[tuple[int, int], Binding])
@@ -106,6 +109,7 @@ class _Compiler:
     steps: set[str] = field(default_factory=set[str])
     branches: list[_OpenBranch] = field(default_factory=list[_OpenBranch])
     keys: frozenset[str] = frozenset()
+    turning: frozenset[str] = frozenset()  # keys of the loops we are in, there from a turn before
     types: tuple[Any, ...] = ()  # what the step before can have returned
     queries: dict[str, Callable[[FlowState], Any]] = field(
         default_factory=dict[str, Callable[[FlowState], Any]]
@@ -189,12 +193,12 @@ class _Compiler:
         forgives = self._forgives(each.name, "on_item_error", each.on_item_error)
         window = self._window(each.name, each.max_concurrency)
         self._items(each.name, "items", each.items, Any)
-        self._check_node(each.node)
-        self.bindings[len(self.instructions), 0] = each.node
-        plan = node_plan(self.flow, each.node)
+        node = self._check_node(each.node, own=each.name)
+        self.bindings[len(self.instructions), 0] = node
+        plan = node_plan(self.flow, node)
         plan = msgspec.structs.replace(plan, key=each.name, best_effort=forgives)
         self.instructions.append(Each(each.name, (plan,), window))
-        self.types = (_list_of(each.node.output_type, forgives=forgives),)
+        self.types = (each_type(each),)
 
     def _children(self, children: ThenChildren) -> None:
         """Each run is waited for by a node of the step, which nobody runs."""
@@ -203,10 +207,10 @@ class _Compiler:
         self._add_key(name)
         forgives = self._forgives(name, "on_child_error", children.on_child_error)
         window = self._window(name, children.max_concurrency)
-        queue, input_type, result_type = children.queue, Any, Any
+        queue, input_type = children.queue, Any
         if isinstance(flow, Flow):
             queue = queue or flow.plan.queue
-            input_type, result_type = flow.input_type, flow.result_type
+            input_type = flow.input_type
             self.children[flow.name] = flow
             flow = flow.name
         else:
@@ -217,7 +221,7 @@ class _Compiler:
         plan = NodePlan(name, name, best_effort=forgives)
         looped = self.loops > 0
         self.instructions.append(Children(name, (plan,), flow, queue, window, looped))
-        self.types = (_list_of(result_type, forgives=forgives),)
+        self.types = (children_type(children),)
 
     def _forgives(self, name: str, option: str, value: str) -> bool:
         """Whether a wide step goes on without those that fail."""
@@ -239,7 +243,9 @@ class _Compiler:
     ) -> None:
         """The node that says how wide the step `name` is."""
         asked = f"{name}.{kind}"
-        self.bindings[len(self.instructions), 0] = Lister(asked, items, type_)
+        filled = self._filled(items, list, f"step {name!r}: {kind}")
+        filled = filled.decoded if isinstance(filled, Template) else filled
+        self.bindings[len(self.instructions), 0] = Lister(asked, filled, type_)
         if items is None and not all(fits(produced, list) for produced in self.types):
             self.problems.append(f"step {name!r}: the step before gives no list: add {kind}=")
         self.instructions.append(Items((self._question(asked),)))
@@ -259,17 +265,20 @@ class _Compiler:
         if loop.before is None and loop.after is None:
             self.problems.append(f"loop {name!r}: nothing changes its state: add an after=")
         functions = LoopFunctions(name, loop.state, loop.max_iterations)
-        self._inner(f"{name}.begin", name, loop.state, functions.begin(loop.initial))
+        initial = self._filled(loop.initial, loop.state, f"loop {name!r}: initial")
+        self._inner(f"{name}.begin", name, loop.state, functions.begin(initial))
         head = len(self.instructions)
         self.bindings[head, 0] = Predicate(f"{name}.while", functions.head(loop.while_))
         self.instructions.append(None)
         if loop.before is not None:
             self._inner(f"{name}.before", name, loop.state, functions.turn(loop.before))
-        opened = len(self.branches)
+        opened, around = len(self.branches), self.turning
+        self.turning |= outputs_of(loop.body).keys()
         self.loops += 1
         for operation in loop.body:
             self.add(operation)
         self.loops -= 1
+        self.turning = around
         if len(self.branches) != opened:
             self.problems.append(f"loop {name!r}: its body leaves a when() open")
         if loop.after is not None:
@@ -349,14 +358,21 @@ class _Compiler:
 
     def _step(self, name: str, nodes: tuple[Node[Any, Any], ...], *, parallel: bool) -> None:
         pc = len(self.instructions)
+        nodes = tuple(self._check_node(node) for node in nodes)
         for index, node in enumerate(nodes):
-            self._check_node(node)
             self._add_key(node.key)
             self.bindings[pc, index] = node
         plans = tuple(node_plan(self.flow, node) for node in nodes)
         self.instructions.append(Run(name, plans, parallel))
 
-    def _check_node(self, node: Node[Any, Any], *, before: tuple[Any, ...] | None = None) -> None:
+    def _check_node(
+        self, node: Node[Any, Any], *, before: tuple[Any, ...] | None = None, own: str = ""
+    ) -> Node[Any, Any]:
+        """The node as it is bound: with functions for the markers in its inputs.
+
+        `before` are the types of the default input, unless what the step before can have returned;
+        `own` is the key under which its compensation finds its output, unless its own.
+        """
         known = self.functions.setdefault(node.name, node.fn)
         if known is not node.fn:
             self.problems.append(f"two nodes are named {node.name!r}")
@@ -367,22 +383,44 @@ class _Compiler:
                         f"node {node.name!r} takes {type_name(node.input_type)}, but the step"
                         f" before gives {type_name(produced)}: add a with_input()"
                     )
-        elif not callable(node.input):
-            self._check_value(node)
-        if node.compensation is not None:
-            if node.compensation.compensation is not None:
+        elif not callable(node.input) and not has_markers(node.input):
+            problem = misfit(node.input, node.input_type)
+            if problem:
                 self.problems.append(
-                    f"compensation {node.compensation.name!r} has a compensation of its own"
+                    f"node {node.name!r}: its input does not fit {type_name(node.input_type)}:"
+                    f" {problem}"
                 )
-            self._check_node(node.compensation, before=(node.output_type,))
+        given = self._filled(node.input, node.input_type, f"node {node.name!r}: its input")
+        compensation = self._check_compensation(node, own)
+        if given is node.input and compensation is node.compensation:
+            return node
+        return replace(node, input=given, compensation=compensation)
 
-    def _check_value(self, node: Node[Any, Any]) -> None:
-        try:
-            codec.decode(codec.encode(node.input), node.input_type)
-        except Exception as error:
+    def _check_compensation(self, node: Node[Any, Any], own: str) -> Node[Any, Any] | None:
+        compensation = node.compensation
+        if compensation is None:
+            return None
+        if compensation.compensation is not None:
             self.problems.append(
-                f"node {node.name!r}: its input does not fit {type_name(node.input_type)}: {error}"
+                f"compensation {compensation.name!r} has a compensation of its own"
             )
+            return None
+        # Its input is computed when the node completes: the node's output is there by then.
+        around, produced = self.keys, self.produced
+        key = own or node.key
+        self.keys, self.produced = around | {key}, {**produced, key: node.output_type}
+        found = self._check_node(compensation, before=(node.output_type,))
+        self.keys, self.produced = around, produced
+        return found
+
+    def _filled(self, value: Any, expected: Any, what: str) -> Any:
+        """`value`, or a function of FlowState that fills in the markers in it."""
+        if callable(value) or not has_markers(value):
+            return value
+        keys = self.keys | self.turning
+        outputs = {key: self.produced.get(key, Any) for key in keys}
+        scope = Scope(outputs, self.input_type)
+        return make_template(value, expected, scope, self.problems, what)
 
     def _when(self, predicate: Callable[[FlowState], bool]) -> None:
         self.predicates += 1
@@ -505,13 +543,6 @@ class _Compiler:
             queries=self.queries,
             children=tuple(self.children.values()),
         )
-
-
-def _list_of(type_: Any, *, forgives: bool) -> Any:
-    """The type of what a wide step returns; None stands for what failed."""
-    if type_ is Any:
-        return list
-    return list[type_ | None] if forgives else list[type_]
 
 
 def node_plan(flow: str, node: Node[Any, Any]) -> NodePlan:

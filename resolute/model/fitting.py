@@ -14,12 +14,12 @@ _LISTS = (list, tuple, set, frozenset)
 
 def fits(produced: Any, taken: Any) -> bool:
     """False only where a value of `produced` can never be a `taken`."""
-    produced, taken = _plain(produced), _plain(taken)
-    if produced == taken or _is_open(produced) or _is_open(taken):
+    produced, taken = plain(produced), plain(taken)
+    if produced == taken or is_open(produced) or is_open(taken):
         return True
-    if _is_union(produced):
+    if is_union(produced):
         return any(fits(part, taken) for part in get_args(produced))
-    if _is_union(taken):
+    if is_union(taken):
         return any(fits(produced, part) for part in get_args(taken))
     return _classes_fit(_class_of(produced), _class_of(taken))
 
@@ -44,14 +44,15 @@ def _classes_fit(produced: type[Any] | None, taken: type[Any] | None) -> bool:
         other = taken if produced is dict else produced
         return other not in (*_SCALARS, *_LISTS, type(None))
     # Scalars can stand for richer types on the wire: a datetime, a UUID, an Enum.
-    if produced in _SCALARS and taken not in (*_SCALARS, *_LISTS):
+    if produced in _SCALARS and taken not in (*_SCALARS, *_LISTS, type(None)):
         return not hasattr(taken, "__struct_fields__") and not hasattr(
             taken, "__dataclass_fields__"
         )
     return False
 
 
-def _plain(annotation: Any) -> Any:
+def plain(annotation: Any) -> Any:
+    """Without what Annotated adds; None as its type."""
     if annotation is None:
         return type(None)
     while get_origin(annotation) is Annotated:
@@ -59,11 +60,13 @@ def _plain(annotation: Any) -> Any:
     return annotation
 
 
-def _is_open(annotation: Any) -> bool:
+def is_open(annotation: Any) -> bool:
+    """Whether it says nothing of the value."""
     return annotation is Any or annotation is object or isinstance(annotation, TypeVar)
 
 
-def _is_union(annotation: Any) -> bool:
+def is_union(annotation: Any) -> bool:
+    """``A | B``, or an Optional."""
     return get_origin(annotation) in (Union, types.UnionType)
 
 

@@ -103,7 +103,10 @@ class Node(Generic[I_contra, O_co]):
     @overload
     def with_input(self, source: Any) -> Node[Any, O_co]: ...
     def with_input(self, source: Any) -> Node[Any, O_co]:
-        """Take the input from `source`: a value, or a function of the FlowState."""
+        """Take the input from `source`: a value, or a function of the FlowState.
+
+        In a value, `output(path)` and `input_data(path)` stand for what only the run has.
+        """
         return cast("Node[Any, O_co]", replace(self, input=source))
 
     def with_timeout(self, timeout: Duration) -> Self:
