@@ -29,7 +29,14 @@ def test_the_first_flow_on_a_page_builds(page: Path) -> None:
     assert isinstance(names["flow"], Flow)
 
 
-CODE = ["concepts.md", "inputs.md", "waiting.md", "lists-and-loops.md", "webhooks.md"]
+CODE = [
+    "concepts.md",
+    "inputs.md",
+    "waiting.md",
+    "lists-and-loops.md",
+    "webhooks.md",
+    "providers.md",
+]
 
 
 @pytest.mark.parametrize("name", CODE)

@@ -34,6 +34,10 @@ class Situation(msgspec.Struct, frozen=True):
         """The live workers that can run a node of that plan on that queue."""
         return [w for w in self.workers if w.queue == queue and w.flows.get(flow) == plan]
 
+    def serving_name(self, queue: str, node: str) -> list[ProcessInfo]:
+        """The live workers of that queue that run a node for whoever names it."""
+        return [w for w in self.workers if w.queue == queue and node in w.nodes]
+
     def offering(self, flow: str) -> list[ProcessInfo]:
         """The live workers that offer a flow, with whatever plan."""
         return [w for w in self.workers if flow in w.flows]

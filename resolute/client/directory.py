@@ -20,6 +20,7 @@ from resolute.errors import (
 from resolute.model import codec
 from resolute.model.flow import Flow
 from resolute.model.plan import Plan
+from resolute.model.schemas import problem_of
 from resolute.store import registry
 from resolute.store.store import Store
 
@@ -105,7 +106,7 @@ def _encode_by_schema(
 ) -> bytes:
     if value is None and schema and not _allows_null(schema):
         value = {}
-    problem = _problem(schema, value)
+    problem = problem_of(schema, value)
     if problem:
         raise invalid(name, problem)
     return codec.encode(value, what=what)
@@ -131,23 +132,3 @@ def encode_typed(flow: Flow[Any, Any], value: Any) -> bytes:
 def _allows_null(schema: dict[str, Any]) -> bool:
     kinds = [schema, *schema.get("anyOf", ())]
     return any(kind.get("type") == "null" for kind in kinds)
-
-
-def _problem(schema: dict[str, Any], value: Any) -> str:
-    """What is wrong with a value by its schema, '' if nothing is."""
-    if not schema:
-        return ""
-    import jsonschema  # only a client that has no flow code needs it
-
-    try:
-        plain = msgspec.to_builtins(value)
-    except (TypeError, ValueError):
-        return ""  # the codec says what is wrong with it, with its path
-    validator: Any = jsonschema.Draft202012Validator(schema)
-    errors: list[Any] = sorted(
-        validator.iter_errors(plain), key=lambda error: list(error.absolute_path)
-    )
-    if not errors:
-        return ""
-    path = "$" + "".join(f"[{part!r}]" for part in errors[0].absolute_path)
-    return f"{errors[0].message} - at `{path}`"

@@ -83,9 +83,7 @@ class Catalog:
         """Every queue that a live or past worker of this namespace reads, as streams are named."""
         names: set[str] = set()
         for process in self.processes.values():
-            if process.queue:
-                names.add(process.queue)
-                names |= {f"{process.queue}@{plan}" for plan in process.flows.values()}
+            names |= set(process.queues)
         for offer in self.offers.values():
             names |= {offer.queue, f"{offer.queue}@{offer.plan}"}
         return names

@@ -202,7 +202,7 @@ class Leases:
         info = self._catalog.processes.get(process)
         if info is None:
             return self._catalog.queue_names()
-        return {info.queue, *(f"{info.queue}@{plan}" for plan in info.flows.values())} - {""}
+        return set(info.queues)
 
     async def _clear_stream(self, partition: Partition, queue: str, process: str) -> int:
         stream = partition.queue(queue)

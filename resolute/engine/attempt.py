@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from resolute.durations import milliseconds
+from resolute.engine.serving import with_limits_of
 from resolute.errors import (
     ErrorInfo,
     MissingOutput,
@@ -34,6 +35,7 @@ from resolute.model.messages import Entry
 from resolute.model.nodes import PREVIOUS, Node
 from resolute.model.plan import (
     Children,
+    NamedPlan,
     NodePlan,
     Plan,
     Producer,
@@ -41,7 +43,10 @@ from resolute.model.plan import (
     Run,
     Wide,
     item_key,
+    prepared_key,
 )
+from resolute.model.policies import Limit
+from resolute.model.schemas import problem_of
 from resolute.model.state import (
     CHILDREN,
     COUNT,
@@ -79,6 +84,7 @@ class Source(StrEnum):
     STATE = "state"
     UNDO = "undo"
     ITEM = "item"
+    PREPARED = "prepared"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,18 +97,39 @@ class Bound:
     plan: NodePlan
     binding: Binding
     undo: bool = False
+    named: NamedPlan | None = None  # what the plan says of a node that is run by name
+    added: tuple[Limit, ...] = ()  # limits of the served node, behind those of the flow
     learned: set[str] = field(default_factory=set[str])  # output keys its input function reads
 
     @classmethod
-    def of(cls, flow: Flow[Any, Any], pc: int, index: int, *, undo: bool = False) -> Bound:
-        """The node at (pc, index) of a flow, or its compensation."""
-        plan, binding = flow.plan.node(pc, index), flow.bindings[flow.place(pc, index)]
+    def of(
+        cls,
+        flow: Flow[Any, Any],
+        pc: int,
+        index: int,
+        *,
+        undo: bool = False,
+        served: Node[Any, Any] | None = None,
+    ) -> Bound:
+        """The node at (pc, index) of a flow, or its compensation.
+
+        One that is run by name is the node `served` here under that name.
+        """
+        named = flow.plan.named_at(pc, index, undo=undo)
+        plan = flow.plan.node(pc, index)
+        if named is not None and served is not None:
+            asked = plan.compensation if undo else plan
+            if asked is None:
+                raise LookupError(f"node {plan.name!r} has no compensation")
+            plan, added = with_limits_of(served, asked)
+            return cls(flow, pc, index, plan, served, undo, named, added)
+        binding = flow.bindings[flow.place(pc, index)]
         if not undo:
-            return cls(flow, pc, index, plan, binding)
+            return cls(flow, pc, index, plan, binding, named=named)
         compensation = binding.compensation if isinstance(binding, Node) else None
         if plan.compensation is None or compensation is None:
             raise LookupError(f"node {plan.name!r} has no compensation")
-        return cls(flow, pc, index, plan.compensation, compensation, undo=True)
+        return cls(flow, pc, index, plan.compensation, compensation, undo=True, named=named)
 
     @cached_property
     def source(self) -> Source:
@@ -117,6 +144,8 @@ class Bound:
             return Source.STATE
         if not self.takes_input:
             return Source.NOTHING
+        if self.named is not None:
+            return Source.PREPARED if self.named.prepared else Source.PREVIOUS
         if self.binding.input is PREVIOUS:
             return Source.PREVIOUS
         return Source.FUNCTION if callable(self.binding.input) else Source.VALUE
@@ -140,8 +169,13 @@ class Bound:
         return codec.decoder(self.binding.output_type)
 
     @cached_property
-    def compensation(self) -> Node[Any, Any] | None:
-        return self.binding.compensation if isinstance(self.binding, Node) else None
+    def compensation(self) -> NodePlan | None:
+        return None if self.undo else self.plan.compensation
+
+    @cached_property
+    def undone(self) -> NodePlan:
+        """The node that a compensation undoes."""
+        return self.flow.plan.node(self.pc, self.index)
 
     @cached_property
     def is_item(self) -> bool:
@@ -178,6 +212,9 @@ class Bound:
         """For each limit of the plan, what splits its bucket by the input."""
         if isinstance(self.binding, Question):
             return ()
+        if self.named is not None:  # those of the flow come first, and split nothing
+            own = [limit.key for limit in self.added]
+            return (*[None] * (len(self.plan.limits) - len(own)), *own)
         return tuple(limit.key for limit in self.binding.limits)
 
     def fields(self, entry: Entry) -> list[str]:
@@ -189,6 +226,8 @@ class Bound:
                 return [f"i:{entry.seq}.{entry.index}"]
             case Source.PREVIOUS:
                 return self.previous.fields
+            case Source.PREPARED:
+                return [f"o:{prepared_key(self.plan.key)}"]
             case Source.FUNCTION | Source.STATE:
                 return [self.field(key) for key in self.learned]
             case _:
@@ -324,11 +363,11 @@ class Preloaded:
     bound: Bound
     values: dict[str, bytes | None]
     remote: Outputs
-    own: bytes | None = None  # the node's own output, for the input of its compensation
+    own: tuple[str, bytes] | None = None  # key and output of a node, for its compensation's input
 
     def get(self, key: str) -> bytes | None:
-        if self.own is not None and key == self.bound.plan.key:
-            return self.own
+        if self.own is not None and key == self.own[0]:
+            return self.own[1]
         if key.startswith(SIGNALS):
             name = key.removeprefix(SIGNALS)
             return signals_of(self.bound.flow, self.bound.pc, name, self.remote.get)
@@ -348,8 +387,10 @@ class Preloaded:
         return value
 
     def keys(self) -> list[str]:
-        own = [self.bound.plan.key] if self.own is not None else []
-        return [*self.remote.keys(), *own]
+        found = list(self.remote.keys())
+        if self.own is not None and self.own[0] not in found:
+            found.append(self.own[0])
+        return found
 
     def input(self) -> bytes:
         data = self.values.get("input")
@@ -406,8 +447,14 @@ def input_value(
             if values[0] is None:
                 raise MissingOutput(bound.plan.key, "the item is not stored")
             return bound.decode(values[0])
+        case Source.PREPARED:
+            if values[0] is None:
+                raise MissingOutput(
+                    bound.plan.key, f"its input {bound.plan.key}.input was not made"
+                )
+            return bound.decode(values[0])
         case Source.UNDO:
-            return _undo_value(bound, values[0])
+            return _undo_value(bound, values[0], remote)
         case Source.STATE:
             return state_of(bound, fields, values, remote)
         case Source.VALUE:
@@ -425,11 +472,15 @@ def state_of(
     return FlowState(Preloaded(bound, dict(zip(fields, values, strict=True)), remote))
 
 
-def _undo_value(bound: Bound, data: bytes | None) -> Any:
+def _undo_value(bound: Bound, data: bytes | None, remote: Outputs) -> Any:
     if data is None:
         raise MissingOutput(bound.plan.key, "the input of the compensation is not stored")
-    failed, raw = _decode_undo(data)
-    if failed:
+    kind, raw = _decode_undo(data)
+    if kind == UNDO_OPEN and bound.named is None and bound.input is not PREVIOUS:
+        own = (bound.undone.key, bytes(raw))
+        state = FlowState(Preloaded(bound, {}, remote, own=own))
+        return bound.decode(_given(bound.input, state, "input of the compensation"))
+    if kind == UNDO_FAILED:
         error = msgspec.msgpack.decode(raw, type=ErrorInfo)
         raise TerminalError(f"the input of the compensation could not be computed: {error}")
     return bound.decode(raw) if bound.takes_input else None
@@ -454,6 +505,13 @@ def encode_output(bound: Bound, value: Any) -> tuple[bytes, str]:
             bound.check_output(data)
         except msgspec.ValidationError as error:
             raise msgspec.ValidationError(f"output of node {bound.plan.name!r}: {error}") from None
+    if bound.named is not None and bound.named.returns:
+        problem = problem_of(bound.named.returns, codec.decode(data))
+        if problem:
+            flow, name = bound.flow.name, bound.plan.name
+            raise msgspec.ValidationError(
+                f"output of node {name!r} is not what flow {flow!r} expects: {problem}"
+            )
     return data, ""
 
 
@@ -478,26 +536,42 @@ def moment(value: Any, name: str) -> str:
 
 
 def undo_input(bound: Bound, output: bytes, remote: Outputs) -> bytes | None:
-    """The stored input of the node's compensation: the snapshot at completion."""
-    compensation = bound.compensation
-    if compensation is None:
+    """The stored input of the node's compensation: the snapshot at completion.
+
+    Of a node that is run by name it is the output: what the flow's code makes of that is computed
+    by whoever runs the compensation, and has the code.
+    """
+    if bound.compensation is None:
         return None
+    if bound.named is not None:
+        return _pack_undo(UNDO_OPEN, output)
+    compensation = bound.binding.compensation if isinstance(bound.binding, Node) else None
+    if compensation is None:
+        raise LookupError(f"node {bound.plan.name!r} has no compensation")
     if compensation.input is PREVIOUS:
-        return _pack_undo(0, output)
+        return _pack_undo(UNDO_MADE, output)
     try:
-        source = compensation.input
-        if callable(source):
-            source = source(FlowState(Preloaded(bound, {}, remote, own=output)))
-        return _pack_undo(0, codec.encode(source, what="input of the compensation"))
+        state = FlowState(Preloaded(bound, {}, remote, own=(bound.plan.key, output)))
+        made = _given(compensation.input, state, "input of the compensation")
+        return _pack_undo(UNDO_MADE, made)
     except OutputsAway:
         raise  # what it reads cannot be read now, which says nothing about it
     except BaseException as error:  # SystemExit too: it is the user's function
         info = ErrorInfo.of(error, compensation.name)
-        return _pack_undo(1, msgspec.msgpack.encode(info))
+        return _pack_undo(UNDO_FAILED, msgspec.msgpack.encode(info))
 
 
-def _pack_undo(failed: int, data: bytes) -> bytes:
-    return msgspec.msgpack.encode((failed, msgspec.Raw(data)))
+# What is stored for a compensation: its input, why that could not be made, or what it is made of.
+UNDO_MADE, UNDO_FAILED, UNDO_OPEN = 0, 1, 2
+
+
+def _given(source: Any, state: FlowState, what: str) -> bytes:
+    """What was given to `with_input`, encoded: a value, or what a function says."""
+    return codec.encode(source(state) if callable(source) else source, what=what)
+
+
+def _pack_undo(kind: int, data: bytes) -> bytes:
+    return msgspec.msgpack.encode((kind, msgspec.Raw(data)))
 
 
 def retry_delay(plan: NodePlan, attempt: int, error: BaseException) -> int | None:

@@ -16,6 +16,7 @@ from resolute.model.fitting import fits, type_name
 from resolute.model.flow import Binding, Flow, Lister, Predicate, Until
 from resolute.model.gates import GateResult
 from resolute.model.loops import LoopFunctions
+from resolute.model.naming import passing, problems_of_named
 from resolute.model.nodes import PREVIOUS, Node
 from resolute.model.operations import (
     Draft,
@@ -44,8 +45,10 @@ from resolute.model.plan import (
     LimitPlan,
     Loop,
     Moment,
+    NamedPlan,
     NodePlan,
     Plan,
+    Prepare,
     RetentionPlan,
     RetryPlan,
     Run,
@@ -53,6 +56,7 @@ from resolute.model.plan import (
     Sleep,
     WebhookPlan,
     Wide,
+    prepared_key,
 )
 from resolute.model.policies import Limit, RetentionPolicy, RetryPolicy, SharedRateLimit
 from resolute.model.produced import children_type, each_type, outputs_of
@@ -121,6 +125,7 @@ class _Compiler:
     retention: RetentionPlan | None = None
     deadline_ms: int = 0
     signals: dict[str, Any] = field(default_factory=dict[str, Any])
+    named: list[NamedPlan] = field(default_factory=list[NamedPlan])
 
     def __post_init__(self) -> None:
         self.types = (self.input_type,)
@@ -197,6 +202,7 @@ class _Compiler:
         self.bindings[len(self.instructions), 0] = node
         plan = node_plan(self.flow, node)
         plan = msgspec.structs.replace(plan, key=each.name, best_effort=forgives)
+        self._name(len(self.instructions), 0, node)
         self.instructions.append(Each(each.name, (plan,), window))
         self.types = (each_type(each),)
 
@@ -357,13 +363,44 @@ class _Compiler:
         self.queries[name] = fn
 
     def _step(self, name: str, nodes: tuple[Node[Any, Any], ...], *, parallel: bool) -> None:
-        pc = len(self.instructions)
         nodes = tuple(self._check_node(node) for node in nodes)
-        for index, node in enumerate(nodes):
+        for node in nodes:
             self._add_key(node.key)
+        self._prepare(name if parallel else nodes[0].key, nodes)
+        pc = len(self.instructions)
+        for index, node in enumerate(nodes):
             self.bindings[pc, index] = node
+            self._name(pc, index, node)
         plans = tuple(node_plan(self.flow, node) for node in nodes)
         self.instructions.append(Run(name, plans, parallel))
+
+    def _prepare(self, name: str, nodes: tuple[Node[Any, Any], ...]) -> None:
+        """A step that makes the inputs of those named nodes whose input is not the default one."""
+        plans: list[NodePlan] = []
+        for node in nodes:
+            if not node.is_named or node.input is PREVIOUS:
+                continue
+            asked = f"{node.key}.input"
+            self.bindings[len(self.instructions), len(plans)] = passing(asked, node.input)
+            plan = msgspec.structs.replace(
+                self._question(asked),
+                key=prepared_key(node.key),
+                retry=retry_plan(node.retry),
+                best_effort=node.is_best_effort,
+            )
+            plans.append(plan)
+        if plans:
+            self.instructions.append(Prepare(f"{name}.input", tuple(plans)))
+
+    def _name(self, pc: int, index: int, node: Node[Any, Any]) -> None:
+        """Note which of a node and its compensation is run by name."""
+        undo = node.compensation
+        if node.is_named:
+            prepared = node.input is not PREVIOUS
+            returns = codec.schema(node.output_type)
+            self.named.append(NamedPlan(pc, index, False, prepared, returns))
+        if undo is not None and undo.is_named:
+            self.named.append(NamedPlan(pc, index, True, False, codec.schema(undo.output_type)))
 
     def _check_node(
         self, node: Node[Any, Any], *, before: tuple[Any, ...] | None = None, own: str = ""
@@ -374,8 +411,9 @@ class _Compiler:
         `own` is the key under which its compensation finds its output, unless its own.
         """
         known = self.functions.setdefault(node.name, node.fn)
-        if known is not node.fn:
+        if known is not node.fn and known != node.fn:
             self.problems.append(f"two nodes are named {node.name!r}")
+        self.problems += problems_of_named(node)
         if node.input is PREVIOUS:
             for produced in self.types if before is None else before:
                 if node.takes_input and not fits(produced, node.input_type):
@@ -530,6 +568,7 @@ class _Compiler:
             webhooks=self.webhooks(triggers),
             queries=tuple(self.queries),
             started_by=tuple(one.name for one in triggers if isinstance(one, Signalled)),
+            named=tuple(self.named),
             signals={name: codec.schema(type_) for name, type_ in self.signals.items()},
         )
         return Flow(

@@ -20,6 +20,8 @@ O_co = TypeVar("O_co", covariant=True)
 I = TypeVar("I")  # noqa: E741 - the input, as O is the output
 O = TypeVar("O")  # noqa: E741
 
+R = TypeVar("R")
+
 DEFAULT_TIMEOUT = "5m"
 
 
@@ -31,6 +33,17 @@ class _PreviousOutput:
 
 
 PREVIOUS = _PreviousOutput()
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Stands for the function of a node that another team's worker runs."""
+
+    name: str
+    returns: Any = field(compare=False)
+
+    def __call__(self, value: Any) -> Any:
+        raise TypeError(f"node {self.name!r} is run by another team's worker: its code is not here")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +79,31 @@ class Node(Generic[I_contra, O_co]):
             raise TypeError(f"node {self.name!r}: expected a function of one input or none")
         as_limits(self.rate_limit)
 
+    @overload
+    @staticmethod
+    def named(
+        name: str, *, returns: type[R], input: Any = ..., queue: str | None = ...
+    ) -> Node[Any, R]: ...
+    @overload
+    @staticmethod
+    def named(name: str, *, input: Any = ..., queue: str | None = ...) -> Node[Any, Any]: ...
+    @staticmethod
+    def named(
+        name: str, *, returns: Any = Any, input: Any = PREVIOUS, queue: str | None = None
+    ) -> Node[Any, Any]:
+        """A node that another team's worker runs: one of `queue` that offers the name.
+
+        That worker needs no code of this flow: `Worker(queue).with_nodes(...)`. What it makes must
+        be a `returns`. Timeout, retries, limits and compensation are those given here, by
+        `with_timeout` and so on; an `input` that is a function, or has markers, is computed here.
+        """
+        return Node(name, Elsewhere(name, returns), input, queue=queue)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether another team's worker runs it."""
+        return isinstance(self.fn, Elsewhere)
+
     @property
     def key(self) -> str:
         """The output key: where the output is found in the state."""
@@ -88,6 +126,8 @@ class Node(Generic[I_contra, O_co]):
     @property
     def output_type(self) -> Any:
         """The annotation of the result, or Any."""
+        if isinstance(self.fn, Elsewhere):
+            return self.fn.returns
         return _hints(self.fn).get("return", Any)
 
     @property

@@ -82,6 +82,16 @@ class Each(msgspec.Struct, frozen=True, array_like=True, tag="each"):
     window: int = 0
 
 
+class Prepare(msgspec.Struct, frozen=True, array_like=True, tag="prepare"):
+    """Make the inputs of the named nodes of the step that comes next, as outputs.
+
+    Who runs those nodes has the plan, but not the code that makes their inputs.
+    """
+
+    step: str
+    nodes: tuple[NodePlan, ...]
+
+
 class Children(msgspec.Struct, frozen=True, array_like=True, tag="children"):
     """Start a run of `flow` for each item and wait for all; `window` of them at a time (0: all).
 
@@ -169,7 +179,8 @@ class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
 Question = Branch | Loop | Moment | Items  # the node's answer goes to the coordinator
 Wait = Gate | Sleep  # settled by a signal or a timer; no worker is asked
 Wide = Each | Children  # as wide as the list that the `items` before it told
-Step = Run | Branch | Loop | Moment | Items | Wide | Wait  # what is dispatched and has nodes
+# What is dispatched and has nodes.
+Step = Run | Branch | Loop | Moment | Items | Wide | Prepare | Wait
 Producer = Run | Wide | Gate  # steps that have an output
 Instruction = Step | Jump | End
 
@@ -180,6 +191,20 @@ class SchedulePlan(msgspec.Struct, frozen=True, array_like=True):
     cron: str
     timezone: str
     input: bytes
+
+
+class NamedPlan(msgspec.Struct, frozen=True, array_like=True):
+    """That the node at (pc, index), or with `undo` its compensation, is run by whoever offers it.
+
+    `prepared`: its input was made by the step before; else it is the default one. `returns` is the
+    JSON schema of what the flow expects of it.
+    """
+
+    pc: int
+    index: int
+    undo: bool = False
+    prepared: bool = False
+    returns: dict[str, Any] = {}
 
 
 class WebhookPlan(msgspec.Struct, frozen=True, array_like=True):
@@ -219,6 +244,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     webhooks: tuple[WebhookPlan, ...] = ()
     started_by: tuple[str, ...] = ()  # the signals that start it
     queries: tuple[str, ...] = ()
+    named: tuple[NamedPlan, ...] = ()
 
     def encode(self) -> bytes:
         values = list(msgspec.structs.astuple(self))
@@ -250,6 +276,12 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
             item_key(step.nodes[0].key, index) if isinstance(step, Wide) else step.nodes[index].key
         )
 
+    def named_at(self, pc: int, index: int, *, undo: bool = False) -> NamedPlan | None:
+        """What the plan says of the node at (pc, index) if that is run by name; else None."""
+        at = 0 if isinstance(self.instructions[pc], Each) else index
+        found = (one for one in self.named if (one.pc, one.index, one.undo) == (pc, at, undo))
+        return next(found, None)
+
     def width(self, pc: int, items: int) -> int:
         """How many nodes the step at `pc` has; `items` is that of a wide one."""
         step = self.step(pc)
@@ -277,6 +309,11 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
 def item_key(key: str, index: int) -> str:
     """The output key of one item of a wide step; no name has brackets."""
     return f"{key}[{index}]"
+
+
+def prepared_key(key: str) -> str:
+    """Under which output key the input of a named node is made; no name has brackets."""
+    return f"[{key}]"
 
 
 _BEFORE_OPTIONS = Plan.__struct_fields__.index("format") + 1

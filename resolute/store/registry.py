@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A live process. `flows` maps the flows it offers to their plans; `started` is Redis's ms."""
+    """A live process. `flows` maps the flows it offers to their plans; `started` is Redis's ms.
+
+    `nodes` are those that it runs for any flow that names them.
+    """
 
     name: str
     kind: str
@@ -32,6 +35,15 @@ class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     flows: dict[str, str] = {}
     concurrency: int = 0
     supervisor: str = ""
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def queues(self) -> list[str]:
+        """The queue it reads, with the streams of what it alone can run, as streams are named."""
+        if not self.queue:
+            return []
+        special = (*self.flows.values(), *(named_stream(name) for name in self.nodes))
+        return [self.queue, *(f"{self.queue}@{one}" for one in special)]
 
 
 class FlowOffer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,6 +57,11 @@ class FlowOffer(msgspec.Struct, frozen=True, omit_defaults=True):
     queue: str
     offered: int
     retention: RetentionPlan | None = None
+
+
+def named_stream(node: str) -> str:
+    """What follows queue@ in the stream of those who offer a node by name; no plan is called so."""
+    return f"!{node}"
 
 
 LEASE_OVER = -1  # the beat of a process whose supervisor ended its lease

@@ -19,6 +19,7 @@ from resolute.errors import ErrorInfo, FlowTesterError, UnknownQuery
 from resolute.model import codec
 from resolute.model.flow import Flow
 from resolute.model.messages import NodeRecord
+from resolute.model.nodes import Node
 from resolute.model.state import FlowState
 from resolute.status import RunStatus
 from resolute.testing import mocks
@@ -117,6 +118,7 @@ class FlowTester:
 
     def __init__(self) -> None:
         self._mocks = Mocks()
+        self._nodes: dict[str, Node[Any, Any]] = {}
         self._has_limits = False
         self._cancel_at: float | None = None
         self._terminate_at: float | None = None
@@ -154,6 +156,17 @@ class FlowTester:
         """
         kept = list(outcomes)
         return self._mock(node, lambda: mocks.in_turn(mocks.name_of(node), kept))
+
+    def with_nodes(self, *nodes: Node[Any, Any]) -> Self:
+        """Run these nodes where a flow names them as `Node.named`, as their team's worker does.
+
+        A named node that is neither here nor mocked is a FlowTesterError when it is reached.
+        """
+        for node in nodes:
+            if node.is_named:
+                raise FlowTesterError(f"with_nodes: the code of node {node.name!r} is not here")
+            self._nodes[node.name] = node
+        return self
 
     def _mock(self, node: Named, make: Callable[[], mocks.Body]) -> Self:
         self._mocks.add(node, make)
@@ -234,7 +247,9 @@ class FlowTester:
         ]
         start = self._starts_at or datetime.now(UTC)
         known = {one.name: one for given in self._flows.values() for one in given.family()}
-        play = _Play(flow, data, self._mocks, start, known, has_limits=self._has_limits)
+        play = _Play(
+            flow, data, self._mocks, self._nodes, start, known, has_limits=self._has_limits
+        )
         self._last = play
         for number, (after, name, payload) in enumerate(signals):
             play.plan(after, partial(play.run.signal, name, str(number), payload))
@@ -294,6 +309,7 @@ class _Play:
         flow: Flow[Any, Any],
         data: bytes,
         mocked: Mocks,
+        nodes: Mapping[str, Node[Any, Any]],
         start: datetime,
         known: Mapping[str, Flow[Any, Any]],
         *,
@@ -307,6 +323,7 @@ class _Play:
         self._epoch = round(start.timestamp() * 1000)
         self._changed = asyncio.Event()
         self._planned: list[tuple[float, Callable[[], object]]] = []
+        self._nodes = nodes
         self._buckets = MemoryBuckets(self._now_us) if has_limits else None
         self.family = MemoryFamily(flows, self._make)
         self.run = self.family.start(RUN_ID, flow, flow.plan.queue or QUEUE, data)
@@ -314,7 +331,14 @@ class _Play:
     def _make(self, flow: Flow[Any, Any], flow_id: str) -> tuple[MemoryRun, MemoryWorker]:
         run = MemoryRun(flow_id, lambda: self._now_us() // 1000, self._epoch)
         worker = MemoryWorker(
-            flow, run, self.loop, self._bodies, self.calls, self._buckets, self._changed.set
+            flow,
+            run,
+            self.loop,
+            self._bodies,
+            self._nodes,
+            self.calls,
+            self._buckets,
+            self._changed.set,
         )
         return run, worker
 

@@ -22,6 +22,7 @@ from resolute.engine.attempt import Bound
 from resolute.errors import ErrorInfo, FlowTesterError
 from resolute.model.flow import Flow, Lister
 from resolute.model.messages import Entry
+from resolute.model.nodes import Node
 from resolute.store.runs import decode_error
 from resolute.testing.buckets import MemoryBuckets
 from resolute.testing.memory import MemoryRun
@@ -95,6 +96,7 @@ class MemoryWorker:
         run: MemoryRun,
         loop: VirtualTimeLoop,
         bodies: Mapping[str, Body],
+        nodes: Mapping[str, Node[Any, Any]],
         calls: Calls,
         buckets: MemoryBuckets | None,
         on_change: Callable[[], None],
@@ -103,6 +105,7 @@ class MemoryWorker:
         self._run = run
         self._loop = loop
         self._bodies = bodies
+        self._nodes = nodes
         self._calls = calls
         self._buckets = buckets
         self._on_change = on_change
@@ -130,8 +133,9 @@ class MemoryWorker:
             job.request_stop(Stop.CANCEL)
 
     def _begin(self, entry: Entry) -> None:
-        place = self._flow.place(entry.pc, entry.index)
-        bound = _without_jitter(Bound.of(self._flow, *place, undo=entry.undo > 0))
+        bound = self._bound_for(entry)
+        if bound is None:
+            return
         fields = bound.fields(entry)
         hold = self._run.record(entry.seq, entry.index).hold
         queue = bound.plan.queue or self._run.header().queue
@@ -149,6 +153,24 @@ class MemoryWorker:
             self._admit(job, hold, self._buckets)
         else:
             self._start(job)
+
+    def _bound_for(self, entry: Entry) -> Bound | None:
+        """The node of an entry; None, with a verdict, for a named one that the test does not have.
+
+        One that is only mocked takes and gives anything that its flow expects.
+        """
+        place, undo = self._flow.place(entry.pc, entry.index), entry.undo > 0
+        bound = Bound.of(self._flow, *place, undo=undo)
+        name = bound.plan.name
+        if bound.named is not None and name in self._nodes:
+            bound = Bound.of(self._flow, *place, undo=undo, served=self._nodes[name])
+        elif bound.named is not None and name not in self._bodies:
+            self.verdict = FlowTesterError(
+                f"node {name!r} is run by another team's worker: mock it, or give its node by"
+                " with_nodes()"
+            )
+            return None
+        return _without_jitter(bound)
 
     def _admit(self, job: Job, hold: str, buckets: MemoryBuckets) -> None:
         """Start it when its limits allow, or hand it back until they do."""

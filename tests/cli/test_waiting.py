@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from resolute import FlowBuilder, manual, node
+from resolute import FlowBuilder, Node, manual, node
 from resolute.cli.live import SLOW_EVENT, Situation
 from resolute.cli.show.waiting import Wait, WaitKind, find_waits
 from resolute.errors import ErrorInfo
@@ -80,6 +80,18 @@ def test_a_worker_with_another_plan_is_none():
     other = msgspec.structs.replace(WORKER, flows={"calls": "another"})
     (wait,) = waits(READY, deployment(workers=[other]))
     assert wait.kind is WaitKind.WORKER and PLAN.hash in wait.text
+
+
+def test_a_named_node_waits_for_who_offers_it_by_name_whatever_its_plan():
+    plan = FlowBuilder("calls").triggered_by(manual()).then(Node.named("call", queue="gpu"))
+    named = plan.build().plan
+    header = msgspec.structs.replace(HEADER, plan=named.hash)
+    has_flow = msgspec.structs.replace(WORKER, flows={"calls": named.hash})
+    (wait,) = find_waits(header, named, [READY], {}, deployment(workers=[has_flow]))
+    assert wait.kind is WaitKind.WORKER and "offers this node by name on queue gpu" in wait.text
+    has_node = msgspec.structs.replace(WORKER, flows={}, nodes=("call",))
+    (wait,) = find_waits(header, named, [READY], {}, deployment(workers=[has_node]))
+    assert wait.kind is WaitKind.QUEUE
 
 
 def test_a_retry_has_its_number_and_the_error_before():

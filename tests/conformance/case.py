@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resolute import Flow, FlowBuilder, RunStatus, manual
+from resolute import Flow, FlowBuilder, Node, RunStatus, manual
 from resolute.model.messages import NodeRecord
 
 FOLDER = Path(__file__).parent / "flows"
@@ -22,7 +22,7 @@ class Case:
     (after its step's where that differs), status, attempts, the type of its last error in
     brackets, and which node it compensates. With `cancel_while` the run is cancelled when that
     node runs; such a node sleeps for a minute. `signals` are sent when it has started. `error` is
-    the type of the run's error.
+    the type of the run's error. The nodes `served` are offered by name.
     """
 
     flow: Flow[Any, Any]
@@ -33,6 +33,7 @@ class Case:
     error: str | None = None
     cancel_while: str = ""
     signals: tuple[tuple[str, Any], ...] = ()
+    served: tuple[Node[Any, Any], ...] = ()
 
 
 @dataclass(frozen=True)

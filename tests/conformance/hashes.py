@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from resolute.engine.attempt import UNDO_FAILED
 from resolute.errors import ErrorInfo
 from resolute.store import runs
 
@@ -31,7 +32,7 @@ def _part(name: str, value: bytes) -> object:
         return _error(value)
     if name.startswith("ui:"):
         failed, raw = _decode_undo(value)
-        return _error(raw) if failed else value
+        return _error(raw) if failed == UNDO_FAILED else value
     return value
 
 

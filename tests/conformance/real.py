@@ -10,7 +10,6 @@ from typing import Any
 from resolute import Client, FlowRun, NodeStatus
 from resolute.coordinator.coordinator import Coordinator
 from resolute.errors import FlowFailed
-from resolute.model.flow import Flow
 from resolute.store import registry
 from resolute.store.store import Store
 from resolute.testing.tester import RUN_ID
@@ -27,7 +26,7 @@ UNDER_WAY = (NodeStatus.RUNNING, NodeStatus.WAITING)  # what waits for a child i
 
 async def run_for_real(store: Store, case: Case) -> Outcome:
     """Run a case against Redis."""
-    async with _system(store, case.flow) as client:
+    async with _system(store, case) as client:
         run = await client.start(case.flow, case.input, id=RUN_ID)
         for number, (name, payload) in enumerate(case.signals):
             await run.signal(name, payload, sender=str(number))
@@ -50,11 +49,11 @@ async def _is_running(run: FlowRun[Any], name: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _system(store: Store, flow: Flow[Any, Any]) -> AsyncGenerator[Client]:
+async def _system(store: Store, case: Case) -> AsyncGenerator[Client]:
     stage = Stage(store)
-    flows = flow.family()
-    await stage.offer(*flows, process=NAME)
-    parts = Parts(stage, tuple(flows), slots=50)
+    flows = case.flow.family()
+    await stage.offer(*flows, process=NAME, nodes=case.served)
+    parts = Parts(stage, tuple(flows), slots=50, nodes=case.served)
     await parts.reader.ensure_groups()
     working = [
         asyncio.create_task(work)

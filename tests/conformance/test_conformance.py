@@ -20,6 +20,7 @@ CANCEL_AT = 30.0  # virtual seconds; the node that is cancelled sleeps for a min
 
 def run_in_memory(case: Case) -> Outcome:
     tester = FlowTester().with_rate_limiting()
+    tester.with_nodes(*case.served)
     if case.cancel_while:
         tester.cancel_at(CANCEL_AT)
     for name, payload in case.signals:

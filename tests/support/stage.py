@@ -15,6 +15,7 @@ from resolute.coordinator.timers import Timers
 from resolute.errors import ErrorInfo
 from resolute.model.flow import Flow
 from resolute.model.messages import Entry, Event
+from resolute.model.nodes import Node
 from resolute.model.plan import NodePlan, Plan
 from resolute.status import RunStatus
 from resolute.store import nodes, registry, runs, streams, transitions
@@ -63,9 +64,13 @@ class Stage:
         self.sweeps += 1
 
     async def offer(
-        self, *flows: Flow[Any, Any], queue: str = QUEUE, process: str = "stage:0:offers"
+        self,
+        *flows: Flow[Any, Any],
+        queue: str = QUEUE,
+        process: str = "stage:0:offers",
+        nodes: Sequence[Node[Any, Any]] = (),
     ) -> None:
-        """Register a worker that offers these flows on `queue`."""
+        """Register a worker that offers these flows on `queue`, and these nodes by name."""
         plans = {flow.plan_hash: flow.plan for flow in flows}
         self.plans.update(plans)
         info = registry.ProcessInfo(
@@ -77,6 +82,7 @@ class Stage:
             lease=15.0,
             queue=queue,
             flows={flow.name: flow.plan_hash for flow in flows},
+            nodes=tuple(node.name for node in nodes),
         )
         await registry.register(self.store, info, plans)
 

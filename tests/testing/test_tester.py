@@ -20,6 +20,7 @@ from resolute import (
     InvalidInput,
     InvalidSignal,
     MissingOutput,
+    Node,
     NodeStatus,
     RateLimit,
     RetryAfter,
@@ -507,3 +508,42 @@ def test_a_node_leaves_no_task_and_no_thread_behind(tester: FlowTester):
     tester.mock("a", careless).run(chain_of(step("a"), SyncNode("b", lambda: None)))
     assert tasks[0].cancelled()
     assert threading.active_count() == before
+
+
+# Nodes that are run by name.
+
+NAMED = builder("named").then(Node.named("svc.charge", input=5, returns=int)).build()
+
+
+def test_a_named_node_that_the_test_does_not_have_is_a_mistake_of_the_test(tester: FlowTester):
+    text = r"'svc.charge' is run by another team's worker: mock it, or .* by with_nodes\(\)"
+    with pytest.raises(FlowTesterError, match=text):
+        tester.run(NAMED)
+    with pytest.raises(FlowTesterError, match=r"with_nodes: the code of node 'svc\.charge'"):
+        tester.with_nodes(Node.named("svc.charge"))
+
+
+def double(amount: int) -> int:
+    return amount * 2
+
+
+def test_a_named_node_that_is_mocked_is_held_to_what_its_flow_expects(tester: FlowTester):
+    assert tester.mock("svc.charge", double).run(NAMED).output == 10
+    assert tester.calls("svc.charge") == [5]
+    result = tester.mock_value("svc.charge", "ten").run(NAMED)
+    assert result.error is not None and "Expected `int`, got `str`" in result.error.message
+
+
+def test_a_named_node_is_run_as_its_team_has_it(tester: FlowTester):
+    @node("svc.charge", rate_limit=RateLimit(1, "1h", burst=1))
+    async def charge_it(amount: int) -> int:
+        return amount * 3
+
+    tester.with_nodes(charge_it).with_rate_limiting()
+    assert tester.run(NAMED).output == 15
+    fan = builder("fan").then_parallel(
+        "all", *(Node.named("svc.charge", input=n).as_(f"n{n}") for n in range(2))
+    )
+    result = tester.run(fan.build())
+    assert result.output == {"n0": 0, "n1": 3}
+    assert tester.now >= 3599

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from resolute.model.flow import Flow
+from resolute.model.nodes import Node
 from tests.support.stage import Stage
 from tests.worker.parts import Parts
 
@@ -17,8 +18,10 @@ from tests.worker.parts import Parts
 def make_parts(stage: Stage, runner: asyncio.Runner) -> Iterator[Callable[..., Parts]]:
     made: list[Parts] = []
 
-    def make(*flows: Flow[Any, Any], slots: int = 10) -> Parts:
-        made.append(Parts(stage, flows, slots))
+    def make(
+        *flows: Flow[Any, Any], slots: int = 10, nodes: tuple[Node[Any, Any], ...] = ()
+    ) -> Parts:
+        made.append(Parts(stage, flows, slots, nodes))
         return made[-1]
 
     yield make

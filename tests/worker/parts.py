@@ -15,6 +15,7 @@ from resolute.model.nodes import AsyncNode, Node
 from resolute.model.policies import RetryPolicy
 from resolute.store import streams
 from resolute.store.nodes import Held
+from resolute.store.registry import named_stream
 from resolute_worker.jobs import Job
 from resolute_worker.reader import Reader
 from resolute_worker.runner import Runner
@@ -30,13 +31,25 @@ PATIENCE = 20.0  # s; what takes longer is a failure
 class Parts:
     """Page, slots, runner and reader of one process, on the test's own loop."""
 
-    def __init__(self, stage: Stage, flows: tuple[Flow[Any, Any], ...], slots: int) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        flows: tuple[Flow[Any, Any], ...],
+        slots: int,
+        nodes: tuple[Node[Any, Any], ...] = (),
+    ) -> None:
         self.page = SharedPage.create(slots, lease=60.0)
         self.slots = Slots(slots)
         self.runner = Runner(
-            stage.store, NAME, {flow.name: flow for flow in flows}, self.slots, self.page
+            stage.store,
+            NAME,
+            {flow.name: flow for flow in flows},
+            self.slots,
+            self.page,
+            {node.name: node for node in nodes},
         )
         plans = [flow.plan_hash for flow in flows]
+        plans += [named_stream(node.name) for node in nodes]
         self.reader = Reader(stage.store, NAME, QUEUE, plans, self.runner, self.slots)
 
     async def read(self) -> None:

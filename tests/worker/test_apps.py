@@ -5,16 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from resolute.errors import ConfigurationError
-from resolute_worker.apps import load_flows
-from resolute_worker.process import ProcessConfig, _choose
+from resolute_worker.apps import App, load_app
 from resolute_worker.shared import SharedPage
 from tests.support.flows import chain
-
-CONFIG = ProcessConfig("n", "s", "redis:", "ns", 1, "q", "app.py", (), 1, 15.0, 1.0, "info")
 
 TWINS = """
 from resolute import FlowBuilder, manual, node
@@ -30,18 +26,54 @@ def test_two_flows_of_one_name_are_refused_and_one_under_two_names_is_not(tmp_pa
     path = tmp_path / "twins.py"
     path.write_text(TWINS)
     with pytest.raises(ConfigurationError, match="two flows are named 'same'"):
-        load_flows(str(path))
+        load_app(str(path))
     path.write_text(TWINS.replace("other = ", "import os  # "))
-    assert list(load_flows(str(path))) == ["same"]
+    assert list(load_app(str(path)).flows) == ["same"]
 
 
 def test_a_process_offers_all_flows_or_those_that_it_was_told():
     flows = {name: chain("a", flow=name) for name in ("one", "two")}
-    assert _choose(flows, CONFIG) == flows
-    chosen = msgspec.structs.replace(CONFIG, only=("two",))
-    assert list(_choose(flows, chosen)) == ["two"]
+    app = App("app.py", flows, {})
+    assert app.choose() == (flows, {})
+    assert list(app.choose(["two"])[0]) == ["two"]
     with pytest.raises(ConfigurationError, match="has no flow 'three'"):
-        _choose(flows, msgspec.structs.replace(CONFIG, only=("two", "three")))
+        app.choose(["two", "three"])
+
+
+NODES = """
+from resolute import FlowBuilder, Node, manual, node
+@node("svc.charge")
+async def charge(amount: int) -> int: return amount
+slow = charge.with_timeout("1m")
+other = Node.named("svc.other", queue="payments")
+flow = FlowBuilder("one").triggered_by(manual()).then(charge).build()
+both = [charge, flow]
+"""
+
+
+def test_nodes_are_offered_where_they_are_named_and_nowhere_else(tmp_path: Path):
+    path = tmp_path / "nodes.py"
+    path.write_text(NODES)
+    flows, nodes = load_app(str(path)).choose()
+    assert (list(flows), list(nodes)) == (["one"], [])
+    flows, nodes = load_app(str(path)).choose((), ["svc.charge"])
+    assert (list(flows), list(nodes)) == ([], ["svc.charge"])
+    flows, nodes = load_app(f"{path}:charge").choose()
+    assert (list(flows), list(nodes)) == ([], ["svc.charge"])
+    flows, nodes = load_app(f"{path}:both").choose()
+    assert (list(flows), list(nodes)) == (["one"], ["svc.charge"])
+
+
+def test_a_node_whose_code_is_not_there_cannot_be_offered(tmp_path: Path):
+    path = tmp_path / "nodes.py"
+    path.write_text(NODES)
+    with pytest.raises(ConfigurationError, match=r"has no node 'svc\.other'"):
+        load_app(str(path)).choose((), ["svc.other"])
+    with pytest.raises(ConfigurationError, match="expected a Flow, a Node or a collection"):
+        load_app(f"{path}:other")
+    path.write_text(NODES.replace("slow = ", "@node('svc.charge')\ndef slow(): ...\n#"))
+    with pytest.raises(ConfigurationError, match=r"two nodes are named 'svc\.charge'"):
+        load_app(str(path)).choose((), ["svc.charge"])
 
 
 @pytest.mark.parametrize(("age", "is_fenced"), [(9.0, False), (11.0, True), (100.0, True)])

@@ -71,7 +71,7 @@ async def test_of_two_limits_the_one_that_granted_alone_gets_its_token_back(
     both = step("a", rate_limit=(wide, RateLimit(1, "1h", burst=1)))
     parts = await begin_two(stage, make_parts, both)
     assert await outcomes(stage) == [False, True]
-    (flow,) = parts.runner._flows.values()
+    (flow,) = parts.runner.offers._flows.values()
     plan = flow.plan.step(0).nodes[0].limits[0]
     (grant,) = await limits.take(stage.store, plan, "", [(Ask.NEW, 0, 0)])
     assert grant.time - grant.now <= 8_000_000  # the turn that the second run was granted

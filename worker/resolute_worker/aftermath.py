@@ -30,16 +30,11 @@ async def settle_killed(
     `overdue` are (partition, queue, entry id) of the nodes for which it was killed.
     """
     info = (await registry.processes(store)).get(process)
-    plans = {name: await registry.load_plan(store, name) for name in _plans_of(info)}
-    names = [queue, *(f"{queue}@{plan}" for plan in plans)]
     late = {(partition, name, entry) for partition, name, entry in overdue}
+    plans: dict[str, Plan | None] = {}
     for partition in store.keys.partitions:
-        for name in names:
+        for name in info.queues if info else [queue]:
             await _settle_stream(store, process, partition, name, plans, late)
-
-
-def _plans_of(info: registry.ProcessInfo | None) -> list[str]:
-    return list(info.flows.values()) if info else []
 
 
 async def _settle_stream(
@@ -59,7 +54,7 @@ async def _settle_stream(
         for entry_id, payload in payloads.items():
             try:
                 held = Held(partition, name, entry_id, _decode(payload or b""))
-                plan = plans.get(held.entry.plan)
+                plan = await _plan_of(store, held.entry.plan, plans)
                 node = _node_of(plan, held.entry)
             except (ValueError, LookupError):
                 continue  # deleted or damaged: a coordinator puts it away
@@ -73,6 +68,13 @@ async def _settle_stream(
         for batch in nodes.chunks(returns):
             await nodes.give_back(store, process, batch)
         after = ids[-1]
+
+
+async def _plan_of(store: Store, name: str, known: dict[str, Plan | None]) -> Plan | None:
+    """Also those of other teams' flows, whose nodes it ran by name."""
+    if name not in known:
+        known[name] = await registry.load_plan(store, name)
+    return known[name]
 
 
 def _node_of(plan: Plan | None, entry: Entry) -> NodePlan | None:

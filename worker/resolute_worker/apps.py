@@ -1,4 +1,7 @@
-"""Loading an app: ``module``, ``module:attribute`` or ``path.py``; every flow in it is offered."""
+"""Loading an app: ``module``, ``module:attribute`` or ``path.py``.
+
+Every flow in it is offered, and every node that the attribute names.
+"""
 
 from __future__ import annotations
 
@@ -6,54 +9,95 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 from resolute.errors import ConfigurationError
 from resolute.model.flow import Flow
+from resolute.model.nodes import Node
 
 
-def load_flows(app: str) -> dict[str, Flow[Any, Any]]:
-    """The flows of an app by name, with those that they start.
+@dataclass(frozen=True)
+class App:
+    """What a process finds. `nodes` can be offered by name, those in `offered` are."""
 
-    Raises ConfigurationError saying what could not be found.
-    """
+    name: str
+    flows: dict[str, Flow[Any, Any]]
+    nodes: dict[str, Node[Any, Any]]
+    offered: tuple[str, ...] = ()
+    twins: frozenset[str] = frozenset()  # names that several nodes have
+
+    def choose(
+        self, flows: Sequence[str] = (), nodes: Sequence[str] = ()
+    ) -> tuple[dict[str, Flow[Any, Any]], dict[str, Node[Any, Any]]]:
+        """The flows of these names, with those that they start, and the nodes; without any name,
+        all that the app offers.
+
+        Raises ConfigurationError for one that the app has not.
+        """
+        if not flows and not nodes:
+            if not self.flows and not self.offered:
+                raise ConfigurationError(
+                    f"app {self.name!r}: expected at least one flow in the module; is build()"
+                    " called? Nodes are offered where they are named: module:attribute"
+                )
+            flows, nodes = tuple(self.flows), self.offered
+        for what, wanted, found in (("flow", flows, self.flows), ("node", nodes, self.nodes)):
+            missing = [name for name in wanted if name not in found]
+            if missing:
+                raise ConfigurationError(f"app {self.name!r} has no {what} {missing[0]!r}")
+        for name in nodes:
+            if name in self.twins:
+                raise ConfigurationError(f"app {self.name!r}: two nodes are named {name!r}")
+        family = {one.name: one for name in flows for one in self.flows[name].family()}
+        return family, {name: self.nodes[name] for name in nodes}
+
+
+def load_app(app: str) -> App:
+    """What an app has. Raises ConfigurationError saying what could not be found."""
     target, colon, attribute = app.partition(":")
     module = _load_module(target)
-    if colon:
-        found = _attribute(module, attribute, app)
-    else:
-        found = [_as_flow(value) for value in vars(module).values() if isinstance(value, Flow)]
-        if not found:
-            raise ConfigurationError(
-                f"app {app!r}: expected at least one flow in the module; is build() called?"
-            )
+    found = _attribute(module, attribute, app) if colon else list(vars(module).values())
     flows: dict[str, Flow[Any, Any]] = {}
-    for flow in [member for one in found for member in one.family()]:
-        if flows.setdefault(flow.name, flow) is not flow:
-            raise ConfigurationError(f"app {app!r}: two flows are named {flow.name!r}")
-    return flows
+    nodes: dict[str, Node[Any, Any]] = {}
+    twins: set[str] = set()
+    for value in found:
+        match value:
+            case Flow():
+                for flow in cast("Flow[Any, Any]", value).family():
+                    if flows.setdefault(flow.name, flow) is not flow:
+                        raise ConfigurationError(f"app {app!r}: two flows are named {flow.name!r}")
+            case Node():
+                node = cast("Node[Any, Any]", value)
+                if not node.is_named and nodes.setdefault(node.name, node).fn is not node.fn:
+                    twins.add(node.name)
+            case _:
+                pass
+    return App(app, flows, nodes, tuple(nodes) if colon else (), frozenset(twins))
 
 
-def _attribute(module: ModuleType, attribute: str, app: str) -> list[Flow[Any, Any]]:
+def _attribute(module: ModuleType, attribute: str, app: str) -> list[Any]:
     try:
         value = getattr(module, attribute)
     except AttributeError:
         raise ConfigurationError(f"app {app!r}: the module has no {attribute!r}") from None
-    if isinstance(value, Flow):
-        return [_as_flow(value)]
+    if _is_offer(value):
+        return [value]
     if isinstance(value, Iterable):
         items = list(cast("Iterable[Any]", value))
-        if items and all(isinstance(item, Flow) for item in items):
+        if items and all(map(_is_offer, items)):
             return items
     got = type(cast("object", value)).__name__
-    raise ConfigurationError(f"app {app!r}: expected a Flow or a collection of them, got {got}")
+    raise ConfigurationError(
+        f"app {app!r}: expected a Flow, a Node or a collection of them, got {got}"
+    )
 
 
-def _as_flow(value: Any) -> Flow[Any, Any]:
-    return value
+def _is_offer(value: Any) -> bool:
+    return isinstance(value, Flow) or (isinstance(value, Node) and not value.is_named)
 
 
 def _load_module(target: str) -> ModuleType:

@@ -14,17 +14,16 @@ import os
 import signal
 import socket
 import sys
-from typing import Any
 
 import msgspec
 import uvloop
 
 from resolute.daemon import EXIT_FAILED, EXIT_UNUSABLE, configure_logging
 from resolute.errors import ConfigurationError, ResoluteError
-from resolute.model.flow import Flow
 from resolute.store import registry
+from resolute.store.registry import named_stream
 from resolute.store.store import Store
-from resolute_worker.apps import load_flows
+from resolute_worker.apps import load_app
 from resolute_worker.jobs import Stop
 from resolute_worker.reader import Reader
 from resolute_worker.runner import Runner
@@ -54,6 +53,7 @@ class ProcessConfig(msgspec.Struct, frozen=True):
     lease: float
     grace: float
     log_level: str
+    nodes: tuple[str, ...] = ()
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,10 +71,11 @@ class Process:
         self._page = page
         self._store = store
         self._slots = Slots(config.concurrency)
-        self._flows = _choose(load_flows(config.app), config)
-        self._runner = Runner(store, config.name, self._flows, self._slots, page)
-        plans = [flow.plan_hash for flow in self._flows.values()]
-        self._reader = Reader(store, config.name, config.queue, plans, self._runner, self._slots)
+        self._flows, self._nodes = load_app(config.app).choose(config.only, config.nodes)
+        self._runner = Runner(store, config.name, self._flows, self._slots, page, self._nodes)
+        special = [flow.plan_hash for flow in self._flows.values()]
+        special += [named_stream(name) for name in self._nodes]
+        self._reader = Reader(store, config.name, config.queue, special, self._runner, self._slots)
         self._draining = asyncio.Event()
 
     async def run(self, orders: asyncio.StreamReader) -> None:
@@ -113,6 +114,7 @@ class Process:
             flows={name: flow.plan_hash for name, flow in self._flows.items()},
             concurrency=config.concurrency,
             supervisor=config.supervisor,
+            nodes=tuple(self._nodes),
         )
         plans = {flow.plan_hash: flow.plan for flow in self._flows.values()}
         await registry.register(self._store, info, plans)
@@ -186,15 +188,6 @@ class Process:
                 await self._runner.wait_idle()
         except TimeoutError:
             log.warning("%d nodes do not stop; they are taken back", len(self._runner.jobs))
-
-
-def _choose(flows: dict[str, Flow[Any, Any]], config: ProcessConfig) -> dict[str, Flow[Any, Any]]:
-    missing = [name for name in config.only if name not in flows]
-    if missing:
-        raise ConfigurationError(f"app {config.app!r} has no flow {missing[0]!r}")
-    if not config.only:
-        return flows
-    return {flow.name: flow for name in config.only for flow in flows[name].family()}
 
 
 def _die_with_parent() -> None:

@@ -37,12 +37,16 @@ _decode = msgspec.msgpack.Decoder(Entry).decode
 
 @dataclass(slots=True)
 class Batch:
-    """What a delivery comes to: jobs, entries of no use, dead letters, nodes handed back."""
+    """What a delivery comes to: jobs, entries of no use, dead letters, nodes handed back, and
+    those whose plan must be read first.
+    """
 
     jobs: list[Job] = field(default_factory=list[Job])
     useless: list[str] = field(default_factory=list[str])
     dead: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # id, why
     returns: list[Return] = field(default_factory=list[Return])
+    strange: list[streams.Message] = field(default_factory=list[streams.Message])
+    plans: set[str] = field(default_factory=set[str])  # of the strange ones
 
 
 class Reader:
@@ -151,8 +155,13 @@ class Reader:
                 self._deliver(stream, found)
                 after = ids[-1]
 
-    def _deliver(self, stream: str, messages: Sequence[streams.Message]) -> None:
-        """Make jobs of entries and begin them; what cannot run here goes where it can."""
+    def _deliver(
+        self, stream: str, messages: Sequence[streams.Message], *, learned: bool = False
+    ) -> None:
+        """Make jobs of entries and begin them; what cannot run here goes where it can.
+
+        Another team's flow may ask for a node that we offer: unless `learned`, its plan is read.
+        """
         partition, queue = self._streams[stream]
         batch = Batch()
         for message in messages:
@@ -164,6 +173,10 @@ class Reader:
                 if held.entry.pc == QUERY:
                     self._spawn(self._answer(held))
                     continue
+                if not learned and not self._runner.offers.knows(held.entry.plan):
+                    batch.strange.append(message)
+                    batch.plans.add(held.entry.plan)
+                    continue
                 self._place(held, self._runner.bound_for(held), batch)
             except (ValueError, LookupError) as error:
                 batch.dead.append((message.id, str(error)))
@@ -171,6 +184,16 @@ class Reader:
             self._spawn(self._runner.begin(batch.jobs))
         if batch.useless or batch.dead or batch.returns:
             self._spawn(self._put_away(partition, queue, batch))
+        if batch.strange:
+            self._spawn(self._deliver_strange(stream, batch))
+
+    async def _deliver_strange(self, stream: str, batch: Batch) -> None:
+        try:
+            await self._runner.offers.learn(batch.plans)
+        except ResoluteError as error:
+            log.warning("reading plans: %s; their entries stay pending and are read again", error)
+            return
+        self._deliver(stream, batch.strange, learned=True)
 
     async def _answer(self, held: Held) -> None:
         try:
@@ -182,8 +205,8 @@ class Reader:
         entry, queue = held.entry, held.queue.partition("@")[0]
         known = self._runner.jobs.get((entry.flow, entry.seq, entry.index))
         if bound is None:
-            # Another version's: to the stream that only workers with that plan read.
-            batch.returns.append(Return(held, f"{queue}@{entry.plan}"))
+            # Another version's, or named: to the stream that only those read who can run it.
+            batch.returns.append(Return(held, self._runner.offers.stream_for(queue, entry)))
         elif known is not None and known.held.id == held.id:
             return
         elif known is not None and known.held.entry.token == entry.token:

@@ -18,6 +18,7 @@ from resolute.engine import attempt, context
 from resolute.engine.attempt import Bound, OutputsAway
 from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model.flow import Flow, Lister, Question
+from resolute.model.nodes import Node
 from resolute.status import Code
 from resolute.store import dead, nodes, queries
 from resolute.store.connection import backoff
@@ -27,6 +28,7 @@ from resolute.store.sync import SyncReader
 from resolute_worker.committer import Committer, Result
 from resolute_worker.jobs import Job, Stop
 from resolute_worker.limiter import Limiter
+from resolute_worker.offers import Offers
 from resolute_worker.remote import RemoteOutputs
 from resolute_worker.shared import SharedPage
 from resolute_worker.slots import Slots
@@ -50,11 +52,11 @@ class Runner:
         flows: Mapping[str, Flow[Any, Any]],
         slots: Slots,
         page: SharedPage,
+        nodes: Mapping[str, Node[Any, Any]] | None = None,
     ) -> None:
         self._store = store
         self._process = process
-        self._flows = {flow.plan_hash: flow for flow in flows.values()}
-        self._bound: dict[tuple[str, int, int, bool], Bound] = {}
+        self.offers = Offers(store, flows.values(), nodes or {})
         self._slots = slots
         self._page = page
         self._reader = SyncReader(store.link)
@@ -77,27 +79,16 @@ class Runner:
         return self._page.is_fenced
 
     def bound_for(self, held: Held) -> Bound | None:
-        """The node that an entry is for; None where its plan is not offered here.
+        """The node that an entry is for; None where it cannot be run here.
 
         Raises LookupError where the plan has no such node.
         """
-        entry = held.entry
-        flow = self._flows.get(entry.plan)
-        if flow is None:
-            return None
-        place = flow.place(entry.pc, entry.index)
-        key = (entry.plan, *place, entry.undo > 0)
-        bound = self._bound.get(key)
-        if bound is None:
-            if place not in flow.bindings:
-                raise LookupError(f"the plan has no node {entry.index} at {entry.pc}")
-            bound = self._bound[key] = Bound.of(flow, *place, undo=entry.undo > 0)
-        return bound
+        return self.offers.bound_for(held.entry)
 
     async def answer(self, held: Held) -> None:
         """Answer a query; who asked waits for it no longer than it likes."""
         entry = held.entry
-        flow = self._flows.get(entry.plan)
+        flow = self.offers.own(entry.plan)
         if flow is None:
             raise LookupError(f"the plan {entry.plan} is not offered here")
         names = flow.plan.queries

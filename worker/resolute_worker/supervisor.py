@@ -48,6 +48,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     grace: float = 30.0
     kill_grace: float = 2.0
     log_level: str = "info"
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -161,6 +162,7 @@ class Supervisor:
             lease=config.lease,
             grace=config.grace,
             log_level=config.log_level,
+            nodes=config.nodes,
         )
         child.tell(told)
         self._children.add(child)

@@ -15,6 +15,7 @@ from resolute.durations import Duration, seconds
 from resolute.errors import ConfigurationError
 from resolute.ids import check_queue
 from resolute.model.flow import Flow
+from resolute.model.nodes import Node
 from resolute.store import server
 from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
 from resolute_worker.process import CHILD_VARIABLE
@@ -38,10 +39,22 @@ class Worker:
     lease: Duration = 15.0
     grace: Duration = 30.0
     flows: tuple[Flow[Any, Any], ...] = ()
+    nodes: tuple[Node[Any, Any], ...] = ()
 
     def with_flow(self, *flows: Flow[Any, Any]) -> Self:
-        """Offer these flows; without any, all that the app has."""
+        """Offer these flows; where nothing is named, all that the app has."""
         return replace(self, flows=(*self.flows, *flows))
+
+    def with_nodes(self, *nodes: Node[Any, Any]) -> Self:
+        """Run these nodes for any flow that has them as `Node.named`, from the worker's queue.
+
+        They are module-level names of the app. Whoever can start flows in the namespace can have
+        them run, with any input that fits their type.
+        """
+        for node in nodes:
+            if node.is_named:
+                raise ConfigurationError(f"worker: the code of node {node.name!r} is not here")
+        return replace(self, nodes=(*self.nodes, *nodes))
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT. Raises ConfigurationError."""
@@ -67,6 +80,7 @@ class Worker:
             concurrency=self.concurrency,
             lease=seconds(self.lease),
             grace=seconds(self.grace),
+            nodes=tuple(node.name for node in self.nodes),
         )
 
 

@@ -10,11 +10,12 @@ import msgspec
 
 from resolute.cli.doctor.findings import Finding, Severity
 from resolute.cli.doctor.processes import ProcessRow
-from resolute.cli.live import Situation, id_ms, queues_of
+from resolute.cli.live import Situation, all_nodes, id_ms, queues_of
 from resolute.cli.output import counted
 from resolute.client import Client
 from resolute.durations import humanize
 from resolute.store.connection import Command, ServerReply
+from resolute.store.registry import named_stream
 from resolute.store.script import GROUP_WORKERS
 from resolute.store.store import Store
 
@@ -22,7 +23,8 @@ LONG_WAIT = 30.0  # s in a queue that has workers
 
 
 class QueueRow(msgspec.Struct, frozen=True):
-    """A queue over all partitions; with `plan`, those of its nodes that need that plan.
+    """A queue over all partitions; with `plan`, those of its nodes that need that plan, or with
+    ``!name`` a worker that offers the node by name.
 
     `ready` nodes nobody took yet (the lag), `taken` ones a process has and did not acknowledge;
     the ages, in seconds, are of the oldest of each.
@@ -45,6 +47,7 @@ async def queue_names(client: Client, situation: Situation, plans: Iterable[str]
     pairs: set[Name] = {(worker.queue, "") for worker in situation.workers}
     for worker in situation.workers:
         pairs |= {(worker.queue, plan) for plan in worker.flows.values()}
+        pairs |= {(worker.queue, named_stream(name)) for name in worker.nodes}
     bases = {queue for queue, _ in pairs}
     for plan_hash in plans:
         plan = await client.directory.plan(plan_hash)
@@ -53,6 +56,12 @@ async def queue_names(client: Client, situation: Situation, plans: Iterable[str]
         named = {queue for queue in queues_of(plan, plan.queue) if queue}
         pairs |= {(queue, "") for queue in named}
         pairs |= {(queue, plan_hash) for queue in named | bases}
+        pairs |= {
+            (queue, named_stream(node.name))
+            for node in all_nodes(plan)
+            for queue in ({node.queue} if node.queue else bases)
+            if plan.named
+        }
     return sorted(pairs)
 
 
@@ -119,7 +128,7 @@ def _summed(
         for worker in situation.workers
         if worker.name not in silent
         and worker.queue == queue
-        and (not plan or plan in worker.flows.values())
+        and (not plan or f"{queue}@{plan}" in worker.queues)
     ]
     return QueueRow(
         queue,
@@ -159,6 +168,10 @@ def _unread(row: QueueRow, name: str, waits: str) -> Finding:
     if not row.plan:
         advice = f"start resolute-worker --queue {row.queue} --app APP"
         return Finding(name, Severity.PROBLEM, f"{waits}, and no worker reads it", advice)
+    if row.plan.startswith(named_stream("")):
+        node = row.plan.removeprefix(named_stream(""))
+        text = f"{waits}, of node {node}, which no worker that lives offers by name"
+        return Finding(name, Severity.PROBLEM, text, "start the worker of the team that has it")
     return Finding(
         name,
         Severity.PROBLEM,

@@ -52,7 +52,15 @@ def find_waits(
     """What an open run waits for; `held` says of indices in its step that a limiter defers them."""
     current = [node for node in nodes if node.seq == header.seq]
     waits = [
-        _of_node(node, header, plan.step(header.pc), _planned(plan, header, node), held, situation)
+        _of_node(
+            node,
+            header,
+            plan.step(header.pc),
+            _planned(plan, header, node),
+            held,
+            situation,
+            is_named=_is_named(plan, header, node),
+        )
         for node in current
         if plan is not None and node.status not in SETTLED
     ]
@@ -78,6 +86,10 @@ def _planned(plan: Plan | None, header: Header, node: NodeRecord) -> NodePlan | 
     return planned.compensation if node.compensates else planned
 
 
+def _is_named(plan: Plan, header: Header, node: NodeRecord) -> bool:
+    return plan.named_at(header.pc, node.index, undo=bool(node.compensates)) is not None
+
+
 def _of_node(
     node: NodeRecord,
     header: Header,
@@ -85,6 +97,8 @@ def _of_node(
     planned: NodePlan | None,
     held: Mapping[int, bool],
     situation: Situation,
+    *,
+    is_named: bool,
 ) -> Wait:
     match node.status:
         case NodeStatus.WAITING if isinstance(step, Gate):
@@ -104,7 +118,7 @@ def _of_node(
             return _timer(node, planned, held.get(node.index, False), situation)
         case _:
             queue = (planned.queue if planned else "") or header.queue
-            return _ready(node, header, queue, situation)
+            return _ready(node, header, queue, situation, is_named=is_named)
 
 
 def _gate(node: NodeRecord, gate: Gate, situation: Situation) -> Wait:
@@ -159,8 +173,16 @@ def _brief(error: ErrorInfo) -> str:
     return line if len(line) <= 80 else f"{line[:79]}…"
 
 
-def _ready(node: NodeRecord, header: Header, queue: str, situation: Situation) -> Wait:
-    if not situation.serving(queue, header.flow, header.plan):
+def _ready(
+    node: NodeRecord, header: Header, queue: str, situation: Situation, *, is_named: bool
+) -> Wait:
+    if is_named and not situation.serving_name(queue, node.name):
+        text = (
+            f"{node.name}: waiting for worker: none that lives offers this node by name on queue"
+            f" {queue}"
+        )
+        return Wait(WaitKind.WORKER, text, node.name, queue=queue, since=node.dispatched)
+    if not is_named and not situation.serving(queue, header.flow, header.plan):
         text = (
             f"{node.name}: waiting for worker: none that lives offers {header.flow} with plan"
             f" {header.plan} on queue {queue}"

@@ -1,0 +1,41 @@
+"""The payments team's code: nodes that any flow may have run by name, from the queue payments.
+
+resolute-worker --queue payments --app examples.charge_cards.payments:nodes
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from resolute import TerminalError, current, node
+
+
+class Charge(msgspec.Struct):
+    """What to charge, in cents."""
+
+    card: str
+    cents: int
+
+
+class Receipt(msgspec.Struct):
+    """Proof of a charge. `id` is the same in every attempt."""
+
+    id: str
+    cents: int
+
+
+@node("cards.charge", rate_limit="100/s")
+async def charge(what: Charge) -> Receipt:
+    """Charges a card once, however often it is tried: the id is the key for the bank."""
+    if what.card == "declined":
+        raise TerminalError("the card was declined")
+    return Receipt(current().key, what.cents)
+
+
+@node("cards.refund")
+async def refund(receipt: Receipt) -> str:
+    """Gives the money back."""
+    return receipt.id
+
+
+nodes = [charge, refund]
