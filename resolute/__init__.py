@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from resolute.model.markers import input_data, output
     from resolute.model.nodes import AsyncNode, Node, SyncNode, node
     from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
+    from resolute.model.provider import Provider
     from resolute.model.state import FlowState
     from resolute.model.triggers import manual, schedule, signal, webhook
     from resolute.status import NodeStatus, RunStatus
@@ -93,6 +94,7 @@ __all__ = [
     "NodeTimeout",
     "NotEncodable",
     "PayloadTooLarge",
+    "Provider",
     "QueryFailed",
     "QueryTimeout",
     "RateLimit",
@@ -138,6 +140,7 @@ _HOMES = {
     "model.gates": ("GateResult",),
     "model.markers": ("input_data", "output"),
     "model.nodes": ("AsyncNode", "Node", "SyncNode", "node"),
+    "model.provider": ("Provider",),
     "model.policies": ("RateLimit", "RetryPolicy", "SharedRateLimit"),
     "model.state": ("FlowState",),
     "model.triggers": ("manual", "schedule", "signal", "webhook"),

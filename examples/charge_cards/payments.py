@@ -1,13 +1,13 @@
 """The payments team's code: nodes that any flow may have run by name, from the queue payments.
 
-resolute-worker --queue payments --app examples.charge_cards.payments:nodes
+resolute-worker --queue payments --app examples.charge_cards.payments
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from resolute import TerminalError, current, node
+from resolute import Provider, TerminalError, current, node
 
 
 class Charge(msgspec.Struct):
@@ -24,7 +24,7 @@ class Receipt(msgspec.Struct):
     cents: int
 
 
-@node("cards.charge", rate_limit="100/s")
+@node("charge")
 async def charge(what: Charge) -> Receipt:
     """Charges a card once, however often it is tried: the id is the key for the bank."""
     if what.card == "declined":
@@ -32,10 +32,10 @@ async def charge(what: Charge) -> Receipt:
     return Receipt(current().key, what.cents)
 
 
-@node("cards.refund")
+@node("refund")
 async def refund(receipt: Receipt) -> str:
     """Gives the money back."""
     return receipt.id
 
 
-nodes = [charge, refund]
+provider = Provider("cards", "1.2", [charge, refund], rate_limit="100/s", timeout="30s")

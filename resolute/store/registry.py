@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """A live process. `flows` maps the flows it offers to their plans; `started` is Redis's ms.
 
-    `nodes` are those that it runs for any flow that names them.
+    `nodes` are those that it runs for any flow that names them, `providers` the versions of those
+    that some of them belong to.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     concurrency: int = 0
     supervisor: str = ""
     nodes: tuple[str, ...] = ()
+    providers: dict[str, str] = {}
 
     @property
     def queues(self) -> list[str]:

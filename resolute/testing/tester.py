@@ -20,6 +20,7 @@ from resolute.model import codec
 from resolute.model.flow import Flow
 from resolute.model.messages import NodeRecord
 from resolute.model.nodes import Node
+from resolute.model.provider import Provider
 from resolute.model.state import FlowState
 from resolute.status import RunStatus
 from resolute.testing import mocks
@@ -167,6 +168,10 @@ class FlowTester:
                 raise FlowTesterError(f"with_nodes: the code of node {node.name!r} is not here")
             self._nodes[node.name] = node
         return self
+
+    def with_providers(self, *providers: Provider) -> Self:
+        """Run the nodes of these providers where a flow names them."""
+        return self.with_nodes(*(node for one in providers for node in one.offered.values()))
 
     def _mock(self, node: Named, make: Callable[[], mocks.Body]) -> Self:
         self._mocks.add(node, make)

@@ -11,7 +11,7 @@ import pytest
 from resolute.cli.doctor.command import _summary
 from resolute.cli.doctor.findings import Finding, Severity
 from resolute.cli.doctor.partitions import Backlog, check_backlog
-from resolute.cli.doctor.processes import ProcessRow, find_silent
+from resolute.cli.doctor.processes import ProcessRow, check_processes, find_silent
 from resolute.cli.doctor.queues import QueueRow, check_queues, queue_names, read_queues
 from resolute.cli.doctor.server import check_server
 from resolute.cli.doctor.stuck import (
@@ -248,3 +248,15 @@ async def test_the_streams_of_an_old_plan_are_looked_at_on_every_queue_that_is_r
 def test_events_are_a_problem_once_they_are_old(events: int, age: float, severity: Severity):
     found = list(check_backlog(Backlog(events, age, 0, 0.0, 0, "")))
     assert [f.severity for f in found if f.check == "events"] == [severity]
+
+
+def test_two_versions_of_a_provider_are_worth_a_look():
+    def row(version: str, *, beats: bool = True) -> ProcessRow:
+        providers = {"cards": version}
+        return ProcessRow("w", "worker", "h", 1, "payments", 1.0, 10, 0, beats, providers)
+
+    one = [row("1.2"), row("1.2"), row("1.1", beats=False)]
+    (found,) = (f for f in check_processes(one, True) if f.check == "provider cards")
+    assert (found.severity, found.text) == (Severity.OK, "version 1.2 on payments")
+    (found,) = (f for f in check_processes([*one, row("1.3")], True) if f.check == "provider cards")
+    assert found.severity is Severity.WARNING and "versions 1.2, 1.3 live side" in found.text

@@ -21,7 +21,7 @@ from resolute.testing.server import ServerBinary
 from tests.support.system import System, until
 
 SHOP = "examples.charge_cards.shop"
-PAYMENTS = "examples.charge_cards.payments:nodes"
+PAYMENTS = "examples.charge_cards.payments"
 
 
 async def waits_for_worker(client: Client, run_id: str) -> bool:

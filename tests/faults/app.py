@@ -17,12 +17,14 @@ from resolute import (
     Flow,
     FlowBuilder,
     FlowState,
+    Provider,
     RetryAfter,
     RetryPolicy,
     SharedRateLimit,
     TerminalError,
     manual,
     node,
+    output,
     schedule,
     webhook,
 )
@@ -528,6 +530,36 @@ family = (
     .build()
 )
 
+
+@node("flaky")
+async def flaky_sum(found: list[Made]) -> Made:
+    """Of another team, and run by name; fails at its first attempt now and then."""
+    with execution(marks(found)) as (here, mark):
+        if here.attempt == 1 and value_of(found) % 5 == 0:
+            raise ConnectionError("not yet")
+        await busy(5)
+        return Made(value_of(found), mark)
+
+
+provider = Provider("sums", "1", [flaky_sum, threaded("plain"), step("undo", 0)], timeout="10s")
+
+
+def named(name: str) -> Node[Any, Made]:
+    return Node.named(f"sums.{name}", returns=Made).with_retry(QUICK)
+
+
+naming = (
+    flow("naming")
+    .then(begin.on_error(named("undo")))
+    .then_parallel(
+        "sums",
+        named("flaky").with_input([output("begin"), output("begin")]).on_error(step("undo-flaky")),
+        named("plain"),
+    )
+    .then(step("last", 0).with_input([output("sums.flaky"), output("sums.plain")]))
+    .build()
+)
+
 delivered = (
     FlowBuilder("delivered", input=Work)
     .triggered_by(webhook("/faults", secret="env:HOOK_SECRET"))
@@ -538,5 +570,5 @@ delivered = (
 ALL: tuple[Flow[Any, Any], ...] = (
     sequence, fan, wide, branching, retrying, throttled, best_effort, pausing, saga, long,
     overrunning, poisonous, misbehaving, hungry, depending, every_second,
-    gated, delivered, listing, looping, kid, family,
+    gated, delivered, listing, looping, naming, kid, family,
 )  # fmt: skip

@@ -111,6 +111,7 @@ USUAL = (
         is_stopped=True,
         signal=app.NUDGE,
     ),
+    Case(app.naming, 6, lambda number: Expected(COMPLETED, 3 * number + 1), is_stopped=True),
     Case(app.family, 6, _family, is_stopped=True),
     Case(app.wide, 0.2, lambda number: Expected(COMPLETED, app.WIDTH * (number + 1))),
 )

@@ -64,12 +64,38 @@ def test_nodes_are_offered_where_they_are_named_and_nowhere_else(tmp_path: Path)
     assert (list(flows), list(nodes)) == (["one"], ["svc.charge"])
 
 
+PROVIDER = """
+cards = Provider("cards", "1.2", [charge])
+same = cards
+"""
+
+
+def test_the_providers_of_an_app_are_offered_with_its_flows(tmp_path: Path):
+    path = tmp_path / "nodes.py"
+    path.write_text(
+        NODES.replace("Node,", "Node, Provider,").replace("svc.charge", "charge") + PROVIDER
+    )
+    for name, expected in (("", ["one"]), (":cards", [])):
+        app = load_app(f"{path}{name}")
+        flows, nodes = app.choose()
+        assert (list(flows), list(nodes)) == (expected, ["cards.charge"])
+        assert app.versions(nodes) == {"cards": "1.2"}
+        assert app.versions(["charge"]) == {}
+    flows, nodes = load_app(str(path)).choose((), ["cards.charge"])
+    assert (list(flows), list(nodes)) == ([], ["cards.charge"])
+    path.write_text(
+        path.read_text().replace("same = cards", "same = Provider('cards', '2', [charge])")
+    )
+    with pytest.raises(ConfigurationError, match="two providers are named 'cards'"):
+        load_app(str(path))
+
+
 def test_a_node_whose_code_is_not_there_cannot_be_offered(tmp_path: Path):
     path = tmp_path / "nodes.py"
     path.write_text(NODES)
     with pytest.raises(ConfigurationError, match=r"has no node 'svc\.other'"):
         load_app(str(path)).choose((), ["svc.other"])
-    with pytest.raises(ConfigurationError, match="expected a Flow, a Node or a collection"):
+    with pytest.raises(ConfigurationError, match="expected a Flow, a Provider, a Node or a coll"):
         load_app(f"{path}:other")
     path.write_text(NODES.replace("slow = ", "@node('svc.charge')\ndef slow(): ...\n#"))
     with pytest.raises(ConfigurationError, match=r"two nodes are named 'svc\.charge'"):

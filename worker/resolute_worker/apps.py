@@ -1,6 +1,6 @@
 """Loading an app: ``module``, ``module:attribute`` or ``path.py``.
 
-Every flow in it is offered, and every node that the attribute names.
+Every flow and every provider in it is offered, and every node that the attribute names.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, cast
 from resolute.errors import ConfigurationError
 from resolute.model.flow import Flow
 from resolute.model.nodes import Node
+from resolute.model.provider import Provider
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class App:
     nodes: dict[str, Node[Any, Any]]
     offered: tuple[str, ...] = ()
     twins: frozenset[str] = frozenset()  # names that several nodes have
+    providers: tuple[Provider, ...] = ()
 
     def choose(
         self, flows: Sequence[str] = (), nodes: Sequence[str] = ()
@@ -42,7 +44,7 @@ class App:
             if not self.flows and not self.offered:
                 raise ConfigurationError(
                     f"app {self.name!r}: expected at least one flow in the module; is build()"
-                    " called? Nodes are offered where they are named: module:attribute"
+                    " called? Nodes are offered by a Provider, or as module:attribute"
                 )
             flows, nodes = tuple(self.flows), self.offered
         for what, wanted, found in (("flow", flows, self.flows), ("node", nodes, self.nodes)):
@@ -55,6 +57,11 @@ class App:
         family = {one.name: one for name in flows for one in self.flows[name].family()}
         return family, {name: self.nodes[name] for name in nodes}
 
+    def versions(self, nodes: Iterable[str]) -> dict[str, str]:
+        """The providers that these nodes belong to, with their versions."""
+        found = set(nodes)
+        return {one.name: one.version for one in self.providers if found & one.offered.keys()}
+
 
 def load_app(app: str) -> App:
     """What an app has. Raises ConfigurationError saying what could not be found."""
@@ -64,6 +71,7 @@ def load_app(app: str) -> App:
     flows: dict[str, Flow[Any, Any]] = {}
     nodes: dict[str, Node[Any, Any]] = {}
     twins: set[str] = set()
+    providers: dict[str, Provider] = {}
     for value in found:
         match value:
             case Flow():
@@ -74,9 +82,18 @@ def load_app(app: str) -> App:
                 node = cast("Node[Any, Any]", value)
                 if not node.is_named and nodes.setdefault(node.name, node).fn is not node.fn:
                     twins.add(node.name)
+            case Provider():
+                if providers.setdefault(value.name, value) is not value:
+                    raise ConfigurationError(f"app {app!r}: two providers are named {value.name!r}")
             case _:
                 pass
-    return App(app, flows, nodes, tuple(nodes) if colon else (), frozenset(twins))
+    offered = list(nodes) if colon else []
+    for provider in providers.values():
+        twins |= nodes.keys() & provider.offered.keys()
+        nodes.update(provider.offered)
+        offered += provider.offered
+    named = tuple(dict.fromkeys(offered))
+    return App(app, flows, nodes, named, frozenset(twins), tuple(providers.values()))
 
 
 def _attribute(module: ModuleType, attribute: str, app: str) -> list[Any]:
@@ -92,12 +109,12 @@ def _attribute(module: ModuleType, attribute: str, app: str) -> list[Any]:
             return items
     got = type(cast("object", value)).__name__
     raise ConfigurationError(
-        f"app {app!r}: expected a Flow, a Node or a collection of them, got {got}"
+        f"app {app!r}: expected a Flow, a Provider, a Node or a collection of them, got {got}"
     )
 
 
 def _is_offer(value: Any) -> bool:
-    return isinstance(value, Flow) or (isinstance(value, Node) and not value.is_named)
+    return isinstance(value, Flow | Provider) or (isinstance(value, Node) and not value.is_named)
 
 
 def _load_module(target: str) -> ModuleType:

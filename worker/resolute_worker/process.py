@@ -71,7 +71,9 @@ class Process:
         self._page = page
         self._store = store
         self._slots = Slots(config.concurrency)
-        self._flows, self._nodes = load_app(config.app).choose(config.only, config.nodes)
+        app = load_app(config.app)
+        self._flows, self._nodes = app.choose(config.only, config.nodes)
+        self._providers = app.versions(self._nodes)
         self._runner = Runner(store, config.name, self._flows, self._slots, page, self._nodes)
         special = [flow.plan_hash for flow in self._flows.values()]
         special += [named_stream(name) for name in self._nodes]
@@ -115,6 +117,7 @@ class Process:
             concurrency=config.concurrency,
             supervisor=config.supervisor,
             nodes=tuple(self._nodes),
+            providers=self._providers,
         )
         plans = {flow.plan_hash: flow.plan for flow in self._flows.values()}
         await registry.register(self._store, info, plans)

@@ -16,6 +16,7 @@ from resolute.errors import ConfigurationError
 from resolute.ids import check_queue
 from resolute.model.flow import Flow
 from resolute.model.nodes import Node
+from resolute.model.provider import Provider
 from resolute.store import server
 from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
 from resolute_worker.process import CHILD_VARIABLE
@@ -48,13 +49,17 @@ class Worker:
     def with_nodes(self, *nodes: Node[Any, Any]) -> Self:
         """Run these nodes for any flow that has them as `Node.named`, from the worker's queue.
 
-        They are module-level names of the app. Whoever can start flows in the namespace can have
-        them run, with any input that fits their type.
+        They, or their provider, are module-level names of the app. Whoever can start flows in the
+        namespace can have them run, with any input that fits their type.
         """
         for node in nodes:
             if node.is_named:
                 raise ConfigurationError(f"worker: the code of node {node.name!r} is not here")
         return replace(self, nodes=(*self.nodes, *nodes))
+
+    def with_providers(self, *providers: Provider) -> Self:
+        """Run all nodes of these providers for any flow that names them; see `with_nodes`."""
+        return self.with_nodes(*(node for one in providers for node in one.offered.values()))
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT. Raises ConfigurationError."""

@@ -33,6 +33,7 @@ class ProcessRow(msgspec.Struct, frozen=True):
     slots: int
     flows: int
     beats: bool
+    providers: dict[str, str] = {}
 
 
 async def find_silent(store: Store, processes: Sequence[ProcessInfo]) -> set[str]:
@@ -62,6 +63,7 @@ def rows_of(situation: Situation, silent: set[str]) -> list[ProcessRow]:
             p.concurrency,
             len(p.flows),
             p.name not in silent,
+            p.providers,
         )
         for p in (*situation.coordinators, *situation.workers)
     ]
@@ -71,6 +73,7 @@ def check_processes(rows: Sequence[ProcessRow], has_flows: bool) -> Iterator[Fin
     """Whether somebody moves runs along, and somebody runs their nodes."""
     yield _coordinators([row for row in rows if row.kind == "coordinator"])
     yield _workers([row for row in rows if row.kind == "worker"], has_flows)
+    yield from _providers([row for row in rows if row.beats])
     for row in rows:
         if not row.beats:
             yield Finding(
@@ -90,6 +93,21 @@ def _coordinators(rows: Sequence[ProcessRow]) -> Finding:
     oldest = humanize(max(row.age for row in live))
     text = f"{counted(len(live), 'coordinator')}, registered up to {oldest} ago"
     return Finding("coordinators", Severity.OK, text)
+
+
+def _providers(rows: Sequence[ProcessRow]) -> Iterator[Finding]:
+    """Each provider that is offered, and on which queues; several versions are worth a look."""
+    pairs = {(name, version) for row in rows for name, version in row.providers.items()}
+    for name in sorted({name for name, _ in pairs}):
+        versions = sorted(version for one, version in pairs if one == name)
+        queues = ", ".join(sorted({row.queue for row in rows if name in row.providers}))
+        if len(versions) == 1:
+            text = f"version {versions[0]} on {queues}"
+            yield Finding(f"provider {name}", Severity.OK, text)
+        else:
+            text = f"versions {', '.join(versions)} live side by side on {queues}"
+            advice = "during a deployment that is fine; else end the workers of the old one"
+            yield Finding(f"provider {name}", Severity.WARNING, text, advice)
 
 
 def _workers(rows: Sequence[ProcessRow], has_flows: bool) -> Finding:
