@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from resolute.model.classifying import Classifier, Verdict, http_classifier
     from resolute.model.flow import Flow
     from resolute.model.gates import GateResult
-    from resolute.model.markers import input_data, output
+    from resolute.model.markers import cursor, cursor_string, input_data, output
     from resolute.model.nodes import AsyncNode, Node, SyncNode, node
     from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
     from resolute.model.provider import Provider
@@ -119,6 +119,8 @@ __all__ = [
     "Verdict",
     "Worker",
     "current",
+    "cursor",
+    "cursor_string",
     "http_classifier",
     "input_data",
     "manual",
@@ -138,7 +140,7 @@ _HOMES = {
     "model.classifying": ("Classifier", "Verdict", "http_classifier"),
     "model.flow": ("Flow",),
     "model.gates": ("GateResult",),
-    "model.markers": ("input_data", "output"),
+    "model.markers": ("cursor", "cursor_string", "input_data", "output"),
     "model.nodes": ("AsyncNode", "Node", "SyncNode", "node"),
     "model.provider": ("Provider",),
     "model.policies": ("RateLimit", "RetryPolicy", "SharedRateLimit"),

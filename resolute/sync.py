@@ -15,6 +15,7 @@ from resolute.client.run import FlowRun as AsyncFlowRun
 from resolute.client.run import RunInfo
 from resolute.durability import Level
 from resolute.durations import Duration
+from resolute.model.cursors import Cursor
 from resolute.model.flow import Flow
 from resolute.model.messages import NodeRecord
 from resolute.status import RunStatus
@@ -208,6 +209,12 @@ class Client:
 
     def query(self, id: str, name: str, type_: Any = Any, *, timeout: float = 10.0) -> Any:
         return self._loop.run(self._client.query(id, name, type_, timeout=timeout))
+
+    def cursor(self, namespace: str, name: str) -> Cursor:
+        return self._loop.run(self._client.cursor(namespace, name))
+
+    def set_cursor(self, namespace: str, name: str, value: Any) -> None:
+        self._loop.run(self._client.set_cursor(namespace, name, value))
 
     def trigger(
         self,

@@ -28,10 +28,12 @@ from resolute.errors import (
     SignalsFull,
     UnknownRun,
 )
-from resolute.ids import check_run_id, new_run_id, random_text
+from resolute.ids import check_name, check_run_id, new_run_id, random_text
+from resolute.model import codec
+from resolute.model.cursors import Cursor
 from resolute.model.flow import Flow
 from resolute.status import OPEN, TERMINAL, Code, RunStatus
-from resolute.store import runs
+from resolute.store import cursors, runs
 from resolute.store.durable import Levels
 from resolute.store.keys import Partition
 from resolute.store.nodes import chunks
@@ -346,6 +348,18 @@ class Client:
         """
         await self.store.find_partitions()
         return await query(self.store, self.directory, self.watcher, id, name, type_, timeout)
+
+    async def cursor(self, namespace: str, name: str) -> Cursor:
+        """A cursor as it was saved last; the namespace is the flow's name, unless it says else."""
+        return Cursor(await cursors.read(self.store, namespace, name))
+
+    async def set_cursor(self, namespace: str, name: str, value: Any) -> None:
+        """Let a cursor be `value` (None: not set), such as to do everything anew.
+
+        A run that is under way may move it after that.
+        """
+        data = None if value is None else codec.encode(value, what=f"cursor {name}")
+        await cursors.put(self.store, check_name("namespace", namespace), name, data)
 
     async def trigger(
         self,

@@ -50,6 +50,7 @@ from resolute.model.schemas import problem_of
 from resolute.model.state import (
     CHILDREN,
     COUNT,
+    CURSOR,
     FIELD,
     SIGNAL,
     SIGNALS,
@@ -371,6 +372,8 @@ class Preloaded:
         if key.startswith(SIGNALS):
             name = key.removeprefix(SIGNALS)
             return signals_of(self.bound.flow, self.bound.pc, name, self.remote.get)
+        if key.startswith(CURSOR):
+            return self.remote.get(key)
         each = self.bound.flow.lists.get(key)
         if each is None or self._get(key) is None:
             return self._get(key)

@@ -269,6 +269,10 @@ class FlowBuilder(Generic[I, O]):
         """Declare a signal and the type of its payload, which is checked when it is sent."""
         return self._with(signals={**self._draft.signals, name: type_})
 
+    def with_state(self, *, namespace: str) -> FlowBuilder[I, O]:
+        """Keep the cursors of the flow under `namespace`, to share them; else it is its name."""
+        return self._with(namespace=namespace)
+
     def with_query(self, name: str, fn: Callable[[FlowState], Any]) -> FlowBuilder[I, O]:
         """Declare a question that `run.query(name)` asks of a run: `fn(state)` answers it.
 

@@ -52,6 +52,7 @@ from resolute.model.plan import (
     RetentionPlan,
     RetryPlan,
     Run,
+    Save,
     SchedulePlan,
     Sleep,
     WebhookPlan,
@@ -60,6 +61,7 @@ from resolute.model.plan import (
 )
 from resolute.model.policies import Limit, RetentionPolicy, RetryPolicy, SharedRateLimit
 from resolute.model.produced import children_type, each_type, outputs_of
+from resolute.model.saving import check_cursor, saver_of
 from resolute.model.state import FlowState
 from resolute.model.templates import Scope, Template, has_markers, make_template, misfit
 from resolute.model.triggers import Schedule, Signalled, Trigger, Webhook
@@ -79,6 +81,9 @@ def compile_flow(draft: Draft) -> Flow[Any, Any]:
     if draft.retention is not None:
         policy = draft.retention
         compiler.check(lambda: compiler.keep(RetentionPolicy(*policy)))
+    if draft.namespace is not None:
+        compiler.namespace = draft.namespace
+        compiler.check(lambda: check_name("namespace", compiler.namespace))
     if draft.deadline is not None:
         compiler.limit(draft.deadline)
     for name, type_ in draft.signals.items():
@@ -119,6 +124,7 @@ class _Compiler:
         default_factory=dict[str, Callable[[FlowState], Any]]
     )
     children: dict[str, Flow[Any, Any]] = field(default_factory=dict[str, Flow[Any, Any]])
+    namespace: str = ""
     loops: int = 0  # those open
     predicates: int = 0
     sleeps: int = 0
@@ -191,6 +197,10 @@ class _Compiler:
     def _each(self, each: ThenEach) -> None:
         self._name_step(each.name)
         self._add_key(each.name)
+        if each.node.cursor is not None:
+            self.problems.append(
+                f"step {each.name!r}: a node that runs for each item moves no cursor"
+            )
         if each.node.input is not PREVIOUS:
             self.problems.append(
                 f"step {each.name!r}: node {each.node.name!r} gets the items: no with_input()"
@@ -373,6 +383,20 @@ class _Compiler:
             self._name(pc, index, node)
         plans = tuple(node_plan(self.flow, node) for node in nodes)
         self.instructions.append(Run(name, plans, parallel))
+        self._save(name, nodes)
+
+    def _save(self, name: str, nodes: tuple[Node[Any, Any], ...]) -> None:
+        """A step that saves the cursors of those nodes that have one."""
+        plans: list[NodePlan] = []
+        for node in nodes:
+            if node.cursor is None:
+                continue
+            saver = saver_of(node, node.cursor)
+            self.check(lambda node=node, target=node.cursor: check_cursor(node, target))
+            self.bindings[len(self.instructions), len(plans)] = saver
+            plans.append(self._question(saver.name))
+        if plans:
+            self.instructions.append(Save(f"{name}.save", tuple(plans)))
 
     def _prepare(self, name: str, nodes: tuple[Node[Any, Any], ...]) -> None:
         """A step that makes the inputs of those named nodes whose input is not the default one."""
@@ -580,6 +604,7 @@ class _Compiler:
             result_type=result_type,
             signals=self.signals,
             queries=self.queries,
+            namespace=self.namespace or self.flow,
             children=tuple(self.children.values()),
         )
 

@@ -44,7 +44,16 @@ class Lister:
     item_type: Any = Any
 
 
-Question = Predicate | Until | Lister  # asked with the state; the answer goes to the coordinator
+@dataclass(frozen=True)
+class Saver:
+    """What a node of ours saves: `fn(state)` is the new value of `cursor`, None for none."""
+
+    name: str
+    fn: Callable[[FlowState], Any]
+    cursor: str
+
+
+Question = Predicate | Until | Lister | Saver  # asked with the state; no node of the user's
 Binding = Node[Any, Any] | Question
 
 
@@ -63,6 +72,7 @@ class Flow(Generic[I, O]):
     queries: Mapping[str, Callable[[FlowState], Any]] = field(
         default_factory=dict[str, Callable[[FlowState], Any]]
     )
+    namespace: str = ""  # of its cursors
     children: tuple[Flow[Any, Any], ...] = ()  # those that its steps start
 
     def family(self) -> list[Flow[Any, Any]]:

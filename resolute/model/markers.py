@@ -11,6 +11,8 @@ class MarkerKind(StrEnum):
 
     OUTPUT = "output"
     INPUT = "input_data"
+    CURSOR = "cursor"
+    CURSOR_TEXT = "cursor_string"
 
 
 class Marker:
@@ -50,3 +52,13 @@ def input_data(path: str = "") -> Any:
     What is not there is an error at `build()` where the types say so, else MissingInput.
     """
     return Marker(MarkerKind.INPUT, path)
+
+
+def cursor(name: str) -> Any:
+    """In a value given to `with_input`: the cursor as it was saved last, None where it was not."""
+    return Marker(MarkerKind.CURSOR, name)
+
+
+def cursor_string(name: str) -> Any:
+    """In a value given to `with_input`: the cursor as text, "" where it was never saved."""
+    return Marker(MarkerKind.CURSOR_TEXT, name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, get_type_hi
 from resolute.durations import Duration, milliseconds
 from resolute.ids import check_name, check_queue
 from resolute.model.classifying import Classifier
+from resolute.model.cursors import CursorTarget
 from resolute.model.policies import Limit, Limits, RetryPolicy, as_limits
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Node(Generic[I_contra, O_co]):
     compensation: Node[Any, Any] | None = None
     is_best_effort: bool = False
     classify: Classifier | None = None
+    cursor: CursorTarget | None = None
 
     def __post_init__(self) -> None:
         check_name("node", self.name)
@@ -171,6 +173,14 @@ class Node(Generic[I_contra, O_co]):
         Without a `with_input` of its own it gets the output of this node.
         """
         return replace(self, compensation=compensation)
+
+    def with_cursor(self, name: str, path: str = "") -> Self:
+        """When the node's step is done, save what its output has at `path` as the cursor `name`.
+
+        The path is of fields, keys and indices with dots; without one it is the whole output. None
+        saves nothing. The next run reads it with `state.cursor(name)`.
+        """
+        return replace(self, cursor=CursorTarget(check_name("cursor", name), path))
 
     def best_effort(self) -> Self:
         """Let the step go on when this node fails for good."""

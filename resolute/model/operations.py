@@ -120,6 +120,7 @@ class Draft:
     queue: str = ""
     retention: tuple[Duration | None, int | None] | None = None
     deadline: Duration | None = None
+    namespace: str | None = None
     queries: Mapping[str, Callable[[FlowState], Any]] = field(
         default_factory=dict[str, Callable[[FlowState], Any]]
     )

@@ -114,6 +114,13 @@ class Children(msgspec.Struct, frozen=True, array_like=True, tag="children"):
         return f"{parent}/{self.step}{turn}.{index}"
 
 
+class Save(msgspec.Struct, frozen=True, array_like=True, tag="save"):
+    """Save cursors from the outputs of the step before; the next step's default input stays."""
+
+    step: str
+    nodes: tuple[NodePlan, ...]
+
+
 class Loop(msgspec.Struct, frozen=True, array_like=True, tag="loop"):
     """The head of a loop: a branch that is come by before each turn.
 
@@ -180,7 +187,7 @@ Question = Branch | Loop | Moment | Items  # the node's answer goes to the coord
 Wait = Gate | Sleep  # settled by a signal or a timer; no worker is asked
 Wide = Each | Children  # as wide as the list that the `items` before it told
 # What is dispatched and has nodes.
-Step = Run | Branch | Loop | Moment | Items | Wide | Prepare | Wait
+Step = Run | Branch | Loop | Moment | Items | Wide | Prepare | Save | Wait
 Producer = Run | Wide | Gate  # steps that have an output
 Instruction = Step | Jump | End
 

@@ -9,6 +9,7 @@ import msgspec
 
 from resolute.errors import ErrorInfo, MissingOutput
 from resolute.model.codec import decoder
+from resolute.model.cursors import Cursor
 from resolute.model.nodes import Node
 from resolute.model.plan import item_key
 
@@ -17,6 +18,7 @@ TURN = "\0turn:"
 COUNT = "\0count:"
 CHILDREN = "\0children:"  # what the ids of a step's children begin with
 # The list of a run's signals of one name; one of them, by its number; a field of the hash as it is.
+CURSOR = "\0cursor:"  # a cursor, which is none of the run's own
 SIGNALS, SIGNAL, FIELD = "\0signals:", "\0signal:", "\0field:"
 
 
@@ -130,6 +132,10 @@ class FlowState:
         """
         data = self._outputs.get(SIGNALS + name)
         return decoder(list[type_])(data) if data is not None else []
+
+    def cursor(self, name: str) -> Cursor:
+        """How far the flow had come with something outside when it was saved last, by any run."""
+        return Cursor(self._outputs.get(CURSOR + name))
 
     def turn(self, loop: str) -> int:
         """Which turn of a loop this is, from 1. Raises MissingOutput outside of it."""

@@ -50,6 +50,10 @@ def _find(state: FlowState, marker: Marker, place: Place) -> Any:
     """What a marker stands for. Whole outputs are not decoded."""
     type_ = place.type_ if place.steps else msgspec.Raw
     match marker.kind:
+        case MarkerKind.CURSOR:
+            return state.cursor(marker.path).value
+        case MarkerKind.CURSOR_TEXT:
+            return state.cursor(marker.path).text_or("")
         case MarkerKind.OUTPUT:
             missing, what = MissingOutput, f"output {place.key!r}"
             try:
@@ -79,6 +83,10 @@ class Scope(NamedTuple):
     def place(self, marker: Marker) -> Place:
         """Where a marker's value is. Raises LookupError where there is none."""
         parts = tuple(marker.path.split(".")) if marker.path else ()
+        if marker.kind is MarkerKind.CURSOR:
+            return Place("", (), Any)
+        if marker.kind is MarkerKind.CURSOR_TEXT:
+            return Place("", (), str)
         if marker.kind is MarkerKind.INPUT:
             return Place("", parts, self.input_type)
         for count in range(len(parts), 0, -1):

@@ -40,6 +40,7 @@ class MetaKeys:
         self.processes = f"{base}:processes"
         self.beats = f"{base}:beats"
         self.ticks = f"{base}:ticks"
+        self.cursors = f"{base}:cursors"
         self.version = f"{base}:version"
 
     def cancels(self, process: str) -> str:

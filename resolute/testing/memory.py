@@ -54,6 +54,7 @@ class MemoryRun:
         self.id = flow_id
         self._epoch = epoch
         self.fields: dict[str, bytes] = {}
+        self.cursors: dict[str, bytes] = {}  # those of all runs of the test
         self.inbox: deque[Event] = deque()
         self.ready: deque[Entry] = deque()
         self._timers: list[Timer] = []

@@ -17,6 +17,7 @@ from resolute.durations import Duration, seconds
 from resolute.engine.attempt import WholeOutputs, answer
 from resolute.errors import ErrorInfo, FlowTesterError, UnknownQuery
 from resolute.model import codec
+from resolute.model.cursors import Cursor, cursor_field
 from resolute.model.flow import Flow
 from resolute.model.messages import NodeRecord
 from resolute.model.nodes import Node
@@ -126,6 +127,7 @@ class FlowTester:
         self._signals: list[_Signal] = []
         self._starts_at: datetime | None = None
         self._flows: dict[str, Flow[Any, Any]] = {}
+        self._cursors: dict[str, bytes] = {}
         self._last: _Play | None = None
 
     # What replaces the functions of nodes.
@@ -216,6 +218,15 @@ class FlowTester:
         self._starts_at = moment
         return self
 
+    def set_cursor(self, namespace: str, name: str, value: Any) -> Self:
+        """Let a cursor be saved before the next run; what runs save is there for those after."""
+        self._cursors[cursor_field(namespace, name)] = codec.encode(value, what=f"cursor {name}")
+        return self
+
+    def cursor(self, namespace: str, name: str) -> Cursor:
+        """A cursor as it was saved last; the namespace is the flow's name, unless it says else."""
+        return Cursor(self._cursors.get(cursor_field(namespace, name)))
+
     def with_flow(self, *flows: Flow[Any, Any]) -> Self:
         """Let `then_children` find these by their names, where a flow names others only."""
         self._flows |= {flow.name: flow for flow in flows}
@@ -253,7 +264,14 @@ class FlowTester:
         start = self._starts_at or datetime.now(UTC)
         known = {one.name: one for given in self._flows.values() for one in given.family()}
         play = _Play(
-            flow, data, self._mocks, self._nodes, start, known, has_limits=self._has_limits
+            flow,
+            data,
+            self._mocks,
+            self._nodes,
+            start,
+            known,
+            self._cursors,
+            has_limits=self._has_limits,
         )
         self._last = play
         for number, (after, name, payload) in enumerate(signals):
@@ -317,6 +335,7 @@ class _Play:
         nodes: Mapping[str, Node[Any, Any]],
         start: datetime,
         known: Mapping[str, Flow[Any, Any]],
+        cursors: dict[str, bytes],
         *,
         has_limits: bool,
     ) -> None:
@@ -329,12 +348,14 @@ class _Play:
         self._changed = asyncio.Event()
         self._planned: list[tuple[float, Callable[[], object]]] = []
         self._nodes = nodes
+        self._cursors = cursors
         self._buckets = MemoryBuckets(self._now_us) if has_limits else None
         self.family = MemoryFamily(flows, self._make)
         self.run = self.family.start(RUN_ID, flow, flow.plan.queue or QUEUE, data)
 
     def _make(self, flow: Flow[Any, Any], flow_id: str) -> tuple[MemoryRun, MemoryWorker]:
         run = MemoryRun(flow_id, lambda: self._now_us() // 1000, self._epoch)
+        run.cursors = self._cursors
         worker = MemoryWorker(
             flow,
             run,

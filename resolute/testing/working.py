@@ -20,9 +20,12 @@ import msgspec
 from resolute.engine import admission, attempt, context
 from resolute.engine.attempt import Bound
 from resolute.errors import ErrorInfo, FlowTesterError
-from resolute.model.flow import Flow, Lister
+from resolute.model import codec
+from resolute.model.cursors import cursor_field
+from resolute.model.flow import Flow, Lister, Saver
 from resolute.model.messages import Entry
 from resolute.model.nodes import Node
+from resolute.model.state import CURSOR
 from resolute.store.runs import decode_error
 from resolute.testing.buckets import MemoryBuckets
 from resolute.testing.memory import MemoryRun
@@ -43,8 +46,12 @@ class MemoryOutputs:
     def __init__(self, flow: Flow[Any, Any], run: MemoryRun) -> None:
         self.flow = flow
         self._fields: Mapping[str, bytes] = run.fields
+        self._cursors = run.cursors
 
     def get(self, key: str) -> bytes | None:
+        if key.startswith(CURSOR):
+            name = key.removeprefix(CURSOR)
+            return self._cursors.get(cursor_field(self.flow.namespace, name))
         return self._fields.get(attempt.field_of(self.flow, key))
 
     def keys(self) -> Iterable[str]:
@@ -213,7 +220,9 @@ class MemoryWorker:
             value = self._call(job)
             if inspect.isawaitable(value):
                 value = await value
-            if isinstance(bound.binding, Lister):
+            if isinstance(bound.binding, Saver):
+                self._save_cursor(bound.binding, value)
+            elif isinstance(bound.binding, Lister):
                 items = attempt.encoded_items(bound, job.entry.flow, value)
                 value = self._run.keep_items(job.entry, items)
             if job.is_overdue:
@@ -225,6 +234,11 @@ class MemoryWorker:
         else:
             self._run.complete(job.entry, bound.key(job.entry), output, undo, arg)
             self._leave(job)
+
+    def _save_cursor(self, saver: Saver, value: Any) -> None:
+        if value is not None:
+            field = cursor_field(self._flow.namespace, saver.cursor)
+            self._run.cursors[field] = codec.encode(value, what=field)
 
     def _call(self, job: Job) -> Any:
         """What the function returns, or the coroutine of one that is asynchronous."""

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from resolute.store import dead, ended, limits, nodes, registry, runs, transitions
+from resolute.store import cursors, dead, ended, limits, nodes, registry, runs, transitions
 from resolute.store.script import Item, load_script
 from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer
@@ -40,6 +40,7 @@ ITEMS: dict[str, type[Item]] = {
     "drop_flows": transitions.IndexedItem,
     "list_ended": ended.EndedItem,
     "unlist_flows": transitions.IndexedItem,
+    "save_cursor": cursors.CursorItem,
     "take_tokens": limits.TokenItem,
     "beat": registry.BeatItem,
     "end_leases": registry.LeaseItem,

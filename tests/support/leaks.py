@@ -110,7 +110,7 @@ async def _drop_ended(store: Store) -> None:
 
 async def _left_over(store: Store) -> list[str]:
     meta = store.keys.meta
-    allowed = {meta.partitions, meta.plans, meta.flows, meta.ticks, meta.version}
+    allowed = {meta.partitions, meta.plans, meta.flows, meta.ticks, meta.version, meta.cursors}
     for partition in store.keys.partitions:
         allowed |= {partition.stats, partition.dead}
     found: list[str] = []
@@ -121,7 +121,7 @@ async def _left_over(store: Store) -> list[str]:
             count = await store.execute("XLEN", key)
             if count:
                 found.append(f"{key}: {count} entries")
-        elif ":limit:" in key or ":cancel:" in key or ":dead:" in key:
+        elif any(part in key for part in (":limit:", ":cancel:", ":dead:", ":a:")):
             if await store.execute("PTTL", key) < 0:
                 found.append(f"{key}: {kind} without a TTL")
         else:

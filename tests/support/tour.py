@@ -5,7 +5,7 @@ from __future__ import annotations
 from resolute.client.retrying import plan_retry
 from resolute.model.plan import LimitPlan
 from resolute.status import RunStatus
-from resolute.store import dead, limits, registry, runs
+from resolute.store import cursors, dead, limits, registry, runs
 from resolute.store.ended import drop_ended
 from resolute.store.keys import Partition
 from resolute.store.limits import Ask
@@ -54,6 +54,8 @@ async def tour(store: Store) -> None:
     await _beside(stage, one)
     await _gates(stage)
     await _items(stage)
+    for run, started in (("newer", 2000), ("older", 1000)):
+        await cursors.save(store, "tour", "cursor", run, started, 1, b"\x01")
 
 
 async def _items(stage: Stage) -> None:

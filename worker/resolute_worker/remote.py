@@ -6,8 +6,10 @@ from typing import Any
 
 from resolute.engine.attempt import OutputsAway, field_of
 from resolute.errors import ErrorInfo, StoreUnavailable
+from resolute.model.cursors import cursor_field
 from resolute.model.flow import Flow
 from resolute.model.plan import Run, item_key
+from resolute.model.state import CURSOR
 from resolute.store.keys import Partition
 from resolute.store.runs import decode_error
 from resolute.store.sync import SyncReader
@@ -22,15 +24,24 @@ class RemoteOutputs:
     """
 
     def __init__(
-        self, reader: SyncReader, partition: Partition, run: str, flow: Flow[Any, Any]
+        self,
+        reader: SyncReader,
+        partition: Partition,
+        run: str,
+        flow: Flow[Any, Any],
+        cursors: str,
     ) -> None:
         self._reader = reader
+        self._cursors = cursors
         self._key = partition.flow(run)
         self._flow = flow
         self._fetched: dict[str, bytes | None] = {}
         self._items: dict[str, bytes | None] = {}
 
     def get(self, key: str) -> bytes | None:
+        if key.startswith(CURSOR):
+            field = cursor_field(self._flow.namespace, key.removeprefix(CURSOR))
+            return self._read(field, of=self._cursors)[0]
         if "[" in key:
             return self._item(key)
         if key not in self._fetched:
@@ -62,9 +73,9 @@ class RemoteOutputs:
     def error(self, key: str) -> ErrorInfo | None:
         return decode_error(self._read(f"x:{key}")[0])
 
-    def _read(self, *fields: str) -> list[bytes | None]:
+    def _read(self, *fields: str, of: str = "") -> list[bytes | None]:
         try:
-            return self._reader.hmget(self._key, fields)
+            return self._reader.hmget(of or self._key, fields)
         except StoreUnavailable as error:
             raise OutputsAway(str(error)) from error
 

@@ -17,10 +17,11 @@ import msgspec
 from resolute.engine import attempt, context
 from resolute.engine.attempt import Bound, OutputsAway
 from resolute.errors import ErrorInfo, ResoluteError
-from resolute.model.flow import Flow, Lister, Question
+from resolute.model import codec
+from resolute.model.flow import Flow, Lister, Question, Saver
 from resolute.model.nodes import Node
 from resolute.status import Code
-from resolute.store import dead, nodes, queries
+from resolute.store import cursors, dead, nodes, queries
 from resolute.store.connection import backoff
 from resolute.store.nodes import Begun, Completion, Failure, Held, Return
 from resolute.store.store import Store
@@ -94,7 +95,7 @@ class Runner:
         names = flow.plan.queries
         try:
             name = names[entry.index]
-            outputs = RemoteOutputs(self._reader, held.partition, entry.flow, flow)
+            outputs = self._outputs_of(held, flow)
             data = _encode((0, msgspec.Raw(attempt.answer(flow, name, outputs))))
         except BaseException as error:  # SystemExit too: it is the user's function
             data = _encode((1, ErrorInfo.of(error)))
@@ -181,7 +182,11 @@ class Runner:
                     self.report(job, Return(job.held, job.queue, delay=1000))
 
     def _remote(self, job: Job) -> RemoteOutputs:
-        return RemoteOutputs(self._reader, job.held.partition, job.held.entry.flow, job.bound.flow)
+        return self._outputs_of(job.held, job.bound.flow)
+
+    def _outputs_of(self, held: Held, flow: Flow[Any, Any]) -> RemoteOutputs:
+        cursors_key = self._store.keys.meta.cursors
+        return RemoteOutputs(self._reader, held.partition, held.entry.flow, flow, cursors_key)
 
     def _start(self, job: Job) -> None:
         """Run the function of an admitted job in its slot."""
@@ -216,6 +221,8 @@ class Runner:
                 value = await self._keep_items(job, bound.call(job.value))
             elif isinstance(bound.binding, Question):
                 value = bound.call(job.value)
+                if isinstance(bound.binding, Saver) and value is not None:
+                    await self._save_cursor(job, bound.binding, value)
             else:
                 value = await bound.call(job.value)
             if job.stop is Stop.TIMEOUT:
@@ -242,6 +249,15 @@ class Runner:
                 raise asyncio.CancelledError
             count += len(batch)
         return count
+
+    async def _save_cursor(self, job: Job, saver: Saver, value: Any) -> None:
+        """Save a cursor; if a newer run has, its value stays."""
+        held, flow = job.held, job.bound.flow
+        data = codec.encode(value, max_payload=flow.max_payload, what=f"cursor {saver.cursor}")
+        run_key = held.partition.flow(held.entry.flow)
+        started = int(await self._store.execute("HGET", run_key, "started") or 0)
+        run, seq = held.entry.flow, held.entry.seq
+        await cursors.save(self._store, flow.namespace, saver.cursor, run, started, seq, data)
 
     async def _undo_input(self, job: Job, output: bytes) -> bytes | None:
         """The input of the compensation. The node has run, so what that reads is waited for."""
