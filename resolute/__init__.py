@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resolute.durability import Durability
     from resolute.engine.context import NodeContext, current
     from resolute.errors import (
+        ChecksumMismatch,
         ConfigurationError,
         DurabilityNotConfirmed,
         DurabilityUnavailable,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         MissingOutput,
         NodeTimeout,
         NotEncodable,
+        ObjectMissing,
         PayloadTooLarge,
         QueryFailed,
         QueryTimeout,
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
         RunEnded,
         ServerUnsuitable,
         SignalsFull,
+        StorageError,
+        StorageUnavailable,
         StoreError,
         StoreUnavailable,
         TerminalError,
@@ -56,18 +60,22 @@ if TYPE_CHECKING:
     from resolute.model.nodes import AsyncNode, Node, SyncNode, node
     from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
     from resolute.model.provider import Provider
+    from resolute.model.references import DataRef
     from resolute.model.state import FlowState
     from resolute.model.triggers import manual, schedule, signal, webhook
     from resolute.status import NodeStatus, RunStatus
+    from resolute.storage import Storage
     from resolute_worker import Worker
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncNode",
+    "ChecksumMismatch",
     "Classifier",
     "Client",
     "ConfigurationError",
+    "DataRef",
     "DeadLetter",
     "Durability",
     "DurabilityNotConfirmed",
@@ -93,6 +101,7 @@ __all__ = [
     "NodeStatus",
     "NodeTimeout",
     "NotEncodable",
+    "ObjectMissing",
     "PayloadTooLarge",
     "Provider",
     "QueryFailed",
@@ -106,6 +115,9 @@ __all__ = [
     "ServerUnsuitable",
     "SharedRateLimit",
     "SignalsFull",
+    "Storage",
+    "StorageError",
+    "StorageUnavailable",
     "StoreError",
     "StoreUnavailable",
     "SyncNode",
@@ -144,9 +156,11 @@ _HOMES = {
     "model.nodes": ("AsyncNode", "Node", "SyncNode", "node"),
     "model.provider": ("Provider",),
     "model.policies": ("RateLimit", "RetryPolicy", "SharedRateLimit"),
+    "model.references": ("DataRef",),
     "model.state": ("FlowState",),
     "model.triggers": ("manual", "schedule", "signal", "webhook"),
     "status": ("NodeStatus", "RunStatus"),
+    "storage": ("Storage",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

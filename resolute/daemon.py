@@ -21,6 +21,7 @@ import msgspec
 
 from resolute.errors import ConfigurationError, ResoluteError, StoreUnavailable
 from resolute.options import ADDRESS, DURATION
+from resolute.storage import DEFAULT_MAX_STORED, Storage, storage_of
 from resolute.web.health import serve_health
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Daemon(msgspec.Struct, frozen=True):
     health: tuple[str, int] | None = None
     log_level: str = "info"
     allow_eviction: bool = False
+    storage: Storage | None = None
 
     async def serve(self, work: Coroutine[Any, Any, None], is_ready: Callable[[], bool]) -> None:
         """Run `work` until it ends or a signal cancels it, with health and systemd told."""
@@ -75,6 +77,7 @@ def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--allow-eviction", is_flag=True, help="Accept a server that may delete keys when full."
     )
+    @storage_options
     @wraps(command)
     def with_daemon(
         *args: Any,
@@ -84,13 +87,39 @@ def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
         health: tuple[str, int] | None,
         log_level: str,
         allow_eviction: bool,
+        storage: str | None,
+        max_stored: int,
         **others: Any,
     ) -> Any:
-        daemon = Daemon(redis, namespace, lease, health, log_level, allow_eviction)
+        try:
+            kept = storage_of(storage, max_stored)
+        except ConfigurationError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(EXIT_UNUSABLE)
+        daemon = Daemon(redis, namespace, lease, health, log_level, allow_eviction, kept)
         configure_logging(log_level)
         return command(*args, daemon=daemon, **others)
 
     return with_daemon
+
+
+def storage_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--storage` and `--max-stored`."""
+    command = click.option(
+        "--max-stored",
+        envvar="RESOLUTE_MAX_STORED",
+        type=click.IntRange(1),
+        default=DEFAULT_MAX_STORED,
+        show_default="1 GiB",
+        metavar="BYTES",
+        help="The most that one value in the storage may have.",
+    )(command)
+    return click.option(
+        "--storage",
+        envvar="RESOLUTE_STORAGE",
+        metavar="URL",
+        help="Where values above the limit go: a folder, file:///folder, s3://bucket/prefix…",
+    )(command)
 
 
 def configure_logging(level: str) -> None:

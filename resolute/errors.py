@@ -8,6 +8,10 @@ ResoluteError
 ├── DurabilityNotConfirmed   written, but not proved to be as durable as was asked for
 ├── StoreUnavailable         Redis did not answer; the call may or may not have happened
 ├── StoreError               Redis answered with an error
+├── StorageError             the storage of large values cannot do what was asked
+│   ├── StorageUnavailable   it does not answer; the same again may work later
+│   ├── ObjectMissing        what was stored is not there (any more)
+│   └── ChecksumMismatch     what is there is not what was stored
 ├── DamagedRun               the hash of a run cannot be read
 ├── UnknownFlow              no worker ever offered a flow of that name
 ├── UnknownRun               no run of that id is (still) stored
@@ -105,6 +109,34 @@ class StoreUnavailable(ResoluteError):
 
 class StoreError(ResoluteError):
     """Redis answered a command with an error."""
+
+
+class StorageError(ResoluteError):
+    """The storage of large values cannot do what was asked."""
+
+
+class StorageUnavailable(StorageError):
+    """The storage does not answer, or there is none here. The same again may work later."""
+
+
+class ObjectMissing(StorageError):
+    """An object is not in the storage: deleted with its run, or it is another storage."""
+
+    def __init__(self, path: str, where: str) -> None:
+        self.path = path
+        super().__init__(
+            f"no object {path!r} in {where}: deleted with its run, or this is another storage"
+        )
+
+
+class ChecksumMismatch(StorageError):
+    """An object in the storage is not what was stored: damaged, or replaced."""
+
+    def __init__(self, path: str, expected: str, found: str) -> None:
+        self.path = path
+        self.expected = expected
+        self.found = found
+        super().__init__(f"object {path!r} is damaged: expected {expected}, found {found}")
 
 
 class DamagedRun(ResoluteError):
@@ -267,7 +299,7 @@ class NotEncodable(ResoluteError):
 
 
 class PayloadTooLarge(ResoluteError):
-    """A value is larger than `max_payload`; both sizes are in bytes."""
+    """A value is larger than `max_payload`, or with a storage than its `max_stored`; in bytes."""
 
     def __init__(self, size: int, limit: int) -> None:
         self.size = size

@@ -60,6 +60,12 @@ def parent_of(flow_id: str) -> str:
     return parent if slash and not own.startswith("~") else ""
 
 
+def runs_above(flow_id: str) -> list[str]:
+    """The runs that an id says it is a child or a retry of, the nearest first."""
+    parts = flow_id.split("/")
+    return ["/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
+
+
 def process_name(pid: int | None = None) -> str:
     """A name for one incarnation of a process, never used twice: host, pid and a random part.
 

@@ -18,7 +18,9 @@ from resolute.durations import Duration
 from resolute.model.cursors import Cursor
 from resolute.model.flow import Flow
 from resolute.model.messages import NodeRecord
+from resolute.model.references import DataRef
 from resolute.status import RunStatus
+from resolute.storage import Storage
 
 T = TypeVar("T")
 O = TypeVar("O")  # noqa: E741
@@ -107,6 +109,7 @@ class Client:
         patience: float = 10.0,
         durability: Level = "fast",
         replicas: int = 1,
+        storage: Storage | str | None = None,
     ) -> None:
         self._loop = _Loop()
         try:
@@ -117,6 +120,7 @@ class Client:
                     patience=patience,
                     durability=durability,
                     replicas=replicas,
+                    storage=storage,
                 )
             )
         except BaseException:
@@ -235,6 +239,9 @@ class Client:
     ) -> FlowRun[Any]:
         work = self._client.retry(id, number=number, durability=durability)
         return FlowRun(self._loop, self._loop.run(work))
+
+    def load(self, ref: DataRef[T]) -> T:
+        return self._loop.run(self._client.load(ref))
 
     def dead_letters(self, *, limit: int = 50) -> Sequence[DeadLetter]:
         return self._loop.run(self._client.dead_letters(limit=limit))

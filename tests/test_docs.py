@@ -36,6 +36,7 @@ CODE = [
     "lists-and-loops.md",
     "webhooks.md",
     "providers.md",
+    "data-references.md",
 ]
 
 

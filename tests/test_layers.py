@@ -23,6 +23,7 @@ LAYERS = {
     "options": VOCABULARY,
     "status": VOCABULARY,
     "model": MODEL,
+    "storage": STORE,
     "store": STORE,
     "engine": ENGINE,
     "client": SURFACE,
@@ -36,11 +37,12 @@ LAYERS = {
 # Who imports `resolute` itself imports all that it exports.
 FACADE = SURFACE
 
+STORAGE_CLIENTS = {"fsspec", "s3fs", "gcsfs"}
 REDIS_CLIENTS = {"redis", "hiredis", "valkey"}
 IO_MODULES = {
     "asyncio", "concurrent", "fcntl", "http", "multiprocessing", "os", "pathlib", "random",
     "select", "shutil", "signal", "socket", "ssl", "subprocess", "tempfile", "threading", "time",
-    "urllib", "uvloop", *REDIS_CLIENTS,
+    "urllib", "uvloop", *REDIS_CLIENTS, *STORAGE_CLIENTS,
 }  # fmt: skip
 
 
@@ -130,6 +132,13 @@ def test_only_the_store_imports_a_redis_client(path: Path):
     if path.is_relative_to(PACKAGE / "store"):
         return
     assert not {name for name in imports(path) if name.partition(".")[0] in REDIS_CLIENTS}
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *WORKER_SOURCES], ids=file_id)
+def test_only_the_storage_imports_a_file_system(path: Path):
+    if path.is_relative_to(PACKAGE / "storage"):
+        return
+    assert not {name for name in imports(path) if name.partition(".")[0] in STORAGE_CLIENTS}
 
 
 PURE = [

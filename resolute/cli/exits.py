@@ -19,6 +19,7 @@ from resolute.errors import (
     PayloadTooLarge,
     QueryTimeout,
     ResoluteError,
+    StorageUnavailable,
     StoreError,
     StoreUnavailable,
     UnknownFlow,
@@ -45,7 +46,7 @@ class Exit(IntEnum):
 
 _UNUSABLE = (
     ConfigurationError, StoreUnavailable, StoreError, InvalidInput, NotEncodable, PayloadTooLarge,
-    InvalidSignal, ServerNotFound, ServerFailed, DurabilityNotConfirmed,
+    StorageUnavailable, InvalidSignal, ServerNotFound, ServerFailed, DurabilityNotConfirmed,
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from resolute.client import Client
 from resolute.errors import ConfigurationError, StoreError, StoreUnavailable
+from resolute.storage import storage_of
 from resolute.store.connection import Address, Link, ServerReply
 from resolute.store.keys import Keys
 from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
@@ -31,6 +32,7 @@ class DevServer(msgspec.Struct, frozen=True):
     redis: str
     namespace: str
     pid: int
+    storage: str | None = None
 
     def write(self) -> None:
         SERVER_FILE.touch(mode=0o600)
@@ -51,14 +53,15 @@ class Target(msgspec.Struct, frozen=True):
     redis: str
     namespace: str
     is_dev: bool = False
+    storage: str | None = None
 
     @classmethod
-    def choose(cls, redis: str | None, namespace: str | None) -> Target:
+    def choose(cls, redis: str | None, namespace: str | None, storage: str | None = None) -> Target:
         """What was asked for, else what `resolute dev` left here, else the defaults."""
         dev = DevServer.read() if redis is None else None
         if dev is not None:
-            return cls(dev.redis, namespace or dev.namespace, is_dev=True)
-        return cls(redis or DEFAULT_URL, namespace or DEFAULT_NAMESPACE)
+            return cls(dev.redis, namespace or dev.namespace, True, storage or dev.storage)
+        return cls(redis or DEFAULT_URL, namespace or DEFAULT_NAMESPACE, storage=storage)
 
     def run(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Run `work` with a connected client. Raises what it does, and what `connect` does."""
@@ -74,8 +77,9 @@ class Target(msgspec.Struct, frozen=True):
         """A client for as long as the `async with` lasts.
 
         Raises StoreUnavailable, StoreError, and ConfigurationError for a namespace that nobody has
-        used.
+        used, or an unusable storage.
         """
+        storage = storage_of(self.storage)
         async with self.link() as link:
             store = Store(link, Keys(self.namespace, 1), PATIENCE)
             try:
@@ -87,7 +91,7 @@ class Target(msgspec.Struct, frozen=True):
                     f"{link.address}: no worker or coordinator has ever used namespace"
                     f" {self.namespace!r}"
                 )
-            client = Client(store)
+            client = Client(store, storage=storage)
             try:
                 yield client
             finally:
@@ -110,7 +114,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--redis` and `--namespace`, given to the command as `target`."""
+    """`--redis`, `--namespace` and `--storage`, given to the command as `target`."""
 
     @click.option(
         "--redis",
@@ -124,9 +128,17 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="NAME",
         help=f"Prefix of all keys.  [default: {DEFAULT_NAMESPACE}]",
     )
+    @click.option(
+        "--storage",
+        envvar="RESOLUTE_STORAGE",
+        metavar="URL",
+        help="Where values above the limit are; by default what `resolute dev` has here.",
+    )
     @wraps(command)
-    def with_target(*args: Any, redis: str | None, namespace: str | None, **others: Any) -> Any:
-        return command(*args, target=Target.choose(redis, namespace), **others)
+    def with_target(
+        *args: Any, redis: str | None, namespace: str | None, storage: str | None, **others: Any
+    ) -> Any:
+        return command(*args, target=Target.choose(redis, namespace, storage), **others)
 
     return with_target
 

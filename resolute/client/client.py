@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, overload
 
 from resolute.client.directory import Directory, choose_queue, encode_input, encode_signal
 from resolute.client.history import read_fields
 from resolute.client.letters import DeadLetter, Letters
+from resolute.client.objects import Objects
 from resolute.client.querying import query
 from resolute.client.retrying import plan_retry
 from resolute.client.run import FlowRun, RunInfo
@@ -30,9 +31,12 @@ from resolute.errors import (
 )
 from resolute.ids import check_name, check_run_id, new_run_id, random_text
 from resolute.model import codec
+from resolute.model.codec import DEFAULT_MAX_PAYLOAD
 from resolute.model.cursors import Cursor
 from resolute.model.flow import Flow
+from resolute.model.references import DataRef
 from resolute.status import OPEN, TERMINAL, Code, RunStatus
+from resolute.storage import Storage, storage_of
 from resolute.store import cursors, runs
 from resolute.store.durable import Levels
 from resolute.store.keys import Partition
@@ -49,8 +53,16 @@ MAX_RETRIES_OF_ONE = 10_000
 class Client:
     """Starts runs and follows them; made by `Client.connect`."""
 
-    def __init__(self, store: Store, *, durability: Level = "fast", replicas: int = 1) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        durability: Level = "fast",
+        replicas: int = 1,
+        storage: Storage | None = None,
+    ) -> None:
         self.store = store
+        self.objects = Objects(store, storage)
         self.durability = check_level(durability)
         self.directory = Directory(store)
         self.watcher = Watcher(store)
@@ -67,6 +79,7 @@ class Client:
         patience: float = 10.0,
         durability: Level = "fast",
         replicas: int = 1,
+        storage: Storage | str | None = None,
     ) -> AsyncGenerator[Client]:
         """A client for as long as the `async with` lasts.
 
@@ -77,9 +90,17 @@ class Client:
         `durability` is how much must have happened to what a call wrote before it returns, unless
         the call says otherwise: "fast" (the server has it), "fsync" (its disk has it) or
         "replicated" (at least `replicas` replicas have it); see docs/durability.md.
+
+        `storage` (a `Storage` or its URL, else RESOLUTE_STORAGE) is where inputs above the flow's
+        limit go, and where results are that were above it; see docs/data-references.md.
         """
         client = await cls.open(
-            url, namespace=namespace, patience=patience, durability=durability, replicas=replicas
+            url,
+            namespace=namespace,
+            patience=patience,
+            durability=durability,
+            replicas=replicas,
+            storage=storage,
         )
         try:
             yield client
@@ -95,10 +116,12 @@ class Client:
         patience: float = 10.0,
         durability: Level = "fast",
         replicas: int = 1,
+        storage: Storage | str | None = None,
     ) -> Client:
         """Like `connect`, for who closes it himself."""
         check_level(durability)
         check_replicas(replicas)
+        kept = storage_of(storage or os.environ.get("RESOLUTE_STORAGE"))
         store = await Store.open(
             url or os.environ.get("RESOLUTE_REDIS", DEFAULT_URL),
             namespace or os.environ.get("RESOLUTE_NAMESPACE", DEFAULT_NAMESPACE),
@@ -106,7 +129,7 @@ class Client:
             patience=patience,
             only_look=True,
         )
-        return cls(store, durability=durability, replicas=replicas)
+        return cls(store, durability=durability, replicas=replicas, storage=kept)
 
     async def close(self) -> None:
         await self.watcher.close()
@@ -150,7 +173,8 @@ class Client:
         of Redis.
 
         Raises UnknownFlow, InvalidInput, IdConflict, ValueError for an unusable id,
-        StoreUnavailable (it may or may not have started: the same call again is safe). With a
+        StoreUnavailable (it may or may not have started: the same call again is safe); for an input
+        above the limit PayloadTooLarge, or with a storage StorageUnavailable. With a
         `durability` above "fast" also DurabilityUnavailable (nothing was started) and
         DurabilityNotConfirmed (it was, and the same call again with its id confirms it).
         """
@@ -194,10 +218,24 @@ class Client:
         starts: dict[int, list[runs.Start]] = {}
         names = [check_run_id(i) for i in ids] if ids else [new_run_id() for _ in inputs]
         for flow_id, value in zip(names, inputs, strict=True):
-            data = encode_input(flow, offered, value)
+            data = encode_input(flow, offered, value, self.objects.most)
             start = runs.Start(flow_id, name, chosen, data, delay=wait_ms, at=at_ms)
             starts.setdefault(self.store.keys.of(flow_id).number, []).append(start)
         store = self.at(durability)
+        limit = flow.max_payload if isinstance(flow, Flow) else DEFAULT_MAX_PAYLOAD
+        large = [one for several in starts.values() for one in several if len(one.input) > limit]
+        await _all(self.objects.keep_input(start) for start in large)
+        try:
+            await self._start_all(store, starts, names)
+        finally:
+            await _all(self.objects.clean(start) for start in large)
+        result_type = flow.result_type if isinstance(flow, Flow) else Any
+        return [FlowRun(self, flow_id, result_type) for flow_id in names]
+
+    async def _start_all(
+        self, store: Store, starts: Mapping[int, Sequence[runs.Start]], names: Sequence[str]
+    ) -> None:
+        """Start runs by their partition, in few calls."""
         batches = (
             (self.store.keys.partitions[number], batch)
             for number, several in starts.items()
@@ -209,8 +247,6 @@ class Client:
         else:
             with _naming(names):
                 await _all(_send(store, partition, batch) for partition, batch in batches)
-        result_type = flow.result_type if isinstance(flow, Flow) else Any
-        return [FlowRun(self, flow_id, result_type) for flow_id in names]
 
     async def get(self, id: str) -> FlowRun[Any]:
         """The run of that id. Raises UnknownRun."""
@@ -417,6 +453,14 @@ class Client:
             if code == Code.GONE:
                 raise UnknownRun(id)
         raise ResoluteError(f"run {id!r} could not be retried")
+
+    async def load(self, ref: DataRef[T]) -> T:
+        """The value that a `DataRef` of a run's result or input refers to.
+
+        Raises StorageUnavailable, also where this client has no storage; ObjectMissing,
+        ChecksumMismatch; msgspec.ValidationError where it is no T.
+        """
+        return ref.decode(await self.objects.read(ref.stored))
 
     async def dead_letters(self, *, limit: int = 50) -> Sequence[DeadLetter]:
         """What nobody could use, newest first. The raw bytes come with `dead_letter`."""

@@ -83,11 +83,15 @@ def choose_queue(name: str, offered: Offered, queue: str | None) -> str:
             )
 
 
-def encode_input(flow: Flow[Any, Any] | str, offered: Offered, value: Any) -> bytes:
-    """The encoded input. Raises InvalidInput, NotEncodable, PayloadTooLarge."""
+def encode_input(flow: Flow[Any, Any] | str, offered: Offered, value: Any, most: int = 0) -> bytes:
+    """The encoded input, of `most` bytes where there is a storage that takes so many.
+
+    Raises InvalidInput, NotEncodable, PayloadTooLarge.
+    """
     if isinstance(flow, Flow):
-        return encode_typed(flow, value)
-    return _encode_by_schema(offered.plan.input_schema, value, "input", flow, InvalidInput)
+        return encode_typed(flow, value, most)
+    most = max(most, codec.DEFAULT_MAX_PAYLOAD)
+    return _encode_by_schema(offered.plan.input_schema, value, "input", flow, InvalidInput, most)
 
 
 def encode_signal(flow: str, plan: Plan, name: str, payload: Any) -> bytes:
@@ -103,17 +107,21 @@ def _encode_by_schema(
     what: str,
     name: str,
     invalid: Callable[[str, str], ResoluteError],
+    most: int = codec.DEFAULT_MAX_PAYLOAD,
 ) -> bytes:
     if value is None and schema and not _allows_null(schema):
         value = {}
     problem = problem_of(schema, value)
     if problem:
         raise invalid(name, problem)
-    return codec.encode(value, what=what)
+    return codec.encode(value, what=what, max_payload=most)
 
 
-def encode_typed(flow: Flow[Any, Any], value: Any) -> bytes:
-    """The encoded input, by the type in the code; None stands for the type's defaults."""
+def encode_typed(flow: Flow[Any, Any], value: Any, most: int = 0) -> bytes:
+    """The encoded input, by the type in the code; None stands for the type's defaults.
+
+    With a storage it may have `most` bytes, where that is more than the flow's `max_payload`.
+    """
     expected = flow.input_type
     # On Python 3.11 Any is a class, too.
     if value is None and expected not in (Any, type(None)) and isinstance(expected, type):
@@ -121,7 +129,7 @@ def encode_typed(flow: Flow[Any, Any], value: Any) -> bytes:
             value = expected()
         except TypeError as error:
             raise InvalidInput(flow.name, f"expected a {expected.__name__}: {error}") from None
-    data = codec.encode(value, what="input", max_payload=flow.max_payload)
+    data = codec.encode(value, what="input", max_payload=max(most, flow.max_payload))
     try:
         codec.decode(data, expected)
     except msgspec.ValidationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
@@ -24,6 +24,8 @@ from resolute.errors import (
 from resolute.model import codec
 from resolute.model.messages import NodeRecord
 from resolute.model.plan import Plan, Producer, Wide, item_key
+from resolute.model.references import describe, is_stub
+from resolute.model.state import NIL
 from resolute.status import RunStatus
 from resolute.store import runs
 from resolute.store.store import Store
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
+
+Values = Mapping[str, bytes | None]  # encoded, by their key
+Whole = Callable[[Values], Awaitable[dict[str, bytes | None]]]
 
 REREAD = 30.0  # s; after so long without news the run is read again
 
@@ -100,7 +105,8 @@ class FlowRun(Generic[O]):
     ) -> Any:
         """What the last step returned, once the run has ended; `timeout` is in seconds.
 
-        Raises FlowFailed, FlowCancelled, FlowTerminated; TimeoutError; UnknownRun. The end that it
+        Raises FlowFailed, FlowCancelled, FlowTerminated; TimeoutError; UnknownRun; of a result that
+        is in the storage StorageUnavailable, ObjectMissing, ChecksumMismatch. The end that it
         tells is so durable as `durability` says, else DurabilityUnavailable or
         DurabilityNotConfirmed is raised.
         """
@@ -109,8 +115,15 @@ class FlowRun(Generic[O]):
         failure = failure_of(header)
         if failure is not None:
             raise failure
-        data = await self._result_data(header)
+        data = await self._result_data(header, self._client.objects.whole)
         return codec.decode(data, self._result_type if type_ is None else type_)
+
+    async def peek(self) -> Any:
+        """The result of a completed run, to be shown: what is in the storage is not loaded.
+
+        In its place is a text such as "in storage, 5.2 MB". Raises UnknownRun, ResoluteError.
+        """
+        return codec.decode(await self._result_data(await self._header(), _described))
 
     async def history(self) -> list[NodeRecord]:
         """Every node instance with its attempts and times, in order of dispatch."""
@@ -189,22 +202,23 @@ class FlowRun(Generic[O]):
             finally:
                 self._client.watcher.forget(channel, event)
 
-    async def _result_data(self, header: runs.Header) -> bytes:
+    async def _result_data(self, header: runs.Header, whole: Whole) -> bytes:
         plan = await self._client.directory.plan(header.plan)
         step = result_step(header, plan)
         if step is None:
-            return (await self._fields(["input"]))[0] or b"\xc0"
+            (data,) = await self._fields(["input"])
+            return (await whole({"input": data}))["input"] or NIL
         names = [node.key for node in step.nodes]
-        found = await self._outputs(names)
+        found = await self._outputs(names, whole)
         if isinstance(step, Wide) and (count := found[step.step]) is not None:
             keys = [item_key(step.step, index) for index in range(int(count))]
-            found |= await self._outputs(keys)
+            found |= await self._outputs(keys, whole)
         return step_output(step, found.get)
 
-    async def _outputs(self, keys: Sequence[str]) -> dict[str, bytes | None]:
+    async def _outputs(self, keys: Sequence[str], whole: Whole) -> dict[str, bytes | None]:
         """Encoded outputs by their key."""
         values = await self._fields([f"o:{key}" for key in keys])
-        return dict(zip(keys, values, strict=True))
+        return await whole(dict(zip(keys, values, strict=True)))
 
     async def _fields(self, names: Sequence[str]) -> list[bytes | None]:
         """Fields of the run's hash."""
@@ -213,6 +227,13 @@ class FlowRun(Generic[O]):
         for at in range(0, len(names), 1000):
             found += await self._client.store.execute("HMGET", key, *names[at : at + 1000])
         return found
+
+
+async def _described(values: Values) -> dict[str, bytes | None]:
+    """Values, with a text in place of those that are in the storage."""
+    return {
+        key: describe(value) if value and is_stub(value) else value for key, value in values.items()
+    }
 
 
 def result_step(header: runs.Header, plan: Plan | None) -> Producer | None:

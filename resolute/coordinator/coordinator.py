@@ -11,6 +11,7 @@ from resolute.clock import Clock, SystemClock
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.dispatcher import Dispatcher
 from resolute.coordinator.leases import Leases
+from resolute.coordinator.objects import Objects
 from resolute.coordinator.reconciler import Reconciler
 from resolute.coordinator.retention import Retention
 from resolute.coordinator.schedules import Schedules
@@ -18,6 +19,7 @@ from resolute.coordinator.surviving import surviving
 from resolute.coordinator.timers import Timers
 from resolute.errors import ConfigurationError, ResoluteError
 from resolute.ids import process_name
+from resolute.storage import Storage
 from resolute.store import registry, server
 from resolute.store.store import Store
 
@@ -37,6 +39,7 @@ class Coordinator:
         lease: float = 15.0,
         retention: float = 86_400.0,
         clock: Clock | None = None,
+        storage: Storage | None = None,
     ) -> None:
         self.name = process_name()
         self._store = store
@@ -49,6 +52,7 @@ class Coordinator:
         self.reconciler = Reconciler(store, self.catalog, lease, self.leases.is_over)
         self.schedules = Schedules(store, self.catalog, retention_ms)
         self.retention = Retention(store, self.catalog, retention_ms)
+        self.objects = Objects(store, storage, self.retention.period)
         self.dispatcher = Dispatcher(
             store, self.catalog, self.name, retention_ms, self._wake, self.reconciler.sweep
         )
@@ -77,6 +81,7 @@ class Coordinator:
                     self.reconciler.run(),
                     self.schedules.run(),
                     self.retention.run(),
+                    self.objects.run(),
                     self._beat(),
                     self._take_over(),
                 ):

@@ -48,7 +48,9 @@ def main(
         )
         try:
             await server.check(store, allow_eviction=daemon.allow_eviction)
-            coordinator = Coordinator(store, lease=daemon.lease, retention=retention)
+            coordinator = Coordinator(
+                store, lease=daemon.lease, retention=retention, storage=daemon.storage
+            )
             async with contextlib.AsyncExitStack() as stack:
                 if http is not None:
                     await stack.enter_async_context(_serving(http, daemon))
@@ -67,7 +69,12 @@ async def _serving(http: tuple[str, int], daemon: Daemon) -> AsyncGenerator[None
     from resolute.web.server import serve_http  # only who serves needs the web's libraries
 
     async with (
-        Client.connect(daemon.redis, namespace=daemon.namespace, patience=HTTP_PATIENCE) as client,
+        Client.connect(
+            daemon.redis,
+            namespace=daemon.namespace,
+            patience=HTTP_PATIENCE,
+            storage=daemon.storage,
+        ) as client,
         serve_http(*http, client) as port,
     ):
         log.info("serving HTTP on %s:%d", http[0], port)

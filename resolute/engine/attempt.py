@@ -25,6 +25,7 @@ from resolute.errors import (
     NotEncodable,
     PayloadTooLarge,
     RetryAfter,
+    StorageUnavailable,
     StoreUnavailable,
     TerminalError,
     UnknownSignal,
@@ -35,6 +36,7 @@ from resolute.model.messages import Entry
 from resolute.model.nodes import PREVIOUS, Node
 from resolute.model.plan import (
     Children,
+    Loop,
     NamedPlan,
     NodePlan,
     Plan,
@@ -46,17 +48,20 @@ from resolute.model.plan import (
     prepared_key,
 )
 from resolute.model.policies import Limit
+from resolute.model.references import is_stub, stub_around
 from resolute.model.schemas import problem_of
 from resolute.model.state import (
     CHILDREN,
     COUNT,
     CURSOR,
     FIELD,
+    NIL,
     SIGNAL,
     SIGNALS,
     TURN,
     FlowState,
     Outputs,
+    whole,
 )
 
 # What another attempt cannot mend.
@@ -73,6 +78,10 @@ _decode_undo = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
 
 class OutputsAway(StoreUnavailable):
     """What a node's input needs cannot be read now: that is not the node's failure."""
+
+
+# The node is handed back, and no attempt is used up.
+AWAY = (OutputsAway, StorageUnavailable)
 
 
 class Source(StrEnum):
@@ -218,8 +227,42 @@ class Bound:
             return (*[None] * (len(self.plan.limits) - len(own)), *own)
         return tuple(limit.key for limit in self.binding.limits)
 
+    @cached_property
+    def asides(self) -> dict[str, int]:
+        """The hash fields that say how an attempt goes, by their place behind the other `fields`.
+
+        The run's folder in the storage, where an input is read as it is asked for; how many
+        compensations there are, where a loop may bring many.
+        """
+        names: list[str] = []
+        match self.source:
+            case Source.FUNCTION | Source.STATE:
+                names.append(FOLDER)
+            case Source.PREVIOUS if self.previous.has_lists:
+                names.append(FOLDER)
+            case Source.UNDO if self.input is not PREVIOUS:
+                names.append(FOLDER)
+            case _:
+                pass
+        if self.compensation is not None and self._is_in_loop:
+            names.append(UNDOS)
+        return {name: at - len(names) for at, name in enumerate(names)}
+
+    @cached_property
+    def _is_in_loop(self) -> bool:
+        heads = enumerate(self.flow.plan.instructions)
+        return any(isinstance(one, Loop) and at < self.pc < one.otherwise for at, one in heads)
+
+    def aside(self, name: str, values: Sequence[bytes | None]) -> bytes | None:
+        """One of `asides` from the values of `fields`; None where it is not read or not there."""
+        at = self.asides.get(name)
+        return None if at is None else values[at]
+
     def fields(self, entry: Entry) -> list[str]:
         """The hash fields an attempt needs before it starts."""
+        return [*self._input_fields(entry), *self.asides]
+
+    def _input_fields(self, entry: Entry) -> list[str]:
         match self.source:
             case Source.UNDO:
                 return [f"ui:{entry.undo}"]
@@ -278,8 +321,14 @@ MAX_ITEMS = 1_000_000  # of one wide step
 MAX_RUN_ID = 1_000  # characters of a child's id, which has the ids of all above it
 
 
-def encoded_items(bound: Bound, flow_id: str, items: Iterable[Any]) -> Iterator[bytes]:
-    """What a `Lister` said, as it is kept. Raises as `codec.encode` does; TypeError, ValueError."""
+def encoded_items(
+    bound: Bound, flow_id: str, items: Iterable[Any], most: int = 0
+) -> Iterator[bytes]:
+    """What a `Lister` said, as it is kept; `most` is as in `encode_output`.
+
+    Raises as `codec.encode` does; TypeError, ValueError.
+    """
+    limit = max(most, bound.flow.max_payload)
     step = bound.flow.plan.instructions[bound.pc + 1]
     if isinstance(step, Children) and len(step.child_id(flow_id, 1, MAX_ITEMS)) > MAX_RUN_ID:
         raise ValueError(f"expected ids of children of {MAX_RUN_ID:,} characters at most")
@@ -289,7 +338,7 @@ def encoded_items(bound: Bound, flow_id: str, items: Iterable[Any]) -> Iterator[
         if number == MAX_ITEMS:
             raise ValueError(f"expected at most {MAX_ITEMS:,} items")
         what = f"items[{number}]"
-        data = codec.encode(item, max_payload=bound.flow.max_payload, what=what)
+        data = codec.encode(item, max_payload=limit, what=what)
         if check is not None:
             _check_item(check, data, what)
         yield data
@@ -303,6 +352,8 @@ def _check_item(check: Callable[[bytes], Any], data: bytes, what: str) -> None:
 
 
 INPUT = "\0input"  # among learned keys: the flow's input
+FOLDER, UNDOS = "folder", "undos"  # fields of the hash
+MANY_UNDOS = 1000  # compensations of a run; of one in a loop beyond that the input is stored
 
 
 @dataclass(frozen=True)
@@ -311,6 +362,10 @@ class Previous:
 
     steps: Mapping[int, Producer]
     fields: list[str]
+
+    @property
+    def has_lists(self) -> bool:
+        return any(isinstance(step, Wide) for step in self.steps.values())
 
     @classmethod
     def of(cls, plan: Plan, pc: int) -> Previous:
@@ -323,13 +378,13 @@ class Previous:
         """The encoded input from the values of `fields`. Raises MissingOutput."""
         at, flow_input = values[0], values[1]
         if at is None:
-            return flow_input or b"\xc0"
+            return whole(remote, flow_input) or NIL
         step = self.steps[int(at)]
         outputs = dict(zip(self.fields, values, strict=True))
 
         def get(key: str) -> bytes | None:
             name = f"o:{key}"
-            return outputs[name] if name in outputs else remote.get(key)
+            return whole(remote, outputs[name] if name in outputs else remote.get(key))
 
         return step_output(step, get)
 
@@ -337,14 +392,15 @@ class Previous:
 def step_output(step: Producer, get: Callable[[str], bytes | None]) -> bytes:
     """The encoded output of a step: its node's, a map by key where it was parallel, or a list.
 
-    In a list there is nil for an item whose node failed.
+    In a list there is nil for an item whose node failed. Where `get` gives stubs, it is one too.
     """
     if isinstance(step, Wide):
         count = get(step.step)
         if count is None:
             raise MissingOutput(step.step)
         keys = (item_key(step.step, index) for index in range(int(count)))
-        return msgspec.msgpack.encode([msgspec.Raw(get(key) or b"\xc0") for key in keys])
+        items = [get(key) or NIL for key in keys]
+        return _joined([msgspec.Raw(item) for item in items], items)
     if not isinstance(step, Run) or not step.parallel:
         key = step.nodes[0].key
         data = get(key)
@@ -353,8 +409,13 @@ def step_output(step: Producer, get: Callable[[str], bytes | None]) -> bytes:
                 return b"\xc0"
             raise MissingOutput(key)
         return data
-    found = {node.key: msgspec.Raw(data) for node in step.nodes if (data := get(node.key))}
-    return msgspec.msgpack.encode(found)
+    found = {node.key: data for node in step.nodes if (data := get(node.key))}
+    return _joined({key: msgspec.Raw(data) for key, data in found.items()}, found.values())
+
+
+def _joined(parts: object, values: Iterable[bytes]) -> bytes:
+    data = msgspec.msgpack.encode(parts)
+    return stub_around(data) if any(map(is_stub, values)) else data
 
 
 @dataclass(slots=True)
@@ -377,7 +438,7 @@ class Preloaded:
         each = self.bound.flow.lists.get(key)
         if each is None or self._get(key) is None:
             return self._get(key)
-        return step_output(each, self._get)
+        return step_output(each, lambda one: whole(self.remote, self._get(one)))
 
     def _get(self, key: str) -> bytes | None:
         name = self.bound.field(key)
@@ -405,6 +466,21 @@ class Preloaded:
     def error(self, key: str) -> ErrorInfo | None:
         return self.remote.error(key)
 
+    def whole(self, stub: bytes) -> bytes:
+        return self.remote.whole(stub)
+
+
+def is_slow(bound: Bound, values: Sequence[bytes | None]) -> bool:
+    """Whether the input, or what the node asks of the state, may have to be read from the storage.
+
+    `values` are those of the fields of `bound`.
+    """
+    if bound.aside(FOLDER, values) is not None:
+        return True
+    if bound.source is Source.UNDO:
+        return values[0] is not None and is_stub(values[0][UNDO_HEAD:])
+    return any(value is not None and is_stub(value) for value in values)
+
 
 @dataclass(frozen=True)
 class WholeOutputs:
@@ -430,6 +506,9 @@ class WholeOutputs:
     def error(self, key: str) -> ErrorInfo | None:
         return self.outputs.error(key)
 
+    def whole(self, stub: bytes, /) -> bytes:
+        return self.outputs.whole(stub)
+
 
 def answer(flow: Flow[Any, Any], query: str, outputs: Outputs) -> bytes:
     """The encoded answer to a query. Raises what its function and `codec.encode` do."""
@@ -441,6 +520,8 @@ def input_value(
     bound: Bound, fields: Sequence[str], values: Sequence[bytes | None], remote: Outputs
 ) -> Any:
     """What the function is called with. Raises what a user's input function raises."""
+    count = len(fields) - len(bound.asides)
+    fields, values = fields[:count], values[:count]
     match bound.source:
         case Source.NOTHING:
             return None
@@ -449,13 +530,13 @@ def input_value(
         case Source.ITEM:
             if values[0] is None:
                 raise MissingOutput(bound.plan.key, "the item is not stored")
-            return bound.decode(values[0])
+            return bound.decode(whole(remote, values[0]) or NIL)
         case Source.PREPARED:
             if values[0] is None:
                 raise MissingOutput(
                     bound.plan.key, f"its input {bound.plan.key}.input was not made"
                 )
-            return bound.decode(values[0])
+            return bound.decode(whole(remote, values[0]) or NIL)
         case Source.UNDO:
             return _undo_value(bound, values[0], remote)
         case Source.STATE:
@@ -480,17 +561,21 @@ def _undo_value(bound: Bound, data: bytes | None, remote: Outputs) -> Any:
         raise MissingOutput(bound.plan.key, "the input of the compensation is not stored")
     kind, raw = _decode_undo(data)
     if kind == UNDO_OPEN and bound.named is None and bound.input is not PREVIOUS:
-        own = (bound.undone.key, bytes(raw))
+        own = (bound.undone.key, whole(remote, bytes(raw)) or NIL)
         state = FlowState(Preloaded(bound, {}, remote, own=own))
-        return bound.decode(_given(bound.input, state, "input of the compensation"))
+        given = _given(bound.input, state, "input of the compensation", codec.UNBOUNDED)
+        return bound.decode(given)
     if kind == UNDO_FAILED:
         error = msgspec.msgpack.decode(raw, type=ErrorInfo)
         raise TerminalError(f"the input of the compensation could not be computed: {error}")
-    return bound.decode(raw) if bound.takes_input else None
+    return bound.decode(whole(remote, bytes(raw)) or NIL) if bound.takes_input else None
 
 
-def encode_output(bound: Bound, value: Any) -> tuple[bytes, str]:
-    """The encoded output, checked against its type, and the answer of a question for its event."""
+def encode_output(bound: Bound, value: Any, most: int = 0) -> tuple[bytes, str]:
+    """The encoded output, checked against its type, and the answer of a question for its event.
+
+    With a storage it may have `most` bytes, where that is more than the flow's `max_payload`.
+    """
     match bound.binding:
         case Predicate():
             answer = bool(value)
@@ -502,7 +587,8 @@ def encode_output(bound: Bound, value: Any) -> tuple[bytes, str]:
             return codec.encode(until), until
         case _:
             pass
-    data = codec.encode(value, max_payload=bound.flow.max_payload, what="output")
+    limit = max(most, bound.flow.max_payload)
+    data = codec.encode(value, max_payload=limit, what="output")
     if bound.check_output is not None:
         try:
             bound.check_output(data)
@@ -538,8 +624,31 @@ def moment(value: Any, name: str) -> str:
     raise TypeError(f"{name}: expected a datetime, a timedelta or a duration, got {value!r}")
 
 
-def undo_input(bound: Bound, output: bytes, remote: Outputs) -> bytes | None:
-    """The stored input of the node's compensation: the snapshot at completion.
+class UndoInput(NamedTuple):
+    """What is stored for a compensation, encoded; `kind` says what it is."""
+
+    kind: int
+    data: bytes
+
+    def pack(self, kept: bytes | None = None) -> bytes:
+        """As the hash has it; `kept` is the stub that stands for the data, if it is stored."""
+        return msgspec.msgpack.encode((self.kind, msgspec.Raw(kept or self.data)))
+
+    def is_stored(self, bound: Bound, values: Sequence[bytes | None]) -> bool:
+        """Whether it goes to the storage, if there is one: too large, or one of very many.
+
+        `values` are those of the fields of `bound`.
+        """
+        many = int(bound.aside(UNDOS, values) or 0) >= MANY_UNDOS
+        large = len(self.data) > bound.flow.max_payload
+        return self.kind != UNDO_FAILED and (many or large)
+
+
+UNDO_HEAD = 2  # bytes of a packed UndoInput before its data: those of the list and of `kind`
+
+
+def undo_input(bound: Bound, output: bytes, remote: Outputs, most: int = 0) -> UndoInput | None:
+    """The stored input of the node's compensation: the snapshot at completion. `most` is as above.
 
     Of a node that is run by name it is the output: what the flow's code makes of that is computed
     by whoever runs the compensation, and has the code.
@@ -547,34 +656,32 @@ def undo_input(bound: Bound, output: bytes, remote: Outputs) -> bytes | None:
     if bound.compensation is None:
         return None
     if bound.named is not None:
-        return _pack_undo(UNDO_OPEN, output)
+        return UndoInput(UNDO_OPEN, output)
     compensation = bound.binding.compensation if isinstance(bound.binding, Node) else None
     if compensation is None:
         raise LookupError(f"node {bound.plan.name!r} has no compensation")
     if compensation.input is PREVIOUS:
-        return _pack_undo(UNDO_MADE, output)
+        return UndoInput(UNDO_MADE, output)
     try:
         state = FlowState(Preloaded(bound, {}, remote, own=(bound.plan.key, output)))
-        made = _given(compensation.input, state, "input of the compensation")
-        return _pack_undo(UNDO_MADE, made)
-    except OutputsAway:
+        limit = max(most, bound.flow.max_payload)
+        made = _given(compensation.input, state, "input of the compensation", limit)
+        return UndoInput(UNDO_MADE, made)
+    except AWAY:
         raise  # what it reads cannot be read now, which says nothing about it
     except BaseException as error:  # SystemExit too: it is the user's function
         info = ErrorInfo.of(error, compensation.name)
-        return _pack_undo(UNDO_FAILED, msgspec.msgpack.encode(info))
+        return UndoInput(UNDO_FAILED, msgspec.msgpack.encode(info))
 
 
 # What is stored for a compensation: its input, why that could not be made, or what it is made of.
 UNDO_MADE, UNDO_FAILED, UNDO_OPEN = 0, 1, 2
 
 
-def _given(source: Any, state: FlowState, what: str) -> bytes:
+def _given(source: Any, state: FlowState, what: str, most: int) -> bytes:
     """What was given to `with_input`, encoded: a value, or what a function says."""
-    return codec.encode(source(state) if callable(source) else source, what=what)
-
-
-def _pack_undo(kind: int, data: bytes) -> bytes:
-    return msgspec.msgpack.encode((kind, msgspec.Raw(data)))
+    made = source(state) if callable(source) else source
+    return codec.encode(made, max_payload=most, what=what)
 
 
 def retry_delay(plan: NodePlan, attempt: int, error: BaseException) -> int | None:

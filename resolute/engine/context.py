@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from resolute.engine.attempt import Bound
+from resolute.model import codec, references
 from resolute.model.messages import Entry
+from resolute.model.references import DataRef
+
+T = TypeVar("T")
 
 _attempt: ContextVar[tuple[Entry, Bound]] = ContextVar("resolute_attempt")
 
@@ -26,6 +31,20 @@ class NodeContext(msgspec.Struct, frozen=True):
     index: int
     attempt: int
     crashes: int
+
+    async def store(self, value: T) -> DataRef[T]:
+        """Put a value into the storage, from a coroutine function; a reference to pass on.
+
+        It is deleted with the run. Raises NotEncodable, PayloadTooLarge above the storage's
+        `max_stored`, ConfigurationError where the worker has no storage, StorageUnavailable.
+        """
+        stored = await references.access.get().store(_encode(value))
+        return DataRef(stored.path, stored.size, stored.sha256, type(value))
+
+    def store_sync(self, value: T) -> DataRef[T]:
+        """The same from a plain function."""
+        stored = references.access.get().store_sync(_encode(value))
+        return DataRef(stored.path, stored.size, stored.sha256, type(value))
 
     @property
     def key(self) -> str:
@@ -48,3 +67,7 @@ def current() -> NodeContext:
 def enter(entry: Entry, bound: Bound) -> None:
     """From here on, in this task, the caller is this attempt."""
     _attempt.set((entry, bound))
+
+
+def _encode(value: Any) -> bytes:
+    return codec.encode(value, max_payload=codec.UNBOUNDED, what="value to store")

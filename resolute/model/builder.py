@@ -265,6 +265,13 @@ class FlowBuilder(Generic[I, O]):
         """
         return self._with(deadline=span)
 
+    def with_max_payload(self, size: int) -> FlowBuilder[I, O]:
+        """Let an input or output have `size` bytes, encoded, in Redis; by default 1 MiB.
+
+        What is larger goes to the storage, where there is one; else it is PayloadTooLarge.
+        """
+        return self._with(max_payload=size)
+
     def with_signal(self, name: str, type_: Any = Any) -> FlowBuilder[I, O]:
         """Declare a signal and the type of its payload, which is checked when it is sent."""
         return self._with(signals={**self._draft.signals, name: type_})

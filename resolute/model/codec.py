@@ -10,15 +10,26 @@ import msgspec
 
 from resolute.errors import NotEncodable, PayloadTooLarge
 from resolute.model.markers import Marker
+from resolute.model.references import (
+    EXTENSIONS,
+    DataRef,
+    decode_ref,
+    encode_ref,
+    is_ref,
+    is_stub,
+    ref_schema,
+)
 
 DEFAULT_MAX_PAYLOAD = 1024 * 1024  # bytes
 UNBOUNDED = 1 << 31  # bytes; an input that is made on a worker never leaves the process
 
 
 def _encode_foreign(value: Any) -> Any:
-    """Pydantic models, where pydantic is installed; it is never imported for this."""
+    """References; pydantic models, where pydantic is installed: it is never imported for this."""
     if isinstance(value, Marker):
         raise NotImplementedError(f"{value!r} is a marker: it is for values given to with_input()")
+    if isinstance(value, DataRef):
+        return encode_ref(cast("DataRef[Any]", value))
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return dump(mode="json")
@@ -26,6 +37,8 @@ def _encode_foreign(value: Any) -> Any:
 
 
 def _decode_foreign(expected: type[Any], value: Any) -> Any:
+    if is_ref(expected):
+        return decode_ref(expected, value)
     validate = getattr(expected, "model_validate", None)
     if callable(validate):
         return validate(value)
@@ -55,6 +68,8 @@ def encode(
         raise NotEncodable(*_find_culprit(value, what, error, write)) from error
     if len(data) > max_payload:
         raise PayloadTooLarge(len(data), max_payload)
+    if data[0] in EXTENSIONS and is_stub(data):
+        raise NotEncodable(what, "this MessagePack extension type is Resolute's own")
     return data
 
 
@@ -81,7 +96,7 @@ def schema(expected: Any) -> dict[str, Any]:
     if expected is Any:
         return {}
     try:
-        return msgspec.json.schema(expected)
+        return msgspec.json.schema(expected, schema_hook=_foreign_schema)
     except TypeError:
         return {}
 
@@ -91,6 +106,12 @@ def _encoding(found: Mapping[Marker, Any]) -> Callable[[Any], bytes]:
         return found[value] if isinstance(value, Marker) else _encode_foreign(value)
 
     return msgspec.msgpack.Encoder(enc_hook=encode_foreign).encode
+
+
+def _foreign_schema(expected: Any) -> dict[str, Any]:
+    if is_ref(expected):
+        return ref_schema()
+    raise NotImplementedError
 
 
 def _find_culprit(

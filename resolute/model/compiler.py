@@ -69,6 +69,8 @@ from resolute.model.triggers import Schedule, Signalled, Trigger, Webhook
 QUESTION_TIMEOUT_MS = 30_000
 STRICT_SLACK = 0.1  # s: how late a start may be, which a strict limit leaves room for
 
+MOST_PAYLOAD = 64 * 1024 * 1024  # bytes; a value in Redis is in the reply of a script, whole
+
 
 def compile_flow(draft: Draft) -> Flow[Any, Any]:
     """The flow; raises FlowDefinitionError with all that is wrong."""
@@ -90,6 +92,7 @@ def compile_flow(draft: Draft) -> Flow[Any, Any]:
         compiler.declare(name, type_)
     for name, fn in draft.queries.items():
         compiler.ask(name, fn)
+    compiler.bound(draft.max_payload)
     return compiler.finish(draft.triggers, compiler.schedules(draft.triggers), draft.queue)
 
 
@@ -132,6 +135,7 @@ class _Compiler:
     deadline_ms: int = 0
     signals: dict[str, Any] = field(default_factory=dict[str, Any])
     named: list[NamedPlan] = field(default_factory=list[NamedPlan])
+    max_payload: int = codec.DEFAULT_MAX_PAYLOAD
 
     def __post_init__(self) -> None:
         self.types = (self.input_type,)
@@ -141,6 +145,13 @@ class _Compiler:
             verify()
         except (ValueError, TypeError, ResoluteError) as error:
             self.problems.append(str(error))
+
+    def bound(self, size: object) -> None:
+        """Take the most bytes that a value of the flow may have in Redis."""
+        if isinstance(size, int) and 1 <= size <= MOST_PAYLOAD:
+            self.max_payload = size
+        else:
+            self.problems.append(f"max_payload: expected 1 to {MOST_PAYLOAD:,} bytes, got {size!r}")
 
     def add(self, operation: Operation) -> None:
         match operation:
@@ -606,6 +617,7 @@ class _Compiler:
             queries=self.queries,
             namespace=self.namespace or self.flow,
             children=tuple(self.children.values()),
+            max_payload=self.max_payload,
         )
 
 

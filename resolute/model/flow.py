@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+from resolute.model.codec import DEFAULT_MAX_PAYLOAD
 from resolute.model.nodes import Node
 from resolute.model.plan import Loop, Plan, Wide
 from resolute.model.state import FlowState
@@ -67,7 +68,7 @@ class Flow(Generic[I, O]):
     bindings: Mapping[tuple[int, int], Binding]
     input_type: Any = Any
     result_type: Any = Any
-    max_payload: int = 1024 * 1024
+    max_payload: int = DEFAULT_MAX_PAYLOAD  # bytes of a value in Redis
     signals: Mapping[str, Any] = field(default_factory=dict[str, Any])  # the types declared
     queries: Mapping[str, Callable[[FlowState], Any]] = field(
         default_factory=dict[str, Callable[[FlowState], Any]]

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from resolute.durations import Duration
+from resolute.model.codec import DEFAULT_MAX_PAYLOAD
 from resolute.model.flow import Flow
 from resolute.model.nodes import Node
 from resolute.model.state import FlowState
@@ -125,3 +126,4 @@ class Draft:
         default_factory=dict[str, Callable[[FlowState], Any]]
     )
     signals: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    max_payload: int = DEFAULT_MAX_PAYLOAD

@@ -12,6 +12,7 @@ from resolute.model.codec import decoder
 from resolute.model.cursors import Cursor
 from resolute.model.nodes import Node
 from resolute.model.plan import item_key
+from resolute.model.references import is_stub
 
 # Among the keys of outputs: which turn of a loop it is, how many outputs a wide step has.
 TURN = "\0turn:"
@@ -20,6 +21,7 @@ CHILDREN = "\0children:"  # what the ids of a step's children begin with
 # The list of a run's signals of one name; one of them, by its number; a field of the hash as it is.
 CURSOR = "\0cursor:"  # a cursor, which is none of the run's own
 SIGNALS, SIGNAL, FIELD = "\0signals:", "\0signal:", "\0field:"
+NIL = b"\xc0"
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -51,6 +53,20 @@ class Outputs(Protocol):
     def error(self, key: str) -> ErrorInfo | None:
         """The last error of the node with this output key."""
         ...
+
+    def whole(self, stub: bytes, /) -> bytes:
+        """The encoded value that a stub stands for: one that is in the storage.
+
+        Raises StorageUnavailable, ObjectMissing, ChecksumMismatch.
+        """
+        ...
+
+
+def whole(outputs: Outputs, data: bytes | None) -> bytes | None:
+    """An encoded value, also where `data` only stands for it."""
+    if data is not None and is_stub(data):
+        return outputs.whole(data)
+    return data
 
 
 class FlowState:
@@ -93,7 +109,7 @@ class FlowState:
 
     def input(self, type_: type[T]) -> T:
         """The input of the flow."""
-        return decoder(type_)(self._outputs.input())
+        return decoder(type_)(whole(self._outputs, self._outputs.input()) or NIL)
 
     def iter(self, key: str, type_: type[T]) -> Iterator[T | None]:
         """The outputs of a `then_each` or `then_children`, in order, fetched as they are asked for.
@@ -106,6 +122,7 @@ class FlowState:
         decode = decoder(type_)
         for index in range(int(count)):
             data = self._outputs.get(item_key(key, index))
+            data = whole(self._outputs, data)
             yield None if data is None else decode(data)
 
     def children(self, step: str) -> list[Child]:
@@ -153,7 +170,7 @@ class FlowState:
         cached = self._decoded.get((key, id(expected)))
         if cached is not None:
             return cached[1]
-        data = self._outputs.get(key)
+        data = whole(self._outputs, self._outputs.get(key))
         if data is None:
             error = self._outputs.error(key)
             if error is not None:

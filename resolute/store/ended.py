@@ -73,7 +73,7 @@ async def drop(
     runs: Sequence[tuple[int, str]],
 ) -> int:
     """Delete runs of a flow that ended in `status`, as `list_ended` told them; how many."""
-    keys = KeyList(partition.ended(status))
+    keys = KeyList(partition.ended(status), partition.folders_due)
     index = keys.index(partition.ended(status, flow))
     items = [
         pack_item(IndexedItem(keys.index(partition.flow(name)), index, name)) for _, name in runs
@@ -95,7 +95,7 @@ async def drop_ended(
     names = [name for _, name in ended.runs]
     flows = await store.try_all([("HGET", partition.flow(i), "flow") for i in names])
     offered = [str(f, "utf-8") for f in await store.execute("HKEYS", store.keys.meta.flows)]
-    keys = KeyList(index)
+    keys = KeyList(index, partition.folders_due)
     # Where the hash went by its TTL, or is none, the flow is not known: it may be in any index.
     places = [
         (name, candidate)

@@ -65,6 +65,8 @@ class Partition:
         self.stats = f"{tag}:stats"
         self.dead = f"{tag}:dead"
         self.open = f"{tag}:x:open"
+        self.folders = f"{tag}:folders"
+        self.folders_due = f"{tag}:folders:due"
         self._flow = f"{tag}:f:"
         self._queue = f"{tag}:q:"
         self._index = f"{tag}:x:"

@@ -45,6 +45,8 @@ class StartItem(Item):
     looked: int
     delay: int
     at: int
+    folder: str
+    sum: str
 
 
 class CancelItem(Item):
@@ -65,7 +67,8 @@ class Start:
     """A run to start; `tick` is the cron tick in ms that it is for (0: none).
 
     `looked` is when, in Redis's ms, the cursors of the schedules were read before that. It begins
-    at once, or `delay` ms from now, or at `at` (Unix time in ms).
+    at once, or `delay` ms from now, or at `at` (Unix time in ms). Of an input in the storage there
+    is the `folder`, and the SHA-1 of the value.
     """
 
     id: str
@@ -76,6 +79,8 @@ class Start:
     looked: int = 0
     delay: int = 0
     at: int = 0
+    folder: str = ""
+    sum: str = ""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -113,7 +118,7 @@ async def start(
     store: Store, partition: Partition, starts: Sequence[Start], retention_ms: int
 ) -> list[str]:
     """Start runs of one partition; a code for each."""
-    keys = KeyList(partition.inbox, partition.open, partition.timers)
+    keys = KeyList(partition.inbox, partition.open, partition.timers, partition.folders)
     arguments: list[bytes] = []
     for one in starts:
         item = StartItem(
@@ -127,6 +132,8 @@ async def start(
             one.looked,
             one.delay,
             one.at,
+            one.folder,
+            one.sum,
         )
         arguments += (pack_item(item), one.input)
     reply = await store.call("start_flow", keys.keys, pack(retention_ms, FRESH_LOOK_MS), arguments)
@@ -179,6 +186,8 @@ async def retry(
         partition.flow(source.id),
         partition.flow(target),
         partition.open_of(source.flow),
+        partition.folders,
+        partition.folders_due,
     ]
     common = pack(source.id, target, store.nonce(), drop, fields)
     return code_of(await store.call("retry_flow", keys, common))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import cast
 
@@ -19,7 +20,7 @@ TIMEOUT = 5.0  # s
 
 
 class SyncReader:
-    """One blocking connection, made when it is first needed. Not for several threads.
+    """One blocking connection, made when it is first needed; several threads take turns.
 
     It follows `link`: where that had to connect anew, the server behind this connection may have
     been demoted, and a replica answers reads with what is no longer so.
@@ -29,11 +30,13 @@ class SyncReader:
         self._link = link
         self._generation = 0
         self._client: redis.Redis | None = None
+        self._turn = threading.Lock()
 
     def hmget(self, key: str, fields: Sequence[str]) -> list[bytes | None]:
         """The values of fields of a hash. Raises StoreUnavailable, StoreError."""
         try:
-            values = self._redis().hmget(key, list(fields))
+            with self._turn:
+                values = self._redis().hmget(key, list(fields))
         except (RedisConnectionError, RedisTimeoutError) as error:
             raise StoreUnavailable(f"reading an output: {error}") from error
         except RedisError as error:
@@ -43,7 +46,8 @@ class SyncReader:
     def hkeys(self, key: str) -> list[str]:
         """The fields of a hash. Raises StoreUnavailable, StoreError."""
         try:
-            names = cast("list[bytes]", self._redis().hkeys(key))
+            with self._turn:
+                names = cast("list[bytes]", self._redis().hkeys(key))
         except (RedisConnectionError, RedisTimeoutError) as error:
             raise StoreUnavailable(f"reading the outputs: {error}") from error
         except RedisError as error:

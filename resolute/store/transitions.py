@@ -163,7 +163,7 @@ async def commit(
     store: Store, partition: Partition, commits: Sequence[Commit], retention_ms: int
 ) -> list[tuple[str, str]]:
     """Write transitions of one partition; (code, error text) for each."""
-    keys = KeyList(partition.inbox, partition.timers, partition.open)
+    keys = KeyList(partition.inbox, partition.timers, partition.open, partition.folders)
     arguments: list[bytes] = []
     for change in commits:
         streams = [keys.index(partition.queue(queue)) for queue, _ in change.entries]

@@ -75,7 +75,9 @@ class MemoryFamily:
         for index, child in enumerate(start.ids, start.first):
             data = run.fields[f"i:{change.seq}.{index}"]
             place = f"{run.id}|{change.seq}|{index}|{int(start.forgives)}"
-            self.start(child, flow, start.queue, data, place)
+            started = self.start(child, flow, start.queue, data, place)
+            if "folder" in run.fields:
+                started.fields["folder"] = run.fields["folder"]
             run.wait_for_run(change.seq, index, start.step, change.rev)
 
     def _stop_children(self, run: MemoryRun, change: Commit, stop: StopChildren) -> None:

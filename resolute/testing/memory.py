@@ -19,9 +19,11 @@ from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import item_key
 from resolute.status import CHILD, SETTLED, Code, EventKind, NodeStatus, RunStatus, TimerKind
+from resolute.storage import Storage
 from resolute.store import runs
 from resolute.store.runs import Header, Record
 from resolute.store.transitions import Commit, DueTimer, Turn, Waiting
+from resolute.testing.objects import MemoryObjects
 
 PROCESS = "flow-tester"
 UNCLAIMED = (NodeStatus.READY, NodeStatus.WAITING)
@@ -50,11 +52,19 @@ class MemoryRun:
     `fire_due`.
     """
 
-    def __init__(self, flow_id: str, now: Callable[[], int], epoch: int = 0) -> None:
+    def __init__(
+        self,
+        flow_id: str,
+        now: Callable[[], int],
+        epoch: int = 0,
+        storage: Storage | None = None,
+        above: Sequence[MemoryRun] = (),
+    ) -> None:
         self.id = flow_id
         self._epoch = epoch
         self.fields: dict[str, bytes] = {}
         self.cursors: dict[str, bytes] = {}  # those of all runs of the test
+        self.objects = MemoryObjects(storage, self.fields, above)
         self.inbox: deque[Event] = deque()
         self.ready: deque[Entry] = deque()
         self._timers: list[Timer] = []

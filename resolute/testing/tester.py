@@ -16,14 +16,17 @@ from resolute.client.run import failure_of
 from resolute.durations import Duration, seconds
 from resolute.engine.attempt import WholeOutputs, answer
 from resolute.errors import ErrorInfo, FlowTesterError, UnknownQuery
+from resolute.ids import runs_above
 from resolute.model import codec
 from resolute.model.cursors import Cursor, cursor_field
 from resolute.model.flow import Flow
 from resolute.model.messages import NodeRecord
 from resolute.model.nodes import Node
 from resolute.model.provider import Provider
-from resolute.model.state import FlowState
+from resolute.model.references import DataRef
+from resolute.model.state import NIL, FlowState, whole
 from resolute.status import RunStatus
+from resolute.storage import Storage
 from resolute.testing import mocks
 from resolute.testing.buckets import MemoryBuckets
 from resolute.testing.family import Member, MemoryFamily, result_of
@@ -34,6 +37,7 @@ from resolute.testing.working import MemoryOutputs, MemoryWorker
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
+T = TypeVar("T")
 
 RUN_ID = "test"
 QUEUE = "test"
@@ -69,7 +73,13 @@ class TesterResult(Generic[O]):
         failure = failure_of(self._header)
         if failure is not None:
             raise failure
-        return codec.decode(result_of(self._flow, self._run), self._flow.result_type)
+        outputs = MemoryOutputs(self._flow, self._run)
+        data = whole(outputs, result_of(self._flow, self._run))
+        return codec.decode(data or NIL, self._flow.result_type)
+
+    def load(self, ref: DataRef[T]) -> T:
+        """The value that a `DataRef` of the run refers to."""
+        return ref.decode(self._run.objects.read(ref.stored))
 
     @property
     def error(self) -> ErrorInfo | None:
@@ -122,6 +132,7 @@ class FlowTester:
         self._mocks = Mocks()
         self._nodes: dict[str, Node[Any, Any]] = {}
         self._has_limits = False
+        self._has_storage = True
         self._cancel_at: float | None = None
         self._terminate_at: float | None = None
         self._signals: list[_Signal] = []
@@ -187,6 +198,14 @@ class FlowTester:
         Without this a limit grants at once.
         """
         self._has_limits = True
+        return self
+
+    def without_storage(self) -> Self:
+        """Let what is above `max_payload` be PayloadTooLarge, as where no storage is configured.
+
+        Without this a run has a storage in memory.
+        """
+        self._has_storage = False
         return self
 
     def cancel_at(self, after: Duration) -> Self:
@@ -256,7 +275,8 @@ class FlowTester:
         return await asyncio.to_thread(self._run, flow, input)
 
     def _run(self, flow: Flow[Any, O], value: Any) -> TesterResult[O]:
-        data = encode_typed(flow, value)
+        storage = Storage("memory://") if self._has_storage else None
+        data = encode_typed(flow, value, storage.max_stored if storage is not None else 0)
         signals = [
             (one.after, one.name, encode_signal(flow.name, flow.plan, one.name, one.payload))
             for one in self._signals
@@ -264,15 +284,9 @@ class FlowTester:
         start = self._starts_at or datetime.now(UTC)
         known = {one.name: one for given in self._flows.values() for one in given.family()}
         play = _Play(
-            flow,
-            data,
-            self._mocks,
-            self._nodes,
-            start,
-            known,
-            self._cursors,
+            flow, data, self._mocks, self._nodes, start, known, self._cursors, storage,
             has_limits=self._has_limits,
-        )
+        )  # fmt: skip
         self._last = play
         for number, (after, name, payload) in enumerate(signals):
             play.plan(after, partial(play.run.signal, name, str(number), payload))
@@ -336,6 +350,7 @@ class _Play:
         start: datetime,
         known: Mapping[str, Flow[Any, Any]],
         cursors: dict[str, bytes],
+        storage: Storage | None,
         *,
         has_limits: bool,
     ) -> None:
@@ -345,6 +360,7 @@ class _Play:
         self.calls = Calls(flow.name, flows.values())
         self.loop = VirtualTimeLoop()
         self._epoch = round(start.timestamp() * 1000)
+        self._storage = storage
         self._changed = asyncio.Event()
         self._planned: list[tuple[float, Callable[[], object]]] = []
         self._nodes = nodes
@@ -352,9 +368,11 @@ class _Play:
         self._buckets = MemoryBuckets(self._now_us) if has_limits else None
         self.family = MemoryFamily(flows, self._make)
         self.run = self.family.start(RUN_ID, flow, flow.plan.queue or QUEUE, data)
+        self.run.objects.keep_input(flow.max_payload)
 
     def _make(self, flow: Flow[Any, Any], flow_id: str) -> tuple[MemoryRun, MemoryWorker]:
-        run = MemoryRun(flow_id, lambda: self._now_us() // 1000, self._epoch)
+        above = [self.family.members[one].run for one in runs_above(flow_id)]
+        run = MemoryRun(flow_id, self._now_ms, self._epoch, self._storage, above)
         run.cursors = self._cursors
         worker = MemoryWorker(
             flow,
@@ -437,6 +455,9 @@ class _Play:
         self._planned.remove(planned)
         planned[1]()
         self._changed.set()
+
+    def _now_ms(self) -> int:
+        return self._now_us() // 1000
 
     def _now_us(self) -> int:
         return round(self.loop.time() * 1_000_000)

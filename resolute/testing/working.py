@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ import msgspec
 from resolute.engine import admission, attempt, context
 from resolute.engine.attempt import Bound
 from resolute.errors import ErrorInfo, FlowTesterError
-from resolute.model import codec
+from resolute.model import codec, references
 from resolute.model.cursors import cursor_field
 from resolute.model.flow import Flow, Lister, Saver
 from resolute.model.messages import Entry
@@ -30,6 +30,7 @@ from resolute.store.runs import decode_error
 from resolute.testing.buckets import MemoryBuckets
 from resolute.testing.memory import MemoryRun
 from resolute.testing.mocks import Body, Calls
+from resolute.testing.objects import EntryData
 from resolute.testing.virtual_time import VirtualTimeLoop
 
 
@@ -45,6 +46,7 @@ class MemoryOutputs:
 
     def __init__(self, flow: Flow[Any, Any], run: MemoryRun) -> None:
         self.flow = flow
+        self._run = run
         self._fields: Mapping[str, bytes] = run.fields
         self._cursors = run.cursors
 
@@ -63,6 +65,9 @@ class MemoryOutputs:
     def error(self, key: str) -> ErrorInfo | None:
         return decode_error(self._fields.get(f"x:{key}"))
 
+    def whole(self, stub: bytes) -> bytes:
+        return references.fill(stub, self._run.objects.read)
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -70,6 +75,7 @@ class Job:
 
     entry: Entry
     bound: Bound
+    values: Sequence[bytes | None]  # of the fields of `bound`
     value: Any = None
     task: asyncio.Task[None] | None = None
     deadline: asyncio.TimerHandle | None = None
@@ -149,7 +155,7 @@ class MemoryWorker:
         values = self._run.begin(entry, queue, fields)
         if values is None:
             return
-        job = Job(entry, bound)
+        job = Job(entry, bound, values)
         self._jobs[entry.seq, entry.index] = job
         try:
             job.value = attempt.input_value(bound, fields, values, self._outputs)
@@ -216,6 +222,7 @@ class MemoryWorker:
             self._finish_stopped(job)
             return
         context.enter(job.entry, bound)
+        references.access.set(EntryData(self._run.objects, job.entry))
         try:
             value = self._call(job)
             if inspect.isawaitable(value):
@@ -223,22 +230,44 @@ class MemoryWorker:
             if isinstance(bound.binding, Saver):
                 self._save_cursor(bound.binding, value)
             elif isinstance(bound.binding, Lister):
-                items = attempt.encoded_items(bound, job.entry.flow, value)
-                value = self._run.keep_items(job.entry, items)
+                value = self._keep_items(job, value)
             if job.is_overdue:
                 raise attempt.timeout_error(bound.plan)
-            output, arg = attempt.encode_output(bound, value)
-            undo = attempt.undo_input(bound, output, self._outputs)
+            output, arg = attempt.encode_output(bound, value, self._run.objects.most)
+            kept = self._kept(job.entry, output)
+            undo = self._undo_input(job, output, kept)
         except BaseException as error:
             self._ended_badly(job, error)
         else:
-            self._run.complete(job.entry, bound.key(job.entry), output, undo, arg)
+            self._run.complete(job.entry, bound.key(job.entry), kept, undo, arg)
             self._leave(job)
 
     def _save_cursor(self, saver: Saver, value: Any) -> None:
         if value is not None:
             field = cursor_field(self._flow.namespace, saver.cursor)
             self._run.cursors[field] = codec.encode(value, what=field)
+
+    def _kept(self, entry: Entry, data: bytes) -> bytes:
+        """What the hash has of a value: itself, or the stub of one that is too large."""
+        if len(data) <= self._flow.max_payload:
+            return data
+        return references.stub_of(self._run.objects.store(entry, data))
+
+    def _keep_items(self, job: Job, items: Iterable[Any]) -> int:
+        flow_id, most = job.entry.flow, self._run.objects.most
+        found = attempt.encoded_items(job.bound, flow_id, items, most)
+        return self._run.keep_items(job.entry, (self._kept(job.entry, item) for item in found))
+
+    def _undo_input(self, job: Job, output: bytes, kept: bytes) -> bytes | None:
+        objects, bound = self._run.objects, job.bound
+        made = attempt.undo_input(bound, output, self._outputs, objects.most)
+        if made is None:
+            return None
+        if made.data is output:
+            return made.pack(kept)
+        if objects.storage is not None and made.is_stored(bound, job.values):
+            return made.pack(references.stub_of(objects.store(job.entry, made.data)))
+        return made.pack()
 
     def _call(self, job: Job) -> Any:
         """What the function returns, or the coroutine of one that is asynchronous."""

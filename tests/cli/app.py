@@ -150,3 +150,11 @@ async def elsewhere(order: Order) -> None: ...
 
 
 remote = FlowBuilder("remote", input=Order).triggered_by(manual()).then(elsewhere).build()
+
+
+@node("write-pages")
+async def write_pages(pages: int) -> str:
+    return "a page of text\n" * 100_000 * pages
+
+
+report = FlowBuilder("report", input=int).triggered_by(manual()).then(write_pages).build()

@@ -114,6 +114,19 @@ def test_what_was_running_goes_on_at_the_next_start(dev: Dev):
     assert dev.call(*given, "--wait").stdout.strip() == '"released"'
 
 
+def test_a_large_result_is_kept_in_the_folder_and_shown_by_its_size(dev: Dev):
+    process = dev.start(str(APP), "--processes", "1")
+    dev.wait_for("ready: ", process)
+    started = dev.call("start", "report", "--input", "2", "--wait", "--id", "large")
+    assert json.loads(started.stdout) == "a page of text\n" * 200_000
+    assert json.loads(dev.call("show", "large", "--json").stdout)["result"] == "in storage, 3.0 MB"
+    assert "in storage, 3.0 MB" in dev.call("show", "large").stdout
+    assert len(list((dev.folder / ".resolute/storage").rglob("1.0-*"))) == 1
+    elsewhere = dev.call("start", "report", "--input", "2", "--wait", "--storage", "elsewhere")
+    assert elsewhere.returncode == Exit.UNUSABLE
+    assert "error: reading from file://" in elsewhere.stderr
+
+
 def test_two_in_one_folder_are_refused_and_the_first_stays(dev: Dev):
     process = dev.start(str(APP), "--processes", "1")
     dev.wait_for("ready: ", process)

@@ -22,7 +22,8 @@ class Case:
     (after its step's where that differs), status, attempts, the type of its last error in
     brackets, and which node it compensates. With `cancel_while` the run is cancelled when that
     node runs; such a node sleeps for a minute. `signals` are sent when it has started. `error` is
-    the type of the run's error. The nodes `served` are offered by name.
+    the type of the run's error. The nodes `served` are offered by name. `has_storage` says whether
+    there is one.
     """
 
     flow: Flow[Any, Any]
@@ -34,6 +35,7 @@ class Case:
     cancel_while: str = ""
     signals: tuple[tuple[str, Any], ...] = ()
     served: tuple[Node[Any, Any], ...] = ()
+    has_storage: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
 
 from resolute.engine.attempt import UNDO_FAILED
 from resolute.errors import ErrorInfo
+from resolute.model.references import is_stub, stored_in
 from resolute.store import runs
 
 # `skip` too: whether a failing run is looked at before its last node settles is chance.
 DIFFERENT = {"pages", "started", "moved", "ended", "rev", "token", "queue", "skip", "deadline"}
 ERRORS = ("x:", "ux:", "error")
+
+# The folder of a DataRef is of another length in memory, and so is the string that it is in.
+_PATH = re.compile(rb"path[\xa0-\xbf\xd9]?.?[^ ]{0,200}?-[0-9a-z]{12}(?=\xa4size)")
 
 _decode_undo = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
 
@@ -32,8 +37,15 @@ def _part(name: str, value: bytes) -> object:
         return _error(value)
     if name.startswith("ui:"):
         failed, raw = _decode_undo(value)
-        return _error(raw) if failed == UNDO_FAILED else value
-    return value
+        return _error(raw) if failed == UNDO_FAILED else _value(bytes(raw))
+    return "some folder" if name == "folder" else _value(value)
+
+
+def _value(data: bytes) -> object:
+    """Itself; of what is in the storage, or refers to it, all but where it is there."""
+    if is_stub(data):
+        return [(stored.size, stored.sha256) for stored in stored_in(data)]
+    return _PATH.sub(b"path", data)
 
 
 def _record(record: runs.Record) -> tuple[object, ...]:

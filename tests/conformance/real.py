@@ -10,6 +10,7 @@ from typing import Any
 from resolute import Client, FlowRun, NodeStatus
 from resolute.coordinator.coordinator import Coordinator
 from resolute.errors import FlowFailed
+from resolute.storage import Storage
 from resolute.store import registry
 from resolute.store.store import Store
 from resolute.testing.tester import RUN_ID
@@ -50,16 +51,21 @@ async def _is_running(run: FlowRun[Any], name: str) -> bool:
 
 @contextlib.asynccontextmanager
 async def _system(store: Store, case: Case) -> AsyncGenerator[Client]:
+    storage = Storage("memory://") if case.has_storage else None
     stage = Stage(store)
     flows = case.flow.family()
     await stage.offer(*flows, process=NAME, nodes=case.served)
-    parts = Parts(stage, tuple(flows), slots=50, nodes=case.served)
+    parts = Parts(stage, tuple(flows), slots=50, nodes=case.served, storage=storage)
     await parts.reader.ensure_groups()
     working = [
         asyncio.create_task(work)
-        for work in (Coordinator(store).run(), parts.reader.run(), _supervise(store, parts.runner))
+        for work in (
+            Coordinator(store, storage=storage).run(),
+            parts.reader.run(),
+            _supervise(store, parts.runner),
+        )
     ]
-    client = Client(store)
+    client = Client(store, storage=storage)
     try:
         yield client
         await parts.runner.wait_idle()

@@ -21,6 +21,8 @@ CANCEL_AT = 30.0  # virtual seconds; the node that is cancelled sleeps for a min
 def run_in_memory(case: Case) -> Outcome:
     tester = FlowTester().with_rate_limiting()
     tester.with_nodes(*case.served)
+    if not case.has_storage:
+        tester.without_storage()
     if case.cancel_while:
         tester.cancel_at(CANCEL_AT)
     for name, payload in case.signals:

@@ -192,7 +192,7 @@ BAD = {
     "bad-error": "the error's own str",
     "bad-stop": "StopIteration",
     "bad-encode": r"NotEncodable: cannot encode output\['inner'\]\[1\]",
-    "bad-huge": "PayloadTooLarge: payload of 100,000,00. bytes is over the limit of 1,048,576",
+    "bad-huge": "PayloadTooLarge: payload of 100,000,00. bytes is over the limit of 20,000,000",
     "bad-output": "output of node 'wrong-type': Expected `int` >= 0",
     "bad-input-value": "Expected `int` >= 10",
     "bad-input-function": "LookupError: the input cannot be made",

@@ -146,6 +146,10 @@ def _is_huge(state: FlowState) -> bool:
     return state[begin].value > 75
 
 
+def _of_begin(state: FlowState) -> Made:
+    return state[begin]
+
+
 branching = (
     flow("branching")
     .then(begin)
@@ -155,6 +159,43 @@ branching = (
     .otherwise(step("large", 3))
     .else_()
     .then(step("small", 4))
+    .end_when()
+    .then(step("last", 0))
+    .build()
+)
+
+
+class Bulk(msgspec.Struct):
+    """A `Made` that is too large for Redis, by this flow's limit."""
+
+    value: int
+    mark: str
+    padding: bytes
+
+
+def swelling(name: str, **options: Any) -> Node[Any, Bulk]:
+    async def run(found: Any) -> Bulk:
+        with execution(marks(found)) as (_, mark):
+            await busy(5)
+            return Bulk(value_of(found), mark, bytes(1000))
+
+    return Node(name, run, **options)
+
+
+swell = swelling("swell")
+
+
+def _is_swollen(state: FlowState) -> bool:
+    return len(state[swell].padding) == 1000
+
+
+storing = (
+    flow("storing")
+    .with_max_payload(300)
+    .then(begin)
+    .then(swell)
+    .when(_is_swollen)
+    .then_parallel("bulks", swelling("left").with_input(_of_begin), step("right", 0))
     .end_when()
     .then(step("last", 0))
     .build()

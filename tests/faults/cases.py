@@ -113,6 +113,7 @@ USUAL = (
     ),
     Case(app.naming, 6, lambda number: Expected(COMPLETED, 3 * number + 1), is_stopped=True),
     Case(app.family, 6, _family, is_stopped=True),
+    Case(app.storing, 6, lambda number: Expected(COMPLETED, 2 * number), is_stopped=True),
     Case(app.wide, 0.2, lambda number: Expected(COMPLETED, app.WIDTH * (number + 1))),
 )
 HARSH = (

@@ -12,6 +12,8 @@ from typing import Any
 
 from resolute import Client, FlowRun, RunEnded, RunStatus, StoreUnavailable, UnknownRun
 from resolute.client.history import read_children
+from resolute.client.objects import Objects
+from resolute.storage import Storage
 from resolute.store import runs
 from resolute.store.connection import ServerReply
 from resolute.store.runs import Header
@@ -40,6 +42,7 @@ class Load:
     ) -> None:
         self._client = client
         self._folder = folder
+        self._objects = Objects(client.store, Storage(str(folder.parent / "objects")))
         self._random = random
         self._cases = list(cases)
         self._weights = [case.weight for case in cases]
@@ -139,7 +142,7 @@ class Load:
                 self.broken.append(Broken("I1", name, f"it {header.status} before it began"))
             self.ended[name] = Ended.before_it_began(header)
             return
-        snapshot = await Snapshot.read(self._client.store, header, plan)
+        snapshot = await Snapshot.read(self._client.store, header, plan, self._objects)
         ended, broken = judge_run(snapshot, was_stopped=bool(how))
         self.ended[name] = ended
         self._to_see_again.append((time.monotonic(), name))

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from resolute.store import cursors, dead, ended, limits, nodes, registry, runs, transitions
+from resolute.store import cursors, dead, ended, folders, limits, nodes, registry, runs, transitions
 from resolute.store.script import Item, load_script
 from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer
@@ -39,6 +39,8 @@ ITEMS: dict[str, type[Item]] = {
     "signal_flow": runs.SignalItem,
     "drop_flows": transitions.IndexedItem,
     "list_ended": ended.EndedItem,
+    "open_folder": folders.FolderItem,
+    "judge_folders": folders.JudgeItem,
     "unlist_flows": transitions.IndexedItem,
     "save_cursor": cursors.CursorItem,
     "take_tokens": limits.TokenItem,
@@ -151,8 +153,9 @@ def check_fixed_keys(store: Store, call: Call, names: Sequence[str]) -> None:
     """The keys in front are those that the header names."""
     meta = store.keys.meta
     known = {"beats": {meta.beats}, "processes": {meta.processes}, "ticks": {meta.ticks}}
-    for name in ("inbox", "stats", "timers", "open", "dead"):
+    for name in ("inbox", "stats", "timers", "open", "dead", "folders"):
         known[name] = {getattr(partition, name) for partition in store.keys.partitions}
+    known["due"] = {partition.folders_due for partition in store.keys.partitions}
     for key, name in zip(call.keys, names, strict=False):
         if name in known:
             assert key in known[name], f"{call.script}: {key} is not {name}"

@@ -31,6 +31,7 @@ NOT_REPEATABLE = {
     "due_timers",
     "read_letters",
     "list_ended",
+    "due_folders",
 }
 
 

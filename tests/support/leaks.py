@@ -6,10 +6,12 @@ import msgspec
 
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.dispatcher import Dispatcher
+from resolute.coordinator.objects import Objects
 from resolute.coordinator.timers import Timers
 from resolute.errors import ErrorInfo
 from resolute.model.messages import Entry
 from resolute.status import TERMINAL, Code, RunStatus
+from resolute.storage import Storage
 from resolute.store import ended, nodes, registry, runs, streams
 from resolute.store.keys import Partition
 from resolute.store.store import Store
@@ -25,6 +27,7 @@ async def find_leaks(store: Store) -> list[str]:
     found = await _bring_to_an_end(store)
     found += await _wrong_runs(store)
     await _drop_ended(store)
+    await _drop_folders(store)
     for process in {*await registry.processes(store), *await registry.beats(store)}:
         await registry.unregister(store, process)
     return found + await _left_over(store)
@@ -106,6 +109,14 @@ async def _drop_ended(store: Store) -> None:
         for status in TERMINAL:
             while await ended.drop_ended(store, partition, status, PAST):
                 pass
+
+
+async def _drop_folders(store: Store) -> None:
+    """What is in the storage, when every folder has come to be looked at."""
+    for partition in store.keys.partitions:
+        for folder in await _members(store, partition.folders_due):
+            await store.execute("ZADD", partition.folders_due, 1, folder)
+    await Objects(store, Storage("memory://"), period=1.0).run_once()
 
 
 async def _left_over(store: Store) -> list[str]:

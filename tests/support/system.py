@@ -20,6 +20,7 @@ from resolute.testing.server import EmbeddedServer
 
 LEASE = 3.0  # s
 DEADLINE = 60.0  # s; a condition that takes longer is a failure, however slow the machine
+MAX_STORED = 20_000_000  # bytes: a node that returns 100 MB fails
 ROOT = Path(__file__).parents[2]
 
 Condition = Callable[[], bool | Awaitable[bool]]
@@ -42,6 +43,7 @@ class System:
     def __init__(self, server: EmbeddedServer, folder: Path) -> None:
         self.server = server
         self.folder = folder
+        self.objects = folder.parent / "objects"  # the storage of all of them
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def coordinator(self, *flags: str, **variables: str) -> subprocess.Popen[bytes]:
@@ -61,6 +63,8 @@ class System:
             **os.environ,
             "RESOLUTE_REDIS": self.server.url,
             "RESOLUTE_TEST_FOLDER": str(self.folder),
+            "RESOLUTE_STORAGE": str(self.objects),
+            "RESOLUTE_MAX_STORED": str(MAX_STORED),
             **variables,
         }
 
@@ -75,7 +79,8 @@ class System:
 
     @asynccontextmanager
     async def client(self) -> AsyncGenerator[Client]:
-        async with Client.connect(self.server.url, patience=40) as client:
+        storage = str(self.objects)
+        async with Client.connect(self.server.url, patience=40, storage=storage) as client:
             yield client
 
     async def offered(self, client: Client, name: str, processes: int = 1) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from resolute.client.retrying import plan_retry
 from resolute.model.plan import LimitPlan
 from resolute.status import RunStatus
-from resolute.store import cursors, dead, limits, registry, runs
+from resolute.store import cursors, dead, folders, limits, registry, runs
 from resolute.store.ended import drop_ended
 from resolute.store.keys import Partition
 from resolute.store.limits import Ask
@@ -56,6 +56,26 @@ async def tour(store: Store) -> None:
     await _items(stage)
     for run, started in (("newer", 2000), ("older", 1000)):
         await cursors.save(store, "tour", "cursor", run, started, 1, b"\x01")
+    await _folders(stage)
+
+
+async def _folders(stage: Stage) -> None:
+    """A folder in the storage that a run had, and one that no run was started with."""
+    store, partition = stage.store, stage.of("stored")
+    await stage.offer(EACH, process="stage:1:stored")
+    await stage.start(EACH, "stored")
+    assert await folders.open_folder(store, "stored", "ns/one") == ("OK", "ns/one")
+    assert await folders.open_folder(store, "never", "ns/two", starting=True) == ("OK", "ns/two")
+    await stage.stop("stored", terminate=True)
+    await stage.coordinate()
+    assert await folders.judge(store, partition, ["ns/one"]) == [("ns/one", "EXISTS")]
+    assert await drop_ended(store, partition, RunStatus.TERMINATED, PAST_MS)
+    assert await folders.due(store, partition) == ["ns/one"]
+    assert await folders.judge(store, partition, ["ns/one"]) == [("ns/one", "OK")]
+    await folders.forget(store, partition, "ns/one")
+    elsewhere = stage.of("never")
+    assert await folders.judge(store, elsewhere, ["ns/two"]) == [("ns/two", "OK")]
+    await folders.forget(store, elsewhere, "ns/two")
 
 
 async def _items(stage: Stage) -> None:

@@ -12,6 +12,8 @@ import msgspec
 import pytest
 
 from resolute import (
+    DataRef,
+    Flow,
     FlowBuilder,
     FlowCancelled,
     FlowFailed,
@@ -547,3 +549,35 @@ def test_a_named_node_is_run_as_its_team_has_it(tester: FlowTester):
     result = tester.run(fan.build())
     assert result.output == {"n0": 0, "n1": 3}
     assert tester.now >= 3599
+
+
+# Large values.
+
+
+@node("large-text")
+async def large_text() -> str:
+    return "x" * 500
+
+
+@node("refer")
+async def refer(text: str) -> DataRef[str]:
+    return await current().store(text)
+
+
+def storing() -> Flow[Any, Any]:
+    return builder("storing").with_max_payload(100).then(large_text).then(refer).build()
+
+
+def test_a_tester_has_a_storage_and_a_reference_in_the_result_can_be_loaded():
+    result = FlowTester().run(storing())
+    assert result.load(result.output) == "x" * 500
+    assert result.state[large_text] == "x" * 500
+
+
+def test_without_a_storage_what_is_above_the_limit_fails_and_a_reference_cannot_be_made():
+    result = FlowTester().without_storage().run(storing())
+    assert result.error is not None
+    assert result.error.type == "PayloadTooLarge"
+    refused = FlowTester().without_storage().mock_value(large_text, "small").run(storing())
+    assert refused.error is not None
+    assert refused.error.type == "ConfigurationError"

@@ -10,6 +10,7 @@ import pytest
 
 from resolute.model.flow import Flow
 from resolute.model.nodes import Node
+from resolute.storage import Storage
 from tests.support.stage import Stage
 from tests.worker.parts import Parts
 
@@ -19,9 +20,12 @@ def make_parts(stage: Stage, runner: asyncio.Runner) -> Iterator[Callable[..., P
     made: list[Parts] = []
 
     def make(
-        *flows: Flow[Any, Any], slots: int = 10, nodes: tuple[Node[Any, Any], ...] = ()
+        *flows: Flow[Any, Any],
+        slots: int = 10,
+        nodes: tuple[Node[Any, Any], ...] = (),
+        storage: Storage | None = None,
     ) -> Parts:
-        made.append(Parts(stage, flows, slots, nodes))
+        made.append(Parts(stage, flows, slots, nodes, storage))
         return made[-1]
 
     yield make

@@ -13,6 +13,7 @@ import pytest
 from resolute.model.flow import Flow
 from resolute.model.nodes import AsyncNode, Node
 from resolute.model.policies import RetryPolicy
+from resolute.storage import Storage
 from resolute.store import streams
 from resolute.store.nodes import Held
 from resolute.store.registry import named_stream
@@ -37,6 +38,7 @@ class Parts:
         flows: tuple[Flow[Any, Any], ...],
         slots: int,
         nodes: tuple[Node[Any, Any], ...] = (),
+        storage: Storage | None = None,
     ) -> None:
         self.page = SharedPage.create(slots, lease=60.0)
         self.slots = Slots(slots)
@@ -47,6 +49,7 @@ class Parts:
             self.slots,
             self.page,
             {node.name: node for node in nodes},
+            storage,
         )
         plans = [flow.plan_hash for flow in flows]
         plans += [named_stream(node.name) for node in nodes]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -35,6 +35,8 @@ class Job:
     stop: Stop | None = None
     is_reported: bool = False  # its outcome is on its way
     is_running: bool = False  # its task has taken its first step
+    is_slow: bool = False  # its input, or what it asks of the state, may be in the storage
+    stored: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # folder, path
 
     @property
     def is_stopped(self) -> bool:

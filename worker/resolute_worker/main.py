@@ -58,6 +58,7 @@ def main(
             grace=grace,
             kill_grace=kill_grace,
             log_level=daemon.log_level,
+            storage=daemon.storage.told() if daemon.storage is not None else "",
         )
         await serve(daemon, config)
 

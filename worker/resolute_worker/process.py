@@ -20,6 +20,7 @@ import uvloop
 
 from resolute.daemon import EXIT_FAILED, EXIT_UNUSABLE, configure_logging
 from resolute.errors import ConfigurationError, ResoluteError
+from resolute.storage import Storage
 from resolute.store import registry
 from resolute.store.registry import named_stream
 from resolute.store.store import Store
@@ -54,6 +55,7 @@ class ProcessConfig(msgspec.Struct, frozen=True):
     grace: float
     log_level: str
     nodes: tuple[str, ...] = ()
+    storage: str = ""  # as `Storage.told` has it
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -74,7 +76,10 @@ class Process:
         app = load_app(config.app)
         self._flows, self._nodes = app.choose(config.only, config.nodes)
         self._providers = app.versions(self._nodes)
-        self._runner = Runner(store, config.name, self._flows, self._slots, page, self._nodes)
+        storage = Storage.from_told(config.storage) if config.storage else None
+        self._runner = Runner(
+            store, config.name, self._flows, self._slots, page, self._nodes, storage
+        )
         special = [flow.plan_hash for flow in self._flows.values()]
         special += [named_stream(name) for name in self._nodes]
         self._reader = Reader(store, config.name, config.queue, special, self._runner, self._slots)

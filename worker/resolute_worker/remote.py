@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from resolute.engine.attempt import OutputsAway, field_of
@@ -30,7 +31,9 @@ class RemoteOutputs:
         run: str,
         flow: Flow[Any, Any],
         cursors: str,
+        whole: Callable[[bytes], bytes],
     ) -> None:
+        self.whole = whole  # blocks, too: where it may be called, this is in a thread
         self._reader = reader
         self._cursors = cursors
         self._key = partition.flow(run)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
@@ -15,12 +16,13 @@ from typing import Any
 import msgspec
 
 from resolute.engine import attempt, context
-from resolute.engine.attempt import Bound, OutputsAway
+from resolute.engine.attempt import AWAY, Bound
 from resolute.errors import ErrorInfo, ResoluteError
-from resolute.model import codec
+from resolute.model import codec, references
 from resolute.model.flow import Flow, Lister, Question, Saver
 from resolute.model.nodes import Node
 from resolute.status import Code
+from resolute.storage import Storage
 from resolute.store import cursors, dead, nodes, queries
 from resolute.store.connection import backoff
 from resolute.store.nodes import Begun, Completion, Failure, Held, Return
@@ -29,6 +31,7 @@ from resolute.store.sync import SyncReader
 from resolute_worker.committer import Committer, Result
 from resolute_worker.jobs import Job, Stop
 from resolute_worker.limiter import Limiter
+from resolute_worker.objects import JobData, Objects
 from resolute_worker.offers import Offers
 from resolute_worker.remote import RemoteOutputs
 from resolute_worker.shared import SharedPage
@@ -37,6 +40,8 @@ from resolute_worker.slots import Slots
 log = logging.getLogger(__name__)
 
 _encode = msgspec.msgpack.Encoder().encode
+
+_NONE: list[bytes] = []
 
 UNREAD_DELAY_MS = 1000  # until a node whose input could not be read is handed out again
 
@@ -54,13 +59,16 @@ class Runner:
         slots: Slots,
         page: SharedPage,
         nodes: Mapping[str, Node[Any, Any]] | None = None,
+        storage: Storage | None = None,
     ) -> None:
         self._store = store
+        self._objects = Objects(store, storage)
         self._process = process
         self.offers = Offers(store, flows.values(), nodes or {})
         self._slots = slots
         self._page = page
         self._reader = SyncReader(store.link)
+        self._thread_reader = SyncReader(store.link)
         self._threads = ThreadPoolExecutor(slots.size, thread_name_prefix="node")
         self._loop = asyncio.get_running_loop()
         self._side_tasks: set[asyncio.Task[None]] = set()
@@ -95,11 +103,19 @@ class Runner:
         names = flow.plan.queries
         try:
             name = names[entry.index]
-            outputs = self._outputs_of(held, flow)
-            data = _encode((0, msgspec.Raw(attempt.answer(flow, name, outputs))))
+            data = _encode((0, msgspec.Raw(await self._ask(held, flow, name))))
         except BaseException as error:  # SystemExit too: it is the user's function
             data = _encode((1, ErrorInfo.of(error)))
         await queries.answer(self._store, held, data)
+
+    async def _ask(self, held: Held, flow: Flow[Any, Any], query: str) -> bytes:
+        """The answer to a query; in a thread where it may read from the storage."""
+        is_slow = self._objects.storage is not None
+        reader = self._thread_reader if is_slow else self._reader
+        outputs = self._outputs_of(held, flow, reader)
+        if not is_slow:
+            return attempt.answer(flow, query, outputs)
+        return await self._in_thread(lambda: attempt.answer(flow, query, outputs))
 
     def adopt(self, held: Held, bound: Bound) -> Job | None:
         """A job in a slot of its own; None where it is here already or no slot is free."""
@@ -142,24 +158,55 @@ class Runner:
                 self._settled(job, ok=False)
                 continue
             job.begun = begun
-            bound = job.bound
+            job.is_slow = attempt.is_slow(job.bound, begun.values)
+            if job.is_slow:
+                self._spawn(self._read_slowly(job))
+                continue
             try:
-                remote = self._remote(job)
-                job.value = attempt.input_value(bound, job.loaded, begun.values, remote)
-            except OutputsAway as error:
-                self._return_unread(job, error)
-                continue
+                job.value = self._input(job, self._reader)
             except BaseException as error:  # SystemExit too: it is the user's function
-                self._fail(job, error)
+                self._input_failed(job, error)
                 continue
-            if bound.plan.limits:
+            if job.bound.plan.limits:
                 limited.append(job)
             else:
                 self._start(job)
         if limited:
             self._spawn(self._admit(limited))
 
-    def _return_unread(self, job: Job, error: OutputsAway) -> None:
+    async def _read_slowly(self, job: Job) -> None:
+        """Make the input in a thread, since it reads from the storage, and go on."""
+        try:
+            job.value = await self._in_thread(lambda: self._input(job, self._thread_reader))
+        except BaseException as error:
+            self._input_failed(job, error)
+            return
+        if job.bound.plan.limits:
+            await self._admit([job])
+        else:
+            self._start(job)
+
+    def _input(self, job: Job, reader: SyncReader) -> Any:
+        values = job.begun.values if job.begun is not None else ()
+        return attempt.input_value(job.bound, job.loaded, values, self._remote(job, reader))
+
+    def _input_failed(self, job: Job, error: BaseException) -> None:
+        if isinstance(error, AWAY):
+            self._return_unread(job, error)
+        else:
+            self._fail(job, error)
+
+    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+        """What a blocking call of ours, or a function of the user's, returns; or what it raises."""
+        here = copy_context()
+        value, error = await self._loop.run_in_executor(
+            self._threads, lambda: here.run(_call, call)
+        )
+        if error is not None:
+            raise error
+        return value
+
+    def _return_unread(self, job: Job, error: Exception) -> None:
         """Hand a node back whose input or predicate could not be read, for a little later."""
         log.warning("reading for %s of run %s: %s", job.bound.plan.name, job.held.entry.flow, error)
         self.report(job, Return(job.held, job.queue, delay=UNREAD_DELAY_MS))
@@ -181,12 +228,15 @@ class Runner:
                 if job.task is None and not job.is_reported:
                     self.report(job, Return(job.held, job.queue, delay=1000))
 
-    def _remote(self, job: Job) -> RemoteOutputs:
-        return self._outputs_of(job.held, job.bound.flow)
+    def _remote(self, job: Job, reader: SyncReader) -> RemoteOutputs:
+        return self._outputs_of(job.held, job.bound.flow, reader)
 
-    def _outputs_of(self, held: Held, flow: Flow[Any, Any]) -> RemoteOutputs:
+    def _outputs_of(
+        self, held: Held, flow: Flow[Any, Any], reader: SyncReader
+    ) -> RemoteOutputs:
         cursors_key = self._store.keys.meta.cursors
-        return RemoteOutputs(self._reader, held.partition, held.entry.flow, flow, cursors_key)
+        whole = self._objects.whole
+        return RemoteOutputs(reader, held.partition, held.entry.flow, flow, cursors_key, whole)
 
     def _start(self, job: Job) -> None:
         """Run the function of an admitted job in its slot."""
@@ -196,11 +246,15 @@ class Runner:
             self._finish_stopped(job)
             return
         timeout = job.bound.plan.timeout_ms / 1000
+        self._occupy(job, timeout)
+        job.timer = self._loop.call_later(timeout, job.request_stop, Stop.TIMEOUT)
+        job.task = self._loop.create_task(self._execute(job))
+
+    def _occupy(self, job: Job, timeout: float) -> None:
+        """Tell the supervisor what runs in the job's slot, and for how many s more."""
         held = job.held
         label = f"{held.queue} {held.id}".encode()
         self._page.occupy(job.slot, time.monotonic() + timeout, held.partition.number, label)
-        job.timer = self._loop.call_later(timeout, job.request_stop, Stop.TIMEOUT)
-        job.task = self._loop.create_task(self._execute(job))
 
     async def _execute(self, job: Job) -> None:
         bound = job.bound
@@ -209,69 +263,122 @@ class Runner:
             self._finish_stopped(job)
             return
         context.enter(job.held.entry, bound)
+        references.access.set(JobData(self._objects, job, self._loop))
         try:
-            if bound.is_threaded:
-                here = copy_context()
-                value, error = await self._loop.run_in_executor(
-                    self._threads, lambda: here.run(_call, bound.call, job.value)
-                )
-                if error is not None:
-                    raise error
-            elif isinstance(bound.binding, Lister):
-                value = await self._keep_items(job, bound.call(job.value))
-            elif isinstance(bound.binding, Question):
-                value = bound.call(job.value)
-                if isinstance(bound.binding, Saver) and value is not None:
-                    await self._save_cursor(job, bound.binding, value)
-            else:
-                value = await bound.call(job.value)
+            value = await self._called(job)
             if job.stop is Stop.TIMEOUT:
                 raise attempt.timeout_error(bound.plan)
-            output, arg = attempt.encode_output(bound, value)
+            output, arg = attempt.encode_output(bound, value, self._objects.most)
+            kept = output
+            if len(output) > bound.flow.max_payload:
+                kept = await self._keep(job, output)
             undo = None
             if bound.compensation is not None:
-                undo = await self._undo_input(job, output)
-        except OutputsAway as error:
+                undo = await self._undo_input(job, output, kept)
+        except AWAY as error:
             self._return_unread(job, error)
         except BaseException as error:
             # Also SystemExit and KeyboardInterrupt: a node ends its attempt, never the worker.
             self._ended_badly(job, error)
         else:
-            self.report(job, Completion(job.held, job.key, output, undo, arg))
+            self.report(job, Completion(job.held, job.key, kept, undo, arg))
 
-    async def _keep_items(self, job: Job, items: Iterable[Any]) -> int:
+    async def _called(self, job: Job) -> Any:
+        """What the user's function returns."""
+        bound = job.bound
+        if isinstance(bound.binding, Lister):
+            return await self._keep_items(job)
+        if isinstance(bound.binding, Saver):
+            return await self._save_cursor(job, bound.binding)
+        if bound.is_threaded or (job.is_slow and isinstance(bound.binding, Question)):
+            return await self._in_thread(lambda: bound.call(job.value))
+        if isinstance(bound.binding, Question):
+            return bound.call(job.value)
+        return await bound.call(job.value)
+
+    async def _keep(self, job: Job, data: bytes) -> bytes:
+        """Put a result into the storage, however long it takes: the timeout stands still."""
+        left = 0.0
+        if job.timer is not None:
+            left = max(0.0, job.timer.when() - self._loop.time())
+            job.timer.cancel()
+        self._occupy(job, math.inf)
+        kept = await self._objects.keep(job, data)
+        self._occupy(job, left)
+        job.timer = self._loop.call_later(left, job.request_stop, Stop.TIMEOUT)
+        return kept
+
+    async def _keep_items(self, job: Job) -> int:
         """Keep the items of the step that comes next, a page at a time; how many there are."""
-        count, encoded = 0, attempt.encoded_items(job.bound, job.held.entry.flow, items)
-        for batch in nodes.chunks(encoded, len, nodes.ITEMS):
-            code = await nodes.store_items(self._store, self._process, job.held, count, batch)
+        count, limit, most = 0, job.bound.flow.max_payload, self._objects.most
+
+        def pages() -> Iterator[list[bytes]]:
+            listed = job.bound.call(job.value)
+            items = attempt.encoded_items(job.bound, job.held.entry.flow, listed, most)
+            yield from nodes.chunks(items, len, nodes.ITEMS)
+
+        found = pages()
+        while batch := await self._next_page(job, found):
+            kept = [await self._keep(job, one) if len(one) > limit else one for one in batch]
+            code = await nodes.store_items(self._store, self._process, job.held, count, kept)
             if code != Code.OK:
                 job.request_stop(Stop.LOST)
                 raise asyncio.CancelledError
             count += len(batch)
         return count
 
-    async def _save_cursor(self, job: Job, saver: Saver, value: Any) -> None:
+    async def _save_cursor(self, job: Job, saver: Saver) -> Any:
         """Save a cursor; if a newer run has, its value stays."""
-        held, flow = job.held, job.bound.flow
+        held, flow, call = job.held, job.bound.flow, job.bound.call
+        slow = job.is_slow
+        value = await self._in_thread(lambda: call(job.value)) if slow else call(job.value)
+        if value is None:
+            return None
         data = codec.encode(value, max_payload=flow.max_payload, what=f"cursor {saver.cursor}")
         run_key = held.partition.flow(held.entry.flow)
         started = int(await self._store.execute("HGET", run_key, "started") or 0)
         run, seq = held.entry.flow, held.entry.seq
         await cursors.save(self._store, flow.namespace, saver.cursor, run, started, seq, data)
+        return value
 
-    async def _undo_input(self, job: Job, output: bytes) -> bytes | None:
+    async def _next_page(self, job: Job, pages: Iterator[list[bytes]]) -> list[bytes]:
+        """Some items that the user's function lists, none at the end."""
+        if job.is_slow:
+            return await self._in_thread(lambda: next(pages, _NONE))
+        return next(pages, _NONE)
+
+    async def _undo_input(self, job: Job, output: bytes, kept: bytes) -> bytes | None:
         """The input of the compensation. The node has run, so what that reads is waited for."""
         failures = 0
         while True:
             try:
-                return attempt.undo_input(job.bound, output, self._remote(job))
-            except OutputsAway as error:
+                made = await self._make_undo_input(job, output)
+                break
+            except AWAY as error:
                 name, flow = job.bound.plan.name, job.held.entry.flow
                 log.warning("reading for the compensation of %s of run %s: %s", name, flow, error)
             failures += 1
             await asyncio.sleep(backoff(failures))
             if job.is_stopped:  # nobody cancels the task of a thread
                 raise asyncio.CancelledError
+        if made is None:
+            return None
+        if made.data is output and kept is not output:
+            return made.pack(kept)
+        values = job.begun.values if job.begun is not None else ()
+        if self._objects.storage is not None and made.is_stored(job.bound, values):
+            return made.pack(await self._keep(job, made.data))
+        return made.pack()
+
+    async def _make_undo_input(self, job: Job, output: bytes) -> attempt.UndoInput | None:
+        """In a thread where it may read from the storage: its function may ask for any output."""
+        bound, most = job.bound, self._objects.most
+        undo = bound.binding.compensation if isinstance(bound.binding, Node) else None
+        is_asked = undo is not None and callable(undo.input)
+        if not is_asked or self._objects.storage is None:
+            return attempt.undo_input(bound, output, self._remote(job, self._reader), most)
+        remote = self._remote(job, self._thread_reader)
+        return await self._in_thread(lambda: attempt.undo_input(bound, output, remote, most))
 
     def _ended_badly(self, job: Job, error: BaseException) -> None:
         is_cut_short = not job.bound.is_threaded or isinstance(error, asyncio.CancelledError)
@@ -331,6 +438,8 @@ class Runner:
     def _settled(self, job: Job, ok: bool) -> None:
         entry = job.held.entry
         key = (entry.flow, entry.seq, entry.index)
+        if job.stored and not ok:
+            self._spawn(self._objects.clean(job))
         if self.jobs.get(key) is job:
             del self.jobs[key]
             self._leave_slot(job)
@@ -381,11 +490,12 @@ class Runner:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._reader.close()
+        self._thread_reader.close()
 
 
-def _call(fn: Callable[[Any], Any], value: Any) -> tuple[Any, BaseException | None]:
-    """What a plain function returns, or raises: a future would not take a StopIteration."""
+def _call(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """What a function returns, or raises: a future would not take a StopIteration."""
     try:
-        return fn(value), None
+        return call(), None
     except BaseException as error:
         return None, error

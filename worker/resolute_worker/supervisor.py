@@ -49,6 +49,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     kill_grace: float = 2.0
     log_level: str = "info"
     nodes: tuple[str, ...] = ()
+    storage: str = ""  # as `Storage.told` has it
 
 
 @dataclass(slots=True, eq=False)
@@ -163,6 +164,7 @@ class Supervisor:
             grace=config.grace,
             log_level=config.log_level,
             nodes=config.nodes,
+            storage=config.storage,
         )
         child.tell(told)
         self._children.add(child)

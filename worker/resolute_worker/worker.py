@@ -17,6 +17,7 @@ from resolute.ids import check_queue
 from resolute.model.flow import Flow
 from resolute.model.nodes import Node
 from resolute.model.provider import Provider
+from resolute.storage import Storage, storage_of
 from resolute.store import server
 from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
 from resolute_worker.process import CHILD_VARIABLE
@@ -28,7 +29,8 @@ class Worker:
     """What `resolute-worker` runs. Flags win over RESOLUTE_* variables, these over defaults.
 
     `app` is where the processes find the flows: a module, ``module:attribute`` or a path; without
-    it, the script that calls `run`.
+    it, the script that calls `run`. `storage` is where outputs above the limit go: a `Storage`, or
+    its URL; the options of the former must be plain data.
     """
 
     queue: str
@@ -41,6 +43,7 @@ class Worker:
     grace: Duration = 30.0
     flows: tuple[Flow[Any, Any], ...] = ()
     nodes: tuple[Node[Any, Any], ...] = ()
+    storage: Storage | str | None = None
 
     def with_flow(self, *flows: Flow[Any, Any]) -> Self:
         """Offer these flows; where nothing is named, all that the app has."""
@@ -75,6 +78,7 @@ class Worker:
 
     def config(self) -> WorkerConfig:
         """The options, checked."""
+        storage = storage_of(self.storage or os.environ.get("RESOLUTE_STORAGE"))
         return WorkerConfig(
             redis=self.redis or os.environ.get("RESOLUTE_REDIS", DEFAULT_URL),
             namespace=self.namespace or os.environ.get("RESOLUTE_NAMESPACE", DEFAULT_NAMESPACE),
@@ -86,6 +90,7 @@ class Worker:
             lease=seconds(self.lease),
             grace=seconds(self.grace),
             nodes=tuple(node.name for node in self.nodes),
+            storage=storage.told() if storage is not None else "",
         )
 
 

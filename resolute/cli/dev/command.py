@@ -8,16 +8,18 @@ import signal
 import sys
 import time
 from typing import Any
+from urllib.parse import quote
 
 import click
 import msgspec
 
 from resolute.cli.dev.children import Child, Say, program, start_child
 from resolute.cli.dev.screen import Screen
-from resolute.cli.dev.workspace import DATA_FOLDER, workspace
+from resolute.cli.dev.workspace import DATA_FOLDER, STORAGE_FOLDER, workspace
 from resolute.cli.exits import Exit, say_error
 from resolute.cli.target import DevServer, Target
 from resolute.ids import check_queue
+from resolute.storage import storage_of
 from resolute.store.keys import MetaKeys
 from resolute.store.store import DEFAULT_NAMESPACE
 from resolute.testing.server import EmbeddedServer
@@ -36,6 +38,7 @@ class DevConfig(msgspec.Struct, frozen=True):
     port: int | None
     namespace: str
     log_level: str
+    storage: str
 
 
 @click.command()
@@ -59,6 +62,10 @@ class DevConfig(msgspec.Struct, frozen=True):
     help="Prefix of all keys.",
 )  # fmt: skip
 @click.option(
+    "--storage", envvar="RESOLUTE_STORAGE", metavar="URL",
+    help="Where values above the limit go; by default a folder in .resolute/.",
+)  # fmt: skip
+@click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
     show_default=True,
 )  # fmt: skip
@@ -69,6 +76,7 @@ def dev(
     concurrency: int,
     port: int | None,
     namespace: str,
+    storage: str | None,
     log_level: str,
 ) -> None:
     """Run APP with a server, a coordinator and workers of its own, until Ctrl-C.
@@ -82,9 +90,10 @@ def dev(
             check_queue(queue)
         except ValueError as error:
             raise click.BadParameter(str(error)) from None
-    config = DevConfig(
-        app, tuple(dict.fromkeys(queues)), processes, concurrency, port, namespace, log_level
-    )
+    kept = storage or f"file://{quote(str(STORAGE_FOLDER.absolute()))}"
+    storage_of(kept)
+    names = tuple(dict.fromkeys(queues))
+    config = DevConfig(app, names, processes, concurrency, port, namespace, log_level, kept)
     with workspace():
         sys.exit(asyncio.run(_Session(config).run()))
 
@@ -107,7 +116,8 @@ class _Session:
         server = EmbeddedServer(DATA_FOLDER, port=self._config.port)
         try:
             await asyncio.to_thread(server.start)
-            DevServer(server.url, self._config.namespace, os.getpid()).write()
+            config = self._config
+            DevServer(server.url, config.namespace, os.getpid(), config.storage).write()
             version = f"{server.binary.name} {server.binary.version}"
             self._screen.say("dev", f"{version} on {server.url}, data in {DATA_FOLDER}")
             return await self._serve(server)
@@ -143,7 +153,11 @@ class _Session:
 
     async def _start_children(self, target: Target) -> None:
         config = self._config
-        env = {"RESOLUTE_REDIS": target.redis, "RESOLUTE_NAMESPACE": target.namespace}
+        env = {
+            "RESOLUTE_REDIS": target.redis,
+            "RESOLUTE_NAMESPACE": target.namespace,
+            "RESOLUTE_STORAGE": config.storage,
+        }
         level = ("--log-level", config.log_level)
         say: Say = self._screen.say
         coordinator = [*program("resolute-coord", "resolute.coordinator.main"), *level]

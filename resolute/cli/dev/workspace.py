@@ -12,6 +12,7 @@ from resolute.cli.target import DEV_FOLDER, SERVER_FILE
 from resolute.errors import ConfigurationError
 
 DATA_FOLDER = DEV_FOLDER / "data"
+STORAGE_FOLDER = DEV_FOLDER / "storage"
 LOCK_FILE = DEV_FOLDER / "lock"
 
 

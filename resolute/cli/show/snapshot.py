@@ -9,7 +9,7 @@ import msgspec
 
 from resolute.cli.live import read_situation
 from resolute.cli.show.waiting import Wait, find_waits
-from resolute.client import Client, DeadLetter, RunInfo
+from resolute.client import Client, DeadLetter, FlowRun, RunInfo
 from resolute.client.history import read_fields, read_history
 from resolute.errors import ResoluteError, UnknownRun, reading
 from resolute.model.messages import NodeRecord
@@ -76,6 +76,6 @@ async def _result(client: Client, header: runs.Header) -> Any:
     if header.status is not runs.RunStatus.COMPLETED:
         return None
     try:
-        return await (await client.get(header.id)).result(timeout=5.0)
-    except (ResoluteError, TimeoutError):
+        return await FlowRun[Any](client, header.id).peek()
+    except (ResoluteError, ValueError):
         return None  # deleted meanwhile, or its plan is: the rest is still worth showing

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Commits transitions of runs whose rev is still what it was, and acknowledges their events.
--- KEYS inbox timers open +item: flow, streams, index keys
+-- KEYS inbox timers open folders +item: flow, streams, index keys
 -- ARGV common: (none)
 -- ITEM flow_key event expect rev seq fields step streams page skip ending waiting deadline page_from turn family   BLOB entry...
 --   fields: hash fields and values, flat        step: 'pc|undo' of a new step, or ''
@@ -185,7 +185,7 @@ local function commit(packed, at)
     add_timer(KEYS[2], KEYS[1], due, deadline[2])
   end
   if page[1] then redis.call('XADD', KEYS[1], '*', 'e', cmsgpack.pack(page)) end
-  if inputs then start_children(key, rev, seq, now, family, inputs, KEYS[1], KEYS[3]) end
+  if inputs then start_children(key, rev, seq, now, family, inputs, KEYS[1], KEYS[3], KEYS[4]) end
   if skip[1] then skip_nodes(key, rev, seq, skip, family) end
   if ending[1] then finish(key, ending) end
   if family[1] == 'end' then tell_parent(key, ending[2], family, rev, now, KEYS[1]) end

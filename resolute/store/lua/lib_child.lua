@@ -14,29 +14,49 @@ end
 
 local NIL = string.char(0xc0)
 
+-- A stub stands for a value in the storage (resolute/model/references.py): of a list or a map
+-- with stubs in it the whole is one, so that nobody need look inside of values.
+local function is_stub(value)
+  local first = string.byte(value, 1)
+  return (first == 0xc8 and string.byte(value, 4) == 0x52)
+    or (first == 0xc9 and string.byte(value, 6) == 0x53)
+end
+
+local function join(parts, has_stubs)
+  local data = table.concat(parts)
+  if not has_stubs then return data end
+  local n = #data
+  return string.char(0xc9, math.floor(n / 16777216) % 256, math.floor(n / 65536) % 256,
+    math.floor(n / 256) % 256, n % 256, 0x53) .. data
+end
+
 local function list_of(key, name, count)
-  local parts = {head(0x90, 0xdc, count)}
+  local parts, has_stubs = {head(0x90, 0xdc, count)}, false
   for at = 0, count - 1, 1000 do
     local names = {}
     for i = at, math.min(count, at + 1000) - 1 do names[#names + 1] = 'o:' .. name .. '[' .. i .. ']' end
     local values = redis.call('HMGET', key, unpack(names))
-    for i = 1, #names do parts[#parts + 1] = values[i] or NIL end
+    for i = 1, #names do
+      parts[#parts + 1] = values[i] or NIL
+      has_stubs = has_stubs or (values[i] and is_stub(values[i]))
+    end
   end
-  return table.concat(parts)
+  return join(parts, has_stubs)
 end
 
 local function map_of(key, names, from)
-  local parts, count = {''}, 0
+  local parts, count, has_stubs = {''}, 0, false
   for i = from, #names do
     local value = redis.call('HGET', key, 'o:' .. names[i])
     if value then
       count = count + 1
       parts[#parts + 1] = cmsgpack.pack(names[i])
       parts[#parts + 1] = value
+      has_stubs = has_stubs or is_stub(value)
     end
   end
   parts[1] = head(0x80, 0xde, count)
-  return table.concat(parts)
+  return join(parts, has_stubs)
 end
 
 -- What a completed run returned, encoded: what its last step did, or its input where none did.
@@ -66,14 +86,19 @@ local function inputs_of(key, seq, family)
 end
 
 -- A run of that id may be there from a former run of the parent's id: it is replaced.
-local function start_children(key, rev, seq, now, family, inputs, inbox, open)
+local function start_children(key, rev, seq, now, family, inputs, inbox, open, folders)
   local _, parent, flow, queue, step, forgives, open_flow, first, children = unpack(family)
   local child_rev = '0-' .. string.match(rev, '%-(.*)$')
   local records = {}
+  local folder = redis.call('HGET', key, 'folder')  -- its inputs may be in there
   for i = 1, #inputs do
     local index, child_key, child = first + i - 1, KEYS[children[2 * i - 1]], children[2 * i]
     redis.call('UNLINK', child_key)
     create_run(child_key, child, flow, queue, child_rev, inputs[i], now, open, KEYS[open_flow])
+    if folder then
+      redis.call('HSET', child_key, 'folder', folder)
+      redis.call('ZADD', folders, 0, folder .. ' ' .. child)
+    end
     redis.call('HSET', child_key, 'child_of', table.concat({parent, seq, index, forgives}, '|'))
     push_event(inbox, START, child, '', 0, 0, child_rev, queue, flow)
     records[#records + 1] = 'n:' .. seq .. '.' .. index

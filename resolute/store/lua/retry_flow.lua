@@ -1,11 +1,11 @@
 #!lua
 -- Starts an ended run anew, as another run, with the outputs from before the step to go on from.
--- KEYS inbox open source target index
+-- KEYS inbox open source target index folders due
 -- ARGV common: source_id id nonce drop fields
 -- `drop` are the hash fields that the new run must not have, `fields` those (flat, with values)
 -- that say where it goes on.
 -- RETURNS {OK | EXISTS | GONE | CONFLICT}; a resend answers as the first time; CONFLICT: the source
--- has not ended.
+-- has not ended. What is in the storage is not copied: both runs have the folder.
 -- @include common
 
 local source_id, id, nonce, drop, fields = unpack(cmsgpack.unpack(ARGV[1]))
@@ -13,7 +13,7 @@ local now = now_ms()
 local there = redis.call('HGET', KEYS[4], 'made_by')
 if there == nonce then return {OK} end
 if there or redis.call('EXISTS', KEYS[4]) == 1 then return {EXISTS} end
-local h = redis.call('HMGET', KEYS[3], 'status', 'queue', 'plan', 'flow')
+local h = redis.call('HMGET', KEYS[3], 'status', 'queue', 'plan', 'flow', 'folder')
 local status = h[1]
 if not status then return {GONE} end
 if status == RUNNING or status == FAILING or status == COMPENSATING then return {CONFLICT} end
@@ -25,6 +25,11 @@ end
 local rev = '0-' .. nonce
 redis.call('HSET', KEYS[4], 'status', RUNNING, 'rev', rev, 'retry_of', source_id, 'made_by', nonce,
   'started', now, 'moved', now, 'pending', 0, unpack(fields))
+local folder = h[5]
+if folder then
+  redis.call('ZADD', KEYS[6], 0, folder .. ' ' .. id)
+  redis.call('ZADD', KEYS[7], 'NX', now, folder)
+end
 redis.call('ZADD', KEYS[2], now, id)
 redis.call('ZADD', KEYS[5], now, id)
 push_event(KEYS[1], LOOK, id, h[3], 0, 0, rev, h[2], '')

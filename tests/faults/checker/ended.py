@@ -13,6 +13,7 @@ from itertools import pairwise
 import msgspec
 
 from resolute.client.history import StepEntry, read_fields, steps_of
+from resolute.client.objects import Objects
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import Branch, Jump, Loop, Plan
 from resolute.status import SETTLED, NodeStatus, RunStatus
@@ -61,9 +62,16 @@ class Snapshot:
     fields: Mapping[str, bytes]
 
     @classmethod
-    async def read(cls, store: Store, header: Header, plan: Plan) -> Snapshot:
+    async def read(
+        cls, store: Store, header: Header, plan: Plan, objects: Objects | None = None
+    ) -> Snapshot:
+        """With `objects` also what is in the storage."""
         prefixes = ("s:", "n:", "u:", "uo:", "ux:", "o:", "x:", "w:", "input")
-        return cls(header, plan, await read_fields(store, header.id, *prefixes))
+        fields = await read_fields(store, header.id, *prefixes)
+        if objects is not None:
+            whole = await objects.whole(fields)
+            fields = {name: value for name, value in whole.items() if value is not None}
+        return cls(header, plan, fields)
 
     def steps(self) -> list[StepEntry]:
         return steps_of(self.fields)
