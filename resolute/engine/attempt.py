@@ -240,8 +240,8 @@ class Bound:
                 names.append(FOLDER)
             case Source.PREVIOUS if self.previous.has_lists:
                 names.append(FOLDER)
-            case Source.UNDO if self.input is not PREVIOUS:
-                names.append(FOLDER)
+            case Source.UNDO if self.flow.plan.named_at(self.pc, self.index) is not None:
+                names.append(FOLDER)  # what it is made of the state is made only now: UNDO_OPEN
             case _:
                 pass
         if self.compensation is not None and self._is_in_loop:

@@ -231,9 +231,7 @@ class Runner:
     def _remote(self, job: Job, reader: SyncReader) -> RemoteOutputs:
         return self._outputs_of(job.held, job.bound.flow, reader)
 
-    def _outputs_of(
-        self, held: Held, flow: Flow[Any, Any], reader: SyncReader
-    ) -> RemoteOutputs:
+    def _outputs_of(self, held: Held, flow: Flow[Any, Any], reader: SyncReader) -> RemoteOutputs:
         cursors_key = self._store.keys.meta.cursors
         whole = self._objects.whole
         return RemoteOutputs(reader, held.partition, held.entry.flow, flow, cursors_key, whole)
