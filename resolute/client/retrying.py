@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from resolute.client.history import StepEntry, steps_of
-from resolute.model.plan import Plan, Producer
-from resolute.store.runs import Header
+from resolute.model.plan import End, Jump, Loop, Plan, Producer, Wide
+from resolute.status import NodeStatus
+from resolute.store.runs import Header, read_record
 
 _RESET = (
     "error", "ended", "cancel", "terminate", "undoing", "page", "skip", "pages", "token", "prev",
@@ -29,16 +30,19 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
     `fields` are those of its hash that begin with s:, n:, u:, ui:, uo:, ux:, o: and x:.
     """
     steps = [step for step in steps_of(fields) if not step.undo]
-    first = _first_to_repeat(header, steps, fields)
+    first, loop = _first_to_repeat(header, plan, steps, fields)
     kept = [step for step in steps if step.seq < first]
     repeated = [step for step in steps if step.seq >= first]
-    keys = {node.key for step in repeated for node in plan.step(step.pc).nodes}
+    made = _made_in(plan, repeated, fields)
+    if loop is not None:  # its former turns too, which left no steps
+        made |= {key for pc in range(loop - 1, _loop_end(plan, loop)) for key in _keys(plan, pc)}
+    tried = {key for step in repeated for key in _keys(plan, step.pc)}
     undos = [n for n in range(1, header.undos + 1) if _undo_seq(fields, n) < first]
     drop: list[str] = list(_RESET)
     for name in fields:
         kind, _, rest = name.partition(":")
         if kind in ("o", "x"):
-            gone = rest.partition("[")[0] in keys
+            gone = rest.partition("[")[0] in (made if kind == "o" else tried)
         elif kind in ("n", "s"):
             gone = int(rest.partition(".")[0]) >= first
         else:
@@ -55,12 +59,59 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
     return Resumption(drop, setting)
 
 
-def _first_to_repeat(header: Header, steps: list[StepEntry], fields: Mapping[str, bytes]) -> int:
+def _keys(plan: Plan, pc: int) -> list[str]:
+    """The output keys of the nodes at `pc`."""
+    instruction = plan.instructions[pc]
+    return [] if isinstance(instruction, Jump | End) else [one.key for one in instruction.nodes]
+
+
+def _made_in(plan: Plan, steps: Sequence[StepEntry], fields: Mapping[str, bytes]) -> set[str]:
+    """The output keys of what completed in these steps.
+
+    In a loop the output of a node that did not is that of the turn before, which is read again.
+    """
+    made: set[str] = set()
+    for step in steps:
+        keys = _keys(plan, step.pc)
+        if isinstance(plan.step(step.pc), Wide):
+            made.update(keys)
+            continue
+        for index, key in enumerate(keys):
+            record = read_record(fields.get(f"n:{step.seq}.{index}"))
+            if record is not None and record.status is NodeStatus.COMPLETED:
+                made.add(key)
+    return made
+
+
+def _first_to_repeat(
+    header: Header, plan: Plan, steps: Sequence[StepEntry], fields: Mapping[str, bytes]
+) -> tuple[int, int | None]:
+    """The seq of the first step to repeat, and the head of the loop that is begun anew by that.
+
+    The state of a loop is that of its last turn: who repeats an earlier one repeats them all.
+    """
     last = steps[-1].seq if steps else 1
-    if header.undoing and header.undos:
-        # Undone were those from the last down to the one that was being undone at the end.
-        return min(last, _undo_seq(fields, header.undoing))
-    return last
+    if not header.undoing or not header.undos:
+        return last, None
+    # Undone were those from the last down to the one that was being undone at the end.
+    pc, _, seq = (int(part) for part in fields[f"u:{header.undoing}"].split(b"|"))
+    loop = _outermost_loop(plan, pc)
+    if loop is None:
+        return min(last, seq), None
+    began = [step.seq for step in steps if step.pc == loop - 1 and step.seq < seq]
+    return min(last, began[-1] if began else 1), loop
+
+
+def _outermost_loop(plan: Plan, pc: int) -> int | None:
+    """Where the head of the outermost loop is in whose body `pc` is."""
+    loops = (at for at, one in enumerate(plan.instructions) if isinstance(one, Loop))
+    return next((at for at in loops if at < pc < _loop_end(plan, at)), None)
+
+
+def _loop_end(plan: Plan, head: int) -> int:
+    """The instruction behind a loop."""
+    loop = plan.instructions[head]
+    return loop.otherwise if isinstance(loop, Loop) else head
 
 
 def _undo_seq(fields: Mapping[str, bytes], number: int) -> int:

@@ -212,7 +212,13 @@ async def flaky(found: Made) -> Made:
         return Made(found.value, mark)
 
 
-retrying = flow("retrying").then(begin).then(flaky).then(step("last", 0)).build()
+retrying = (
+    flow("retrying")
+    .then(begin.with_cursor("last", "value"))
+    .then(flaky)
+    .then(step("last", 0))
+    .build()
+)
 
 limit = SharedRateLimit("faults", RATE, "1s", burst=BURST)
 
@@ -555,7 +561,17 @@ async def luck(found: Made) -> Made:
         return Made(found.value, mark)
 
 
-kid = flow("kid").then(begin.on_error(step("undo-begin"))).then(luck).build()
+LAZY = 9  # a number that it divides is that of a child that takes longer than a lease
+
+kid = (
+    flow("kid")
+    .then(begin.on_error(step("undo-begin")))
+    .when(lambda state: state[begin].value % LAZY == 0)
+    .then_sleep("4s")
+    .end_when()
+    .then(luck)
+    .build()
+)
 
 
 def _kids(state: FlowState) -> list[Work]:

@@ -13,6 +13,7 @@ from typing import Any
 from resolute import Client, FlowRun, RunEnded, RunStatus, StoreUnavailable, UnknownRun
 from resolute.client.history import read_children
 from resolute.client.objects import Objects
+from resolute.ids import root_of
 from resolute.storage import Storage
 from resolute.store import runs
 from resolute.store.connection import ServerReply
@@ -173,12 +174,15 @@ class Load:
         write(Line("stopped", run.id, note=f"{how} {done}"), self._folder)
 
     async def _signal(self, run: FlowRun[Any], case: Case, after: float) -> None:
-        """Send it at some time, as often as it takes, and once more: it is one signal."""
+        """Send it at some time, as often as it takes, and once more: it is one signal.
+
+        Also to a retried run, which has what was sent to the one before it.
+        """
         await asyncio.sleep(after / 2)  # runs are signalled early and late
         for _ in range(2):
             while True:
                 try:
-                    await run.signal(case.signal, sender=run.id)
+                    await run.signal(case.signal, sender=root_of(run.id))
                 except StoreUnavailable:
                     continue
                 except (RunEnded, UnknownRun):

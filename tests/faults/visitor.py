@@ -73,6 +73,8 @@ async def look_around(client: Client, random: Random) -> None:
         await random.choice((client.retry_dead_letters, client.drop_dead_letters))(letter.id)
     with contextlib.suppress(UnknownFlow):
         await client.start("no-such-flow")
+    await client.set_cursor("visited", "last", random.randrange(100))
+    await client.cursor("visited", "last")
 
 
 async def visits(client: Client, random: Random, prefix: str) -> None:

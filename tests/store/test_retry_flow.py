@@ -4,10 +4,11 @@ from typing import Any
 
 from resolute.client.retrying import plan_retry
 from resolute.model.flow import Flow
+from resolute.model.nodes import Node
 from resolute.status import RunStatus
 from resolute.store import runs
 from resolute.store.keys import Partition
-from tests.support.flows import chain, chain_of, fan, step, undoable
+from tests.support.flows import builder, chain, chain_of, fan, step, undoable
 from tests.support.keyspace import snapshot
 from tests.support.stage import NO_UNDO_INPUT, Stage
 
@@ -30,7 +31,8 @@ async def retry(
 ) -> str:
     """The code of retry_flow, with what the client sends."""
     header = await stage.header(source)
-    fields = {name: v for name, v in (await stage.hash(source)).items() if ":" in name}
+    told = ("s:", "n:", "u:", "ui:", "uo:", "ux:", "o:", "x:")
+    fields = {name: v for name, v in (await stage.hash(source)).items() if name.startswith(told)}
     resumption = plan_retry(header, flow.plan, fields)
     return await runs.retry(stage.store, header, target, resumption.drop, resumption.fields)
 
@@ -166,3 +168,63 @@ async def test_a_run_that_is_there_is_not_written_over(stage: Stage):
     assert await retry(stage) == "EXISTS"
     assert await snapshot(stage.store) == before
     await stage.store.execute("DEL", target)
+
+
+def looping(body: Node[Any, Any]) -> Flow[Any, Any]:
+    made = (
+        builder("looping")
+        .then(step("before"))
+        .then_loop(
+            "turns",
+            body=body,
+            state=int,
+            initial=0,
+            while_=lambda _: True,
+            after=lambda _, turn: turn + 1,
+        )
+    )
+    return made.build()
+
+
+async def let(stage: Stage, *names: str, undo: bytes | None = None) -> None:
+    """Let these nodes complete, one after the other; each output is how many did before it."""
+    for number, name in enumerate(names):
+        held = await stage.claim_one("worker")
+        node = stage.node(held)
+        assert node.name == name
+        output = b"\xc3" if name.endswith(".while") else bytes([number])
+        snapshot_input = undo if node.compensation else None
+        assert await stage.complete("worker", held, output, undo=snapshot_input, arg="1") == "OK"
+        await stage.coordinate()
+
+
+TURN = ("turns.while", "body", "turns.after")
+
+
+async def test_a_turn_that_failed_is_retried_with_the_state_of_the_turn_before(stage: Stage):
+    flow = looping(step("body"))
+    await stage.begin_run(flow)
+    await let(stage, "before", "turns.begin", *TURN, "turns.while", "body")
+    await stage.fail("worker", await stage.claim_one("worker"))  # turns.after
+    await stage.coordinate()
+    assert await retry(stage, flow=flow) == "OK"
+    await stage.coordinate()
+    found = await stage.hash("run/~1")
+    assert found["o:turns"] == b"\x04"  # of the turn before, which is what it reads
+    await let(stage, "turns.after", "turns.while")
+
+
+async def test_a_loop_in_which_a_turn_was_compensated_begins_anew(stage: Stage):
+    flow = looping(undoable("body"))
+    await stage.begin_run(flow)
+    await let(stage, "before", "turns.begin", *TURN, *TURN, "turns.while", undo=NO_UNDO_INPUT)
+    await stage.fail("worker", await stage.claim_one("worker"))  # body
+    assert await stage.work() == 2
+    assert await stage.status() == "failed"
+    assert await retry(stage, flow=flow) == "OK"
+    await stage.coordinate()
+    found = await stage.hash("run/~1")
+    assert "o:before" in found
+    assert not {"o:turns", "o:body"} & found.keys()
+    await let(stage, "turns.begin", *TURN, undo=NO_UNDO_INPUT)
+    assert (await stage.hash("run/~1"))["t:2"] == b"2"
