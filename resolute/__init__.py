@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from resolute.model.classifying import Classifier, Verdict, http_classifier
     from resolute.model.flow import Flow
     from resolute.model.gates import GateResult
+    from resolute.model.hooks import CostEvent, FlowHooks, NodeEvent
     from resolute.model.markers import cursor, cursor_string, input_data, output
     from resolute.model.nodes import AsyncNode, Node, SyncNode, node
     from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
@@ -75,6 +76,7 @@ __all__ = [
     "Classifier",
     "Client",
     "ConfigurationError",
+    "CostEvent",
     "DataRef",
     "DeadLetter",
     "Durability",
@@ -86,6 +88,7 @@ __all__ = [
     "FlowCancelled",
     "FlowDefinitionError",
     "FlowFailed",
+    "FlowHooks",
     "FlowRun",
     "FlowState",
     "FlowTerminated",
@@ -98,6 +101,7 @@ __all__ = [
     "MissingOutput",
     "Node",
     "NodeContext",
+    "NodeEvent",
     "NodeStatus",
     "NodeTimeout",
     "NotEncodable",
@@ -152,6 +156,7 @@ _HOMES = {
     "model.classifying": ("Classifier", "Verdict", "http_classifier"),
     "model.flow": ("Flow",),
     "model.gates": ("GateResult",),
+    "model.hooks": ("CostEvent", "FlowHooks", "NodeEvent"),
     "model.markers": ("cursor", "cursor_string", "input_data", "output"),
     "model.nodes": ("AsyncNode", "Node", "SyncNode", "node"),
     "model.provider": ("Provider",),

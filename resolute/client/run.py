@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
@@ -28,6 +29,7 @@ from resolute.model.references import describe, is_stub
 from resolute.model.state import NIL
 from resolute.status import RunStatus
 from resolute.store import runs
+from resolute.store.costs import read_costs
 from resolute.store.store import Store
 
 if TYPE_CHECKING:
@@ -131,6 +133,15 @@ class FlowRun(Generic[O]):
         plan = await self._client.directory.plan(header.plan) if header.plan else None
         with reading(self.id):
             return await read_history(self._client.store, header, plan) if plan else []
+
+    async def costs(self) -> dict[str, Decimal]:
+        """What its nodes said they spent (`current().add_cost`), by unit; of itself alone.
+
+        Children have sums of their own. Raises UnknownRun.
+        """
+        await self._header()
+        with reading(self.id):
+            return await read_costs(self._client.store, self.id)
 
     async def children(self, step: str | None = None) -> list[RunInfo]:
         """The runs that it has started, of all its steps or of one, in order, as they are now.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
 
 from resolute.engine.attempt import Bound
 from resolute.model import codec, references
+from resolute.model.costs import Costs, cost_of
 from resolute.model.messages import Entry
 from resolute.model.references import DataRef
 
 T = TypeVar("T")
 
-_attempt: ContextVar[tuple[Entry, Bound]] = ContextVar("resolute_attempt")
+_attempt: ContextVar[tuple[Entry, Bound, Costs]] = ContextVar("resolute_attempt")
 
 
 class NodeContext(msgspec.Struct, frozen=True):
@@ -51,22 +53,37 @@ class NodeContext(msgspec.Struct, frozen=True):
         """The same for every attempt of this node instance and for no other: an idempotency key."""
         return f"{self.run_id}/{self.seq}.{self.index}"
 
+    def add_cost(
+        self, amount: Decimal | float | str, unit: str = "usd", **labels: str | float
+    ) -> None:
+        """Say what this attempt has spent, in millionths of `unit` at the finest.
+
+        The sums of the run count it when the attempt completes or fails. Raises ValueError and
+        TypeError for what is no amount, unit or label; LookupError outside of a node's function.
+        """
+        found = _attempt.get(None)
+        if found is None:
+            raise LookupError("add_cost(): no node is running here")
+        found[2].add(cost_of(amount, unit, labels))
+
 
 def current() -> NodeContext:
     """The attempt in which the caller runs. Raises LookupError outside of a node's function."""
     found = _attempt.get(None)
     if found is None:
         raise LookupError("current(): no node is running here")
-    entry, bound = found
+    entry, bound, _ = found
     return NodeContext(
         entry.flow, bound.flow.name, bound.plan.name, entry.seq, entry.index, entry.attempt,
         entry.crashes,
     )  # fmt: skip
 
 
-def enter(entry: Entry, bound: Bound) -> None:
-    """From here on, in this task, the caller is this attempt."""
-    _attempt.set((entry, bound))
+def enter(entry: Entry, bound: Bound) -> Costs:
+    """From here on, in this task, the caller is this attempt; what it will have cost."""
+    costs = Costs()
+    _attempt.set((entry, bound, costs))
+    return costs
 
 
 def _encode(value: Any) -> bytes:

@@ -11,6 +11,7 @@ from resolute.durations import Duration
 from resolute.model.compiler import compile_flow
 from resolute.model.flow import Flow
 from resolute.model.gates import GateResult
+from resolute.model.hooks import FlowHooks
 from resolute.model.nodes import Node
 from resolute.model.operations import (
     Draft,
@@ -287,6 +288,15 @@ class FlowBuilder(Generic[I, O]):
         Runs that have ended answer too, as long as they are kept.
         """
         return self._with(queries={**self._draft.queries, name: fn})
+
+    def with_hooks(self, hooks: FlowHooks) -> FlowBuilder[I, O]:
+        """Call functions on the worker before and after each attempt of a node, and for each cost.
+
+        They are no part of the plan: a flow with other hooks is the same version. Raises TypeError.
+        """
+        if not isinstance(cast("object", hooks), FlowHooks):
+            raise TypeError(f"with_hooks: expected FlowHooks, got {hooks!r}")
+        return self._with(hooks=hooks)
 
     def build(self) -> Flow[I, O]:
         """The flow. Raises FlowDefinitionError naming everything that is wrong with it."""

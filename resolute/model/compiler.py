@@ -93,7 +93,8 @@ def compile_flow(draft: Draft) -> Flow[Any, Any]:
     for name, fn in draft.queries.items():
         compiler.ask(name, fn)
     compiler.bound(draft.max_payload)
-    return compiler.finish(draft.triggers, compiler.schedules(draft.triggers), draft.queue)
+    flow = compiler.finish(draft.triggers, compiler.schedules(draft.triggers), draft.queue)
+    return replace(flow, hooks=draft.hooks)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from resolute.model.codec import DEFAULT_MAX_PAYLOAD
+from resolute.model.hooks import NO_HOOKS, FlowHooks
 from resolute.model.nodes import Node
 from resolute.model.plan import Loop, Plan, Wide
 from resolute.model.state import FlowState
@@ -75,6 +76,7 @@ class Flow(Generic[I, O]):
     )
     namespace: str = ""  # of its cursors
     children: tuple[Flow[Any, Any], ...] = ()  # those that its steps start
+    hooks: FlowHooks = NO_HOOKS
 
     def family(self) -> list[Flow[Any, Any]]:
         """This flow and all that its runs and their children start, each once."""

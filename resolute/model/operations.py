@@ -10,6 +10,7 @@ from typing import Any
 from resolute.durations import Duration
 from resolute.model.codec import DEFAULT_MAX_PAYLOAD
 from resolute.model.flow import Flow
+from resolute.model.hooks import NO_HOOKS, FlowHooks
 from resolute.model.nodes import Node
 from resolute.model.state import FlowState
 from resolute.model.triggers import Trigger
@@ -127,3 +128,4 @@ class Draft:
     )
     signals: Mapping[str, Any] = field(default_factory=dict[str, Any])
     max_payload: int = DEFAULT_MAX_PAYLOAD
+    hooks: FlowHooks = NO_HOOKS

@@ -57,6 +57,7 @@ class CompleteItem(Item):
     key: str
     undo: int
     arg: str
+    costs: str
 
 
 class StoreItem(Item):
@@ -81,6 +82,7 @@ class FailItem(Item):
     final: int
     best_effort: int
     delay: int
+    costs: str
 
 
 class ReturnItem(Item):
@@ -94,6 +96,7 @@ class ReturnItem(Item):
     queue: str
     delay: int
     hold: str
+    costs: str
 
 
 class ReclaimItem(Item):
@@ -124,13 +127,17 @@ class Begun:
 
 @dataclass(slots=True)
 class Completion:
-    """A result to commit. `undo_input` is the encoded input of its compensation, if it has one."""
+    """A result to commit. `undo_input` is the encoded input of its compensation, if it has one.
+
+    `costs` are the sums of what the attempt cost, as `Costs.packed` has them, here and below.
+    """
 
     held: Held
     key: str
     output: bytes
     undo_input: bytes | None = None
     arg: str = ""
+    costs: str = ""
 
 
 @dataclass(slots=True)
@@ -143,6 +150,7 @@ class Failure:
     error: bytes
     delay: int | None
     best_effort: bool
+    costs: str = ""
 
 
 @dataclass(slots=True)
@@ -153,6 +161,7 @@ class Return:
     queue: str
     delay: int = 0
     hold: str = ""
+    costs: str = ""
 
 
 @dataclass(slots=True)
@@ -250,6 +259,7 @@ async def complete(store: Store, process: str, results: Sequence[Completion]) ->
             result.key,
             0 if result.undo_input is None else 1,
             result.arg,
+            result.costs,
         )
         arguments += (pack_item(item), result.output, result.undo_input or b"")
     reply = await store.call("complete_nodes", keys.keys, pack(process), arguments)
@@ -295,6 +305,7 @@ async def fail(store: Store, process: str, failures: Sequence[Failure]) -> list[
             1 if failure.delay is None else 0,
             1 if failure.best_effort else 0,
             failure.delay or 0,
+            failure.costs,
         )
         arguments += (pack_item(item), failure.error)
     reply = await store.call("fail_nodes", keys.keys, pack(process, store.nonce()), arguments)
@@ -319,6 +330,7 @@ async def give_back(store: Store, process: str, returns: Sequence[Return]) -> li
                 back.queue,
                 back.delay,
                 back.hold,
+                back.costs,
             )
         )
         for back in returns

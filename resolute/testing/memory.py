@@ -20,7 +20,7 @@ from resolute.model.messages import Entry, Event
 from resolute.model.plan import item_key
 from resolute.status import CHILD, SETTLED, Code, EventKind, NodeStatus, RunStatus, TimerKind
 from resolute.storage import Storage
-from resolute.store import runs
+from resolute.store import costs, runs
 from resolute.store.runs import Header, Record
 from resolute.store.transitions import Commit, DueTimer, Turn, Waiting
 from resolute.testing.objects import MemoryObjects
@@ -345,7 +345,13 @@ class MemoryRun:
         return len(found)
 
     def complete(
-        self, entry: Entry, key: str, output: bytes, undo_input: bytes | None, arg: str
+        self,
+        entry: Entry,
+        key: str,
+        output: bytes,
+        undo_input: bytes | None,
+        arg: str,
+        spent: str = "",
     ) -> None:
         header = self.header()
         if not self._is_held(entry, header):
@@ -358,17 +364,26 @@ class MemoryRun:
             count = header.undos + 1
             place = f"{entry.pc}|{entry.index}|{entry.seq}"
             self._set("undos", count, f"u:{count}", place, f"ui:{count}", undo_input)
+        costs.add_costs(self.fields, spent)
         hold = self.record(entry.seq, entry.index).hold
         self._settle(entry.seq, entry.index, NodeStatus.COMPLETED, arg, hold)
         self._refill(entry.seq)
 
     def fail(
-        self, entry: Entry, key: str, error: ErrorInfo, delay: int | None, *, best_effort: bool
+        self,
+        entry: Entry,
+        key: str,
+        error: ErrorInfo,
+        delay: int | None,
+        spent: str = "",
+        *,
+        best_effort: bool,
     ) -> None:
         """A failed attempt; `delay` (ms) is until the next, None where it was the last."""
         header = self.header()
         if not self._is_held(entry, header):
             return
+        costs.add_costs(self.fields, spent)
         blob = _encode(error)
         self._set(f"ux:{header.undoing}" if header.undoing else f"x:{key}", blob)
         if delay is not None and header.status is not RunStatus.FAILING:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from operator import itemgetter
 from typing import Any, Generic, Self, TypeVar
@@ -27,6 +28,7 @@ from resolute.model.references import DataRef
 from resolute.model.state import NIL, FlowState, whole
 from resolute.status import RunStatus
 from resolute.storage import Storage
+from resolute.store.costs import costs_of
 from resolute.testing import mocks
 from resolute.testing.buckets import MemoryBuckets
 from resolute.testing.family import Member, MemoryFamily, result_of
@@ -95,6 +97,11 @@ class TesterResult(Generic[O]):
     def fields(self) -> Mapping[str, bytes]:
         """The run as its hash in Redis would be: for tests of Resolute itself."""
         return self._run.fields
+
+    @property
+    def costs(self) -> dict[str, Decimal]:
+        """What its nodes said they spent, by unit; its children have sums of their own."""
+        return costs_of(self._run.fields)
 
     @property
     def state(self) -> FlowState:

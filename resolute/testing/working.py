@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -19,8 +19,10 @@ import msgspec
 
 from resolute.engine import admission, attempt, context
 from resolute.engine.attempt import Bound
+from resolute.engine.hooking import calls_after, calls_before, calls_of_costs
 from resolute.errors import ErrorInfo, FlowTesterError
 from resolute.model import codec, references
+from resolute.model.costs import Costs
 from resolute.model.cursors import cursor_field
 from resolute.model.flow import Flow, Lister, Saver
 from resolute.model.messages import Entry
@@ -28,6 +30,7 @@ from resolute.model.nodes import Node
 from resolute.model.state import CURSOR
 from resolute.store.runs import decode_error
 from resolute.testing.buckets import MemoryBuckets
+from resolute.testing.hooking import call_hooks
 from resolute.testing.memory import MemoryRun
 from resolute.testing.mocks import Body, Calls
 from resolute.testing.objects import EntryData
@@ -82,6 +85,8 @@ class Job:
     stop: Stop | None = None
     is_running: bool = False
     is_threaded: bool = False
+    costs: Costs = field(default_factory=Costs)
+    called: float | None = None  # virtual time at which its function was
 
     @property
     def is_overdue(self) -> bool:
@@ -210,6 +215,8 @@ class MemoryWorker:
         if job.stop is not None:
             self._finish_stopped(job)
             return
+        before = calls_before(job.entry, job.bound, self._loop.time())
+        call_hooks(before, job.bound.plan.name)
         timeout = job.bound.plan.timeout_ms / 1000
         at = self._loop.time() + timeout
         job.deadline = self._loop.set_deadline(at, job.request_stop, Stop.TIMEOUT)
@@ -221,7 +228,8 @@ class MemoryWorker:
         if job.stop is not None:
             self._finish_stopped(job)
             return
-        context.enter(job.entry, bound)
+        job.called = self._loop.time()
+        job.costs = context.enter(job.entry, bound)
         references.access.set(EntryData(self._run.objects, job.entry))
         try:
             value = self._call(job)
@@ -239,8 +247,18 @@ class MemoryWorker:
         except BaseException as error:
             self._ended_badly(job, error)
         else:
-            self._run.complete(job.entry, bound.key(job.entry), kept, undo, arg)
+            self._call_hooks_after(job)
+            spent = job.costs.packed()
+            self._run.complete(job.entry, bound.key(job.entry), kept, undo, arg, spent)
             self._leave(job)
+
+    def _call_hooks_after(
+        self, job: Job, error: bytes | None = None, delay: int | None = None
+    ) -> None:
+        now = self._loop.time()
+        calls = calls_of_costs(job.entry, job.bound, job.costs.entries)
+        calls += calls_after(job.entry, job.bound, job.called, now, error, delay)
+        call_hooks(calls, job.bound.plan.name)
 
     def _save_cursor(self, saver: Saver, value: Any) -> None:
         if value is not None:
@@ -319,7 +337,9 @@ class MemoryWorker:
     ) -> None:
         plan = job.bound.plan
         key = job.bound.key(job.entry)
-        self._run.fail(job.entry, key, info, delay, best_effort=plan.best_effort and not is_fatal)
+        self._call_hooks_after(job, msgspec.msgpack.encode(info), delay)
+        forgives = plan.best_effort and not is_fatal
+        self._run.fail(job.entry, key, info, delay, job.costs.packed(), best_effort=forgives)
         self._leave(job)
 
     def _leave(self, job: Job) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from resolute import FlowBuilder, FlowState, RateLimit, RetryPolicy, manual, node, schedule
+from resolute import FlowBuilder, FlowState, RateLimit, RetryPolicy, current, manual, node, schedule
 
 
 class Order(msgspec.Struct):
@@ -40,6 +40,8 @@ async def price(order: Order) -> Total:
 
 @node("tax", timeout="30s", rate_limit="1000/1s")
 async def tax(total: Total) -> Total:
+    current().add_cost("0.1", "eur")
+    current().add_cost(1_250, "tokens")
     return Total(total.amount // 4)
 
 

@@ -49,6 +49,15 @@ def test_the_table_groups_a_parallel_step_and_shows_the_result(cli: Cli):
     assert all(line.startswith("  ") for line in lines[at + 1 : at + 4])
 
 
+def test_what_a_run_has_spent_is_shown_by_unit(cli: Cli):
+    run_id = cli.ended("checkout", "--input", '{"price": 5000}')
+    assert cli.json("show", run_id)["costs"] == {"eur": "0.1", "tokens": "1250"}
+    lines = [line.split() for line in cli("show", run_id).stdout.splitlines()]
+    assert ["cost", "0.1", "eur,", "1,250", "tokens"] in lines
+    spent_nothing = cli.ended("saga", code=Exit.FAILED)
+    assert "cost" not in [line.split()[:1] for line in cli("show", spent_nothing).stdout.split()]
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_every_line_fits_the_terminal_and_bars_are_drawn(cli: Cli, columns: int):
     run_id = cli.ended("saga", code=Exit.FAILED)

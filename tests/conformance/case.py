@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class Case:
     brackets, and which node it compensates. With `cancel_while` the run is cancelled when that
     node runs; such a node sleeps for a minute. `signals` are sent when it has started. `error` is
     the type of the run's error. The nodes `served` are offered by name. `has_storage` says whether
-    there is one.
+    there is one. `costs` are the sums by unit.
     """
 
     flow: Flow[Any, Any]
@@ -36,6 +37,7 @@ class Case:
     signals: tuple[tuple[str, Any], ...] = ()
     served: tuple[Node[Any, Any], ...] = ()
     has_storage: bool = False
+    costs: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Outcome:
     output: Any
     error: str | None
     history: list[str]
+    costs: Mapping[str, Decimal]
     fields: Mapping[str, bytes] = field(compare=False, repr=False, default_factory=dict[str, bytes])
 
 
@@ -56,7 +59,8 @@ def builder(name: str, **options: Any) -> FlowBuilder[Any, Any]:
 
 def expected(case: Case) -> Outcome:
     lines = [line.strip() for line in case.history.strip().splitlines()]
-    return Outcome(case.status, case.output, case.error, lines)
+    costs = {unit: Decimal(amount) for unit, amount in case.costs.items()}
+    return Outcome(case.status, case.output, case.error, lines, costs)
 
 
 def lines_of(history: Iterable[NodeRecord]) -> list[str]:

@@ -41,7 +41,7 @@ async def run_for_real(store: Store, case: Case) -> Outcome:
             error = failed.error.type if failed.error else None
         history = lines_of(await run.history())
         fields = await Stage(store).hash(run.id)
-        return Outcome(await run.status(), output, error, history, fields)
+        return Outcome(await run.status(), output, error, history, await run.costs(), fields)
 
 
 async def _is_running(run: FlowRun[Any], name: str) -> bool:

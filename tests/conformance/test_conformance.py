@@ -33,7 +33,8 @@ def run_in_memory(case: Case) -> Outcome:
     except FlowFailed:
         output = None
     error = result.error.type if result.error else None
-    return Outcome(result.status, output, error, lines_of(result.history), result.fields)
+    history = lines_of(result.history)
+    return Outcome(result.status, output, error, history, result.costs, result.fields)
 
 
 @EACH

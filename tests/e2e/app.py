@@ -13,11 +13,15 @@ from typing import Annotated, Any
 import msgspec
 
 from resolute import (
+    CostEvent,
     FlowBuilder,
+    FlowHooks,
     FlowState,
+    NodeEvent,
     RetryPolicy,
     SharedRateLimit,
     TerminalError,
+    current,
     manual,
     node,
     schedule,
@@ -91,6 +95,39 @@ hold = (
     .then(first)
     .then(held)
     .then(after)
+    .build()
+)
+
+
+@node("spends", timeout="1m")
+async def spends(word: Word) -> str:
+    """Spends in each execution, and runs on until the test lets it go."""
+    current().add_cost("0.5", label=word.text)
+    note("spends", word.text)
+    await opened(word.text)
+    return word.text
+
+
+def before_node(event: NodeEvent) -> None:
+    note("before-node", event.node, event.run_id, event.crashes)
+
+
+async def after_node(event: NodeEvent) -> None:
+    """Says so, and then waits for the test, so that it can kill this process before the commit."""
+    note("after-node", event.node, event.run_id, event.crashes, event.status)
+    await opened(f"{event.run_id}.after{event.crashes}")
+
+
+def on_cost(event: CostEvent) -> None:
+    note("cost", event.run_id, event.crashes, event.amount, event.unit)
+    raise SystemExit("a hook harms nobody")
+
+
+hooked = (
+    FlowBuilder("hooked", input=Word)
+    .triggered_by(manual("test"))
+    .with_hooks(FlowHooks(before_node, after_node, on_cost))
+    .then(spends)
     .build()
 )
 

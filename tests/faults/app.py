@@ -14,9 +14,12 @@ from typing import Any, cast
 import msgspec
 
 from resolute import (
+    CostEvent,
     Flow,
     FlowBuilder,
+    FlowHooks,
     FlowState,
+    NodeEvent,
     Provider,
     RetryAfter,
     RetryPolicy,
@@ -35,6 +38,7 @@ QUEUE = "faults"
 QUICK = RetryPolicy(initial_interval="100ms", maximum_interval="300ms", max_attempts=5)
 ONCE = RetryPolicy(max_attempts=1)
 RATE, BURST = 40, 10  # starts a second under the limit, and at once
+CALLS = "calls"  # the unit of what a flaky node costs: one for each attempt
 WIDTH = 600  # nodes of the wide flow: more than one page
 
 
@@ -207,13 +211,22 @@ async def flaky(found: Made) -> Made:
     """Fails in as many attempts as the number says, up to three."""
     with execution([found.mark]) as (here, mark):
         await busy(5)
+        here.add_cost(1, CALLS)
         if here.attempt <= found.value % 4:
             raise ConnectionError(f"attempt {here.attempt}")
         return Made(found.value, mark)
 
 
+def bad_hook(event: NodeEvent | CostEvent) -> None:
+    """Hooks must harm nothing, whatever they do."""
+    if event.seq == 3:
+        raise SystemExit("a hook ends the process")
+    raise RuntimeError("a hook fails")
+
+
 retrying = (
     flow("retrying")
+    .with_hooks(FlowHooks(bad_hook, bad_hook, bad_hook))
     .then(begin.with_cursor("last", "value"))
     .then(flaky)
     .then(step("last", 0))

@@ -191,8 +191,9 @@ class Stage:
         *,
         undo: bytes | None = None,
         arg: str = "",
+        costs: str = "",
     ) -> str:
-        done = Completion(held, self.key(held), output, undo, arg)
+        done = Completion(held, self.key(held), output, undo, arg, costs)
         return (await nodes.complete(self.store, process, [done]))[0]
 
     async def store_items(
@@ -208,9 +209,10 @@ class Stage:
         *,
         best_effort: bool = False,
         message: str = "boom",
+        costs: str = "",
     ) -> str:
-        key = self.key(held)
-        failure = Failure(held, key, held.queue, error_blob(message), delay, best_effort)
+        key, error = self.key(held), error_blob(message)
+        failure = Failure(held, key, held.queue, error, delay, best_effort, costs)
         return (await nodes.fail(self.store, process, [failure]))[0]
 
     async def give_back(
@@ -221,8 +223,9 @@ class Stage:
         *,
         hold: str = "",
         queue: str | None = None,
+        costs: str = "",
     ) -> str:
-        back = Return(held, held.queue if queue is None else queue, delay, hold)
+        back = Return(held, held.queue if queue is None else queue, delay, hold, costs)
         return (await nodes.give_back(self.store, process, [back]))[0]
 
     async def reclaim(self, held: Held, process: str = "") -> str:

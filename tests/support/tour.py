@@ -40,9 +40,9 @@ async def tour(store: Store) -> None:
         await stage.start(FLOW, run_id)
     await stage.coordinate()
     held = await _claim(stage)
-    assert await stage.complete(WORKER, held[one], undo=NO_UNDO_INPUT) == "OK"
-    assert await stage.fail(WORKER, held[two], 60_000) == "OK"
-    assert await stage.give_back(WORKER, held[three]) == "OK"
+    assert await stage.complete(WORKER, held[one], undo=NO_UNDO_INPUT, costs="usd|5") == "OK"
+    assert await stage.fail(WORKER, held[two], 60_000, costs="usd|7|eur|1") == "OK"
+    assert await stage.give_back(WORKER, held[three], costs="usd|1") == "OK"
     await stage.make_due(stage.of(two))
     assert await stage.release(stage.of(two)) == ["OK"]
     await stage.coordinate()
@@ -129,7 +129,8 @@ async def _undo_and_retry(stage: Stage, run_id: str) -> None:
     await stage.coordinate()
     header = await stage.header(run_id)
     assert header.status is RunStatus.FAILED
-    fields = {name: v for name, v in (await stage.hash(run_id)).items() if ":" in name}
+    found = (await stage.hash(run_id)).items()
+    fields = {name: v for name, v in found if ":" in name and "cost" not in name}
     resumption = plan_retry(header, FLOW.plan, fields)
     target = f"{run_id}/~1"
     code = await runs.retry(stage.store, header, target, resumption.drop, resumption.fields)

@@ -97,7 +97,7 @@ class Committer:
         log.error("outcome of %s of run %s: %s", job.bound.plan.name, job.held.entry.flow, error)
         info = msgspec.msgpack.encode(ErrorInfo.of(error, job.bound.plan.name))
         key, best_effort = job.key, job.bound.plan.best_effort
-        failure = nodes.Failure(job.held, key, job.queue, info, None, best_effort)
+        failure = nodes.Failure(job.held, key, job.queue, info, None, best_effort, result.costs)
         try:
             return (await nodes.fail(self._store, self._process, [failure]))[0]
         except Exception as again:

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from resolute.engine.attempt import Bound
+from resolute.model.costs import Costs
 from resolute.store.nodes import Begun, Held
 
 
@@ -34,6 +35,8 @@ class Job:
     timer: asyncio.TimerHandle | None = None
     stop: Stop | None = None
     is_reported: bool = False  # its outcome is on its way
+    costs: Costs | None = None  # what it has spent, once its function was called
+    called: float | None = None  # Unix time at which it was
     is_running: bool = False  # its task has taken its first step
     is_slow: bool = False  # its input, or what it asks of the state, may be in the storage
     stored: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # folder, path

@@ -17,9 +17,11 @@ import msgspec
 
 from resolute.engine import attempt, context
 from resolute.engine.attempt import AWAY, Bound
+from resolute.engine.hooking import Call, calls_after, calls_before, calls_of_costs
 from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model import codec, references
 from resolute.model.flow import Flow, Lister, Question, Saver
+from resolute.model.hooks import NO_HOOKS
 from resolute.model.nodes import Node
 from resolute.status import Code
 from resolute.storage import Storage
@@ -29,6 +31,7 @@ from resolute.store.nodes import Begun, Completion, Failure, Held, Return
 from resolute.store.store import Store
 from resolute.store.sync import SyncReader
 from resolute_worker.committer import Committer, Result
+from resolute_worker.hooking import HookCaller
 from resolute_worker.jobs import Job, Stop
 from resolute_worker.limiter import Limiter
 from resolute_worker.objects import JobData, Objects
@@ -42,6 +45,7 @@ log = logging.getLogger(__name__)
 _encode = msgspec.msgpack.Encoder().encode
 
 _NONE: list[bytes] = []
+HOOK_GRACE = 5.0  # s that a process whose hook holds the GIL has beyond the time of hooks
 
 UNREAD_DELAY_MS = 1000  # until a node whose input could not be read is handed out again
 
@@ -70,6 +74,7 @@ class Runner:
         self._reader = SyncReader(store.link)
         self._thread_reader = SyncReader(store.link)
         self._threads = ThreadPoolExecutor(slots.size, thread_name_prefix="node")
+        self.hooks = HookCaller(slots.size)
         self._loop = asyncio.get_running_loop()
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.jobs: dict[JobKey, Job] = {}
@@ -243,10 +248,14 @@ class Runner:
         if job.is_stopped:
             self._finish_stopped(job)
             return
+        if job.bound.flow.hooks.before_node is None:
+            self._begin_timeout(job)
+        job.task = self._loop.create_task(self._execute(job))
+
+    def _begin_timeout(self, job: Job) -> None:
         timeout = job.bound.plan.timeout_ms / 1000
         self._occupy(job, timeout)
         job.timer = self._loop.call_later(timeout, job.request_stop, Stop.TIMEOUT)
-        job.task = self._loop.create_task(self._execute(job))
 
     def _occupy(self, job: Job, timeout: float) -> None:
         """Tell the supervisor what runs in the job's slot, and for how many s more."""
@@ -254,15 +263,25 @@ class Runner:
         label = f"{held.queue} {held.id}".encode()
         self._page.occupy(job.slot, time.monotonic() + timeout, held.partition.number, label)
 
+    async def _call_hooks(self, job: Job, calls: Sequence[Call]) -> None:
+        self._occupy(job, self.hooks.seconds + HOOK_GRACE)
+        await self.hooks.call(calls, job.bound.plan.name)
+
     async def _execute(self, job: Job) -> None:
         bound = job.bound
         job.is_running = True
         if job.is_stopped:
             self._finish_stopped(job)
             return
-        context.enter(job.held.entry, bound)
-        references.access.set(JobData(self._objects, job, self._loop))
         try:
+            if bound.flow.hooks.before_node is not None:
+                await self._call_hooks(job, calls_before(job.held.entry, bound, time.time()))
+                if job.is_stopped:  # nobody cancels the task of a thread
+                    raise asyncio.CancelledError
+                self._begin_timeout(job)
+            job.called = time.time()
+            job.costs = context.enter(job.held.entry, bound)
+            references.access.set(JobData(self._objects, job, self._loop))
             value = await self._called(job)
             if job.stop is Stop.TIMEOUT:
                 raise attempt.timeout_error(bound.plan)
@@ -425,7 +444,38 @@ class Runner:
         """Hand the outcome of a job to the committer; its slot is free once that is answered."""
         self._leave_slot(job)
         job.is_reported = True
-        self.committer.add(job, result)
+        if job.costs is not None:
+            result.costs = job.costs.packed()
+        calls = self._calls_after(job, result)
+        if calls:
+            self._spawn(self._add_after(job, result, calls))
+        else:
+            self.committer.add(job, result)
+
+    def _calls_after(self, job: Job, result: Result) -> Sequence[Call]:
+        entry, bound = job.held.entry, job.bound
+        if bound.flow.hooks is NO_HOOKS:
+            return ()
+        spent = calls_of_costs(entry, bound, job.costs.entries if job.costs else ())
+        match result:
+            case Return():
+                return spent
+            case Completion():
+                return spent + calls_after(entry, bound, job.called, time.time())
+            case Failure(error=error, delay=delay):
+                now = time.time()
+                return spent + calls_after(entry, bound, job.called, now, error, delay)
+
+    async def _add_after(self, job: Job, result: Result, calls: Sequence[Call]) -> None:
+        """The hooks come first: whoever dies between them and the commit has the node run again.
+
+        This is no part of the job's task, which may be cancelled: the outcome stays what it is.
+        """
+        try:
+            await self._call_hooks(job, calls)
+        finally:
+            self._leave_slot(job)
+            self.committer.add(job, result)
 
     def _leave_slot(self, job: Job) -> None:
         self._page.release(job.slot)
@@ -487,6 +537,7 @@ class Runner:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self.hooks.close()
         self._reader.close()
         self._thread_reader.close()
 

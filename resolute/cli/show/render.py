@@ -71,6 +71,9 @@ def _header(snapshot: Snapshot) -> Table:
     table.add_row("status", status_text(run.status))
     table.add_row("started", full_time(run.started))
     table.add_row("took" if run.ended else "since", took)
+    if snapshot.costs:
+        sums = (f"{amount:,f} {unit}" for unit, amount in snapshot.costs.items())
+        table.add_row("cost", ", ".join(sums))
     if run.error:
         table.add_row("error", Text(error_text(run.error), style="red"))
     if run.status is RunStatus.COMPLETED:

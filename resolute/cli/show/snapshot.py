@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from resolute.client.history import read_fields, read_history
 from resolute.errors import ResoluteError, UnknownRun, reading
 from resolute.model.messages import NodeRecord
 from resolute.store import registry, runs
+from resolute.store.costs import read_costs
 from resolute.store.store import Store
 
 
@@ -26,6 +28,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     waits: list[Wait]
     result: Any = None
     dead_letters: Sequence[DeadLetter] = ()
+    costs: Mapping[str, Decimal] = {}
 
     @property
     def is_over(self) -> bool:
@@ -36,7 +39,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         return other is not None and self._state() == other._state()
 
     def _state(self) -> tuple[object, ...]:
-        return self.run, self.nodes, self.dead_letters
+        return self.run, self.nodes, self.dead_letters, self.costs
 
 
 async def take_snapshot(client: Client, run_id: str) -> Snapshot:
@@ -51,15 +54,18 @@ async def take_snapshot(client: Client, run_id: str) -> Snapshot:
 async def _read(client: Client, header: runs.Header) -> Snapshot:
     plan = await client.directory.plan(header.plan) if header.plan else None
     nodes = await read_history(client.store, header, plan) if plan else []
+    costs = await read_costs(client.store, header.id)
     letters = await client.letters.of_run(header.id)
     if header.status.is_terminal:
         now = await registry.server_ms(client.store) / 1000
         result = await _result(client, header)
-        return Snapshot(RunInfo.of(header), now, nodes, [], result, letters)
+        return Snapshot(RunInfo.of(header), now, nodes, [], result, letters, costs)
     situation = await read_situation(client.store)
     held = await _held(client.store, header)
     waits = find_waits(header, plan, nodes, held, situation)
-    return Snapshot(RunInfo.of(header), situation.now, nodes, waits, dead_letters=letters)
+    return Snapshot(
+        RunInfo.of(header), situation.now, nodes, waits, dead_letters=letters, costs=costs
+    )
 
 
 async def _held(store: Store, header: runs.Header) -> dict[int, bool]:

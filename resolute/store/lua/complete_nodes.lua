@@ -2,9 +2,10 @@
 -- Commits the results of nodes that a process holds. The one that settles a step says so.
 -- KEYS inbox stats stream +item: flow
 -- ARGV common: process
--- ITEM flow_key flow entry seq index token plan pc key undo arg   BLOB output undo_input
+-- ITEM flow_key flow entry seq index token plan pc key undo arg costs   BLOB output undo_input
 -- `seq`, `index` and `pc` are text, as the hash has them. `undo` is 1 for a node with a
 -- compensation, whose input is then `undo_input`; `arg` goes into the event (a predicate's answer).
+-- `costs` is what the attempt cost, see add_costs.
 -- RETURNS {OK | STALE | GONE} for each; a resend by the holder answers as the first time.
 -- @include common
 -- @include node
@@ -25,7 +26,7 @@ local function refuse(status, record, held, token, entry)
 end
 
 local replies = for_each(2, 3, function(packed, at)
-  local flow_key, flow, entry, seq, index, token, plan, pc, key, undo, arg =
+  local flow_key, flow, entry, seq, index, token, plan, pc, key, undo, arg, costs =
     unpack(cmsgpack.unpack(packed))
   local run, field = KEYS[flow_key], 'n:' .. seq .. '.' .. index
   local h = redis.call('HMGET', run, 'status', 'pending', field, 'rev', 'queue', 'window')
@@ -47,6 +48,7 @@ local replies = for_each(2, 3, function(packed, at)
   else
     redis.call('HSET', run, field, record, 'pending', pending, output, ARGV[at + 1])
   end
+  if costs ~= '' then add_costs(run, costs) end
   if pending == 0 then
     push_event(KEYS[1], status == RUNNING and SETTLED or LOOK, flow, plan, pc, seq, h[4], h[5], arg)
   elseif h[6] then

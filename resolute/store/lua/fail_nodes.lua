@@ -2,8 +2,9 @@
 -- Records failed attempts of nodes that a process holds: another attempt later, or the end.
 -- KEYS inbox stats stream timers +item: flow
 -- ARGV common: process nonce
--- ITEM flow_key flow entry seq index token key queue final best_effort delay   BLOB error
+-- ITEM flow_key flow entry seq index token key queue final best_effort delay costs   BLOB error
 -- `final` and `best_effort` are 0 or 1, `delay` is in ms. In a failing run every failure is final.
+-- `costs` is what the attempt cost, see add_costs.
 -- RETURNS {OK | STALE | GONE} for each; a resend by the holder answers as the first time.
 -- @include common
 -- @include node
@@ -14,7 +15,7 @@ local now = now_ms()
 local dropped, stale, failed, retried = {}, 0, 0, 0
 
 local replies = for_each(2, 2, function(packed, at)
-  local flow_key, flow, entry, seq, index, token, key, queue, final, best_effort, delay =
+  local flow_key, flow, entry, seq, index, token, key, queue, final, best_effort, delay, costs =
     unpack(cmsgpack.unpack(packed))
   local blob = ARGV[at + 1]
   local node = load_node(KEYS[flow_key], flow, seq, index)
@@ -30,6 +31,7 @@ local replies = for_each(2, 2, function(packed, at)
     return {node and STALE or GONE}
   end
   local error_field = node.undoing > 0 and 'ux:' .. node.undoing or 'x:' .. key
+  if costs ~= '' then add_costs(node.key, costs) end
   if final == 0 and node.status ~= FAILING then
     node.record.attempt = tonumber(node.record.attempt) + 1
     redis.call('HSET', node.key, error_field, blob)

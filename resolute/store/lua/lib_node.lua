@@ -135,6 +135,18 @@ local function defer(node, timers, inbox, queue, due, hold)
   add_timer(timers, inbox, due, timer_member(node))
 end
 
+-- Adds what an attempt cost to the sums of its run: <unit>|<millionths>|<unit>|... The sums are
+-- Redis's 64-bit numbers, since those of Lua are floats; one that would overflow stays as it is.
+local function add_costs(key, costs)
+  for unit, micros in string.gmatch(costs, '([^|]+)|(%d+)') do
+    if redis.call('HSETNX', key, 'cost:' .. unit, '0') == 1 then
+      local units = redis.call('HGET', key, 'costs')
+      redis.call('HSET', key, 'costs', units and units .. '|' .. unit or unit)
+    end
+    redis.pcall('HINCRBY', key, 'cost:' .. unit, micros)
+  end
+end
+
 -- The run fails with `blob` as its error, if it was running; a coordinator looks at it.
 local function fail_run(node, inbox, blob, nonce)
   if node.status ~= RUNNING then return end

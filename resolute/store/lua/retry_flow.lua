@@ -22,6 +22,10 @@ redis.call('PERSIST', KEYS[4])
 for at = 1, #drop, 1000 do
   redis.call('HDEL', KEYS[4], unpack(drop, at, math.min(#drop, at + 999)))
 end
+-- What the source cost is not spent again.
+for unit in string.gmatch(redis.call('HGET', KEYS[4], 'costs') or '', '[^|]+') do
+  redis.call('HDEL', KEYS[4], 'costs', 'cost:' .. unit)
+end
 local rev = '0-' .. nonce
 redis.call('HSET', KEYS[4], 'status', RUNNING, 'rev', rev, 'retry_of', source_id, 'made_by', nonce,
   'started', now, 'moved', now, 'pending', 0, unpack(fields))

@@ -3,8 +3,9 @@
 -- queue, for later (a limiter), or at shutdown. No attempt is used up.
 -- KEYS inbox stats stream timers +item: flow, target stream
 -- ARGV common: process
--- ITEM flow_key target_key flow entry seq index token queue delay hold
--- `delay` (ms) above 0 defers it; `hold` is a limiter's reservation, kept in the record.
+-- ITEM flow_key target_key flow entry seq index token queue delay hold costs
+-- `delay` (ms) above 0 defers it; `hold` is a limiter's reservation, kept in the record. `costs` is what
+-- was spent before it was handed back, see add_costs.
 -- RETURNS {OK | STALE | GONE} for each; a resend by the holder answers as the first time.
 -- @include common
 -- @include node
@@ -15,7 +16,7 @@ local now = now_ms()
 local dropped, stale = {}, 0
 
 local replies = for_each(2, 1, function(packed)
-  local flow_key, target, flow, entry, seq, index, token, queue, delay, hold =
+  local flow_key, target, flow, entry, seq, index, token, queue, delay, hold, costs =
     unpack(cmsgpack.unpack(packed))
   local node = load_node(KEYS[flow_key], flow, seq, index)
   if not node then
@@ -31,6 +32,7 @@ local replies = for_each(2, 1, function(packed)
     stale = stale + 1
     return {STALE}
   end
+  if costs ~= '' then add_costs(node.key, costs) end
   if node.status == FAILING then
     settle(node, KEYS[1], SKIPPED, now, {}, '')
   elseif delay > 0 then

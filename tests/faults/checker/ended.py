@@ -18,9 +18,10 @@ from resolute.model.messages import Entry, Event
 from resolute.model.plan import Branch, Jump, Loop, Plan
 from resolute.status import SETTLED, NodeStatus, RunStatus
 from resolute.store import dead, runs
+from resolute.store.costs import costs_of
 from resolute.store.runs import Header, Record, parse_record
 from resolute.store.store import Store
-from tests.faults.app import Work, outputs
+from tests.faults.app import CALLS, Work, outputs
 from tests.faults.cases import CASES, CHILD_FAILED, OTHER_ENDS, POISON
 from tests.faults.checker.broken import Broken
 
@@ -66,7 +67,7 @@ class Snapshot:
         cls, store: Store, header: Header, plan: Plan, objects: Objects | None = None
     ) -> Snapshot:
         """With `objects` also what is in the storage."""
-        prefixes = ("s:", "n:", "u:", "uo:", "ux:", "o:", "x:", "w:", "input")
+        prefixes = ("s:", "n:", "u:", "uo:", "ux:", "o:", "x:", "w:", "input", "cost")
         fields = await read_fields(store, header.id, *prefixes)
         if objects is not None:
             whole = await objects.whole(fields)
@@ -99,6 +100,7 @@ def judge_run(snapshot: Snapshot, *, was_stopped: bool) -> tuple[Ended, list[Bro
             ("I2", _unsettled(snapshot)),
             ("I4", _wrong_path(snapshot)),
             ("I5", _wrong_undoing(snapshot)),
+            ("I1", _wrong_costs(snapshot)),
         )
         for why in found
     ]
@@ -157,6 +159,19 @@ def _wrong_value(snapshot: Snapshot, expected: int) -> Iterable[str]:
     found = msgspec.msgpack.decode(snapshot.fields[f"o:{node.key}"])["value"]
     if found != expected:
         yield f"its result is {found}, expected {expected}"
+
+
+def _wrong_costs(snapshot: Snapshot) -> Iterable[str]:
+    """Of a completed run: that of the last attempt counts, and none counts twice.
+
+    An attempt that ended with its process has used up its number, and its costs are not known.
+    """
+    if snapshot.header.flow != "retrying" or snapshot.header.status is not RunStatus.COMPLETED:
+        return
+    attempts = max(record.attempt for record in snapshot.records().values())
+    found = costs_of(snapshot.fields).get(CALLS, 0)
+    if not 1 <= found <= attempts:
+        yield f"it counts {found} costs of {attempts} attempts"
 
 
 def _unsettled(snapshot: Snapshot) -> Iterable[str]:
