@@ -37,6 +37,7 @@ CODE = [
     "webhooks.md",
     "providers.md",
     "data-references.md",
+    "hooks.md",
 ]
 
 

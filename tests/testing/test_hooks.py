@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from resolute import CostEvent, FlowHooks, NodeEvent, NodeStatus, RetryPolicy, RunStatus, current
+from resolute import (
+    CostEvent,
+    FlowHooks,
+    Node,
+    NodeEvent,
+    NodeStatus,
+    RetryPolicy,
+    RunStatus,
+    current,
+)
 from resolute.model.nodes import AsyncNode, SyncNode
 from resolute.testing import FlowTester, hooking
 from tests.support.flows import builder, step
@@ -23,7 +32,13 @@ async def ask(_: Any) -> str:
     return "answer"
 
 
-ASK = AsyncNode("ask", ask, retry=RetryPolicy(initial_interval="1h", maximum_interval="1d"))
+ASK: Node[Any, Any] = AsyncNode(
+    "ask", ask, retry=RetryPolicy(initial_interval="1h", maximum_interval="1d")
+)
+
+
+def one(_: Any) -> int:
+    return 1
 
 
 def test_hooks_hear_every_attempt_with_virtual_times():
@@ -61,7 +76,8 @@ def test_a_hook_that_blocks_is_left_behind(
     monkeypatch.setattr(hooking, "HOOK_SECONDS", 0.05)
     free = threading.Event()
     hooks = FlowHooks(before_node=lambda _: free.wait())
-    flow = builder("f").with_hooks(hooks).then(SyncNode("quick", lambda _: 1)).build()
+    quick: Node[Any, Any] = SyncNode("quick", one)
+    flow = builder("f").with_hooks(hooks).then(quick).build()
     try:
         assert FlowTester().run(flow).output == 1
     finally:

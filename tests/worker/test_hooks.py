@@ -93,7 +93,7 @@ async def test_what_fails_before_its_function_is_called_is_heard_too(
 
     async def typed(value: int) -> None: ...
 
-    node = AsyncNode("typed", typed, retry=ONCE)
+    node: Node[Any, Any] = AsyncNode("typed", typed, retry=ONCE)
     flow = flow_of(FlowHooks(heard.append, heard.append), node)
     await stage.begin_run(flow, data=msgspec.msgpack.encode("no number"))
     await make_parts(flow).work()
@@ -101,6 +101,10 @@ async def test_what_fails_before_its_function_is_called_is_heard_too(
     assert (after.status, after.begun) == (NodeStatus.FAILED, None)
     assert after.error is not None
     assert after.error.type == "ValidationError"
+
+
+def done(_: Any) -> str:
+    return "done"
 
 
 def raises(_: object) -> None:
@@ -127,7 +131,7 @@ async def test_what_a_hook_raises_changes_nothing(
     caplog: pytest.LogCaptureFixture,
     hook: Callable[[object], object],
 ):
-    node = SyncNode("spend", lambda _: "done")
+    node: Node[Any, Any] = SyncNode("spend", done)
     flow = flow_of(FlowHooks(hook, hook, hook), node)
     await run_first(stage, make_parts, flow)
     assert msgspec.msgpack.decode((await stage.hash())["o:spend"]) == "done"
@@ -143,7 +147,7 @@ async def test_a_hook_that_hangs_is_left_at_its_time_and_costs_no_timeout(
     stage: Stage, make_parts: Make, caplog: pytest.LogCaptureFixture
 ):
     """The timeout of the node, shorter than that of the hooks, begins after them."""
-    node = AsyncNode("quick", echo, timeout="10ms", retry=ONCE)
+    node: Node[Any, Any] = AsyncNode("quick", echo, timeout="10ms", retry=ONCE)
     flow = flow_of(FlowHooks(hangs, hangs), node)
     await stage.begin_run(flow)
     parts = make_parts(flow)
@@ -229,7 +233,8 @@ async def in_hook(
         called.set()
         free.wait(10)
 
-    flow = flow_of(FlowHooks(**{f"{moment}_node": hook}), held_by(gate))
+    hooks = FlowHooks(hook) if moment == "before" else FlowHooks(after_node=hook)
+    flow = flow_of(hooks, held_by(gate))
     await stage.begin_run(flow)
     parts = make_parts(flow)
     await parts.read()
@@ -259,12 +264,9 @@ async def test_an_attempt_that_is_handed_back_keeps_what_it_spent(stage: Stage, 
 
 
 @ONE
-async def test_a_thread_that_its_node_s_timeout_left_behind_adds_to_no_sum(
-    stage: Stage, make_parts: Make
-):
+async def test_a_plain_function_spends_from_its_thread(stage: Stage, make_parts: Make):
     def add(_: Any) -> None:
-        here = current()
-        here.add_cost(1)
+        current().add_cost(1)
 
     flow = flow_of(FlowHooks(), SyncNode("add", add))
     await run_first(stage, make_parts, flow)
