@@ -104,6 +104,13 @@ GUARDS = (
     Guard("a retry sent twice", f"{LUA}/retry_flow.lua",
           "if there == nonce then return {OK} end", "",
           "tests/store/test_resends.py tests/store/test_retry_flow.py"),
+    Guard("a cost that overflows", f"{LUA}/lib_node.lua",
+          "redis.pcall('HINCRBY', key, 'cost:'", "redis.call('HINCRBY', key, 'cost:'",
+          "tests/store/test_costs.py"),
+    Guard("a hook comes before the commit", "worker/resolute_worker/runner.py",
+          "            await self._call_hooks(job, calls)\n        finally:",
+          "            self.committer.add(job, result)\n        finally:",
+          "tests/worker/test_hooks.py"),
     Guard("the fan-in never falls below 0", f"{LUA}/lib_node.lua",
           "if node.pending < 0 then error(", "if false then error(",
           "tests/store/test_fail_nodes.py tests/store/test_fences.py"

@@ -62,6 +62,7 @@ async def visit(client: Client, random: Random, name: str) -> None:
             write(Line("started", again.id, case.flow.name))
     await client.list(limit=5)
     await run.history()
+    await run.costs()
 
 
 async def look_around(client: Client, random: Random) -> None:
