@@ -58,6 +58,9 @@ class Tracked:
     is_gone: bool = False
 
 
+CLAIMED = 1.0  # s for what was claimed before a loss to start: on a busy machine it takes its time
+
+
 @dataclass(frozen=True)
 class Loss:
     """The server lost what was acknowledged from `since` on, if anything, and began anew `at`."""
@@ -294,11 +297,12 @@ def _judge_lines(on: Trial, lines: Sequence[oracle.Line]) -> Iterable[Broken]:
     """
     load = on.load
     began = max((loss.at for loss in on.losses), default=0.0)
+    claimed = began + CLAIMED if on.losses else began
     committed = {mark for one in load.ended.values() for mark in one.marks.values()}
     old = {
         line.mark
         for line in lines
-        if line.what == "start" and line.at < began and line.mark not in committed
+        if line.what == "start" and line.at < claimed and line.mark not in committed
     }
     there = [
         line
