@@ -79,7 +79,10 @@ def compile_flow(draft: Draft) -> Flow[Any, Any]:
     if draft.queue:
         compiler.check(lambda: check_queue(draft.queue))
     for operation in draft.operations:
-        compiler.add(operation)
+        try:
+            compiler.add(operation)
+        except ValueError as error:  # a name of ours that is too long, since theirs is
+            compiler.problems.append(str(error))
     if draft.retention is not None:
         policy = draft.retention
         compiler.check(lambda: compiler.keep(RetentionPolicy(*policy)))

@@ -73,6 +73,22 @@ def test_a_flow_without_steps_is_refused():
     assert "no steps" in only_problem(builder("f"))
 
 
+def test_a_name_that_leaves_no_room_for_ours_is_one_of_the_problems():
+    made = (
+        FlowBuilder("f")
+        .triggered_by(manual())
+        .then_loop(
+            "l" * 99,
+            body=step("a"),
+            state=int,
+            initial=0,
+            while_=lambda _: True,
+            after=lambda _, n: n,
+        )
+    )
+    assert any("expected 1 to 100 characters" in problem for problem in problems_of(made))
+
+
 def test_a_branch_alone_is_no_step():
     assert "no steps" in only_problem(builder("f").when(always).end_when())
 
