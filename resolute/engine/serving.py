@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from resolute.model.compiler import limit_plan
+from resolute.model.node_plans import limit_plan
 from resolute.model.nodes import Node
 from resolute.model.plan import NodePlan
 from resolute.model.policies import Limit

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from resolute.durations import Duration, milliseconds, seconds
+from resolute.durations import Duration, milliseconds
 from resolute.errors import FlowDefinitionError, ResoluteError
 from resolute.ids import check_name, check_queue
 from resolute.model import codec
@@ -17,6 +17,7 @@ from resolute.model.flow import Binding, Flow, Lister, Predicate, Until
 from resolute.model.gates import GateResult
 from resolute.model.loops import LoopFunctions
 from resolute.model.naming import passing, problems_of_named
+from resolute.model.node_plans import node_plan, retry_plan
 from resolute.model.nodes import PREVIOUS, Node
 from resolute.model.operations import (
     Draft,
@@ -42,7 +43,6 @@ from resolute.model.plan import (
     Instruction,
     Items,
     Jump,
-    LimitPlan,
     Loop,
     Moment,
     NamedPlan,
@@ -50,7 +50,6 @@ from resolute.model.plan import (
     Plan,
     Prepare,
     RetentionPlan,
-    RetryPlan,
     Run,
     Save,
     SchedulePlan,
@@ -59,7 +58,7 @@ from resolute.model.plan import (
     Wide,
     prepared_key,
 )
-from resolute.model.policies import Limit, RetentionPolicy, RetryPolicy, SharedRateLimit
+from resolute.model.policies import RetentionPolicy
 from resolute.model.produced import children_type, each_type, outputs_of
 from resolute.model.saving import check_cursor, saver_of
 from resolute.model.state import FlowState
@@ -67,7 +66,6 @@ from resolute.model.templates import Scope, Template, has_markers, make_template
 from resolute.model.triggers import Schedule, Signalled, Trigger, Webhook
 
 QUESTION_TIMEOUT_MS = 30_000
-STRICT_SLACK = 0.1  # s: how late a start may be, which a strict limit leaves room for
 
 MOST_PAYLOAD = 64 * 1024 * 1024  # bytes; a value in Redis is in the reply of a script, whole
 
@@ -623,49 +621,3 @@ class _Compiler:
             children=tuple(self.children.values()),
             max_payload=self.max_payload,
         )
-
-
-def node_plan(flow: str, node: Node[Any, Any]) -> NodePlan:
-    """The node as data."""
-    return NodePlan(
-        name=node.name,
-        key=node.key,
-        queue=node.queue or "",
-        timeout_ms=milliseconds(node.timeout),
-        retry=retry_plan(node.retry),
-        limits=tuple(limit_plan(flow, node.name, limit, n) for n, limit in enumerate(node.limits)),
-        compensation=node_plan(flow, node.compensation) if node.compensation else None,
-        best_effort=node.is_best_effort,
-    )
-
-
-def retry_plan(policy: RetryPolicy) -> RetryPlan:
-    """The policy in milliseconds and names."""
-    return RetryPlan(
-        initial_ms=milliseconds(policy.initial_interval),
-        coefficient=float(policy.backoff_coefficient),
-        maximum_ms=milliseconds(policy.maximum_interval),
-        max_attempts=policy.max_attempts,
-        jitter=float(policy.jitter),
-        non_retryable=tuple(error.__name__ for error in policy.non_retryable),
-    )
-
-
-def limit_plan(flow: str, node: str, limit: Limit, number: int = 0) -> LimitPlan:
-    """The limit as a bucket: of one node it has its name (and number), a shared one its own."""
-    shared = isinstance(limit, SharedRateLimit)
-    rate = limit.rate() if isinstance(limit, SharedRateLimit) else limit
-    period = seconds(rate.per)
-    if rate.strict:
-        burst = rate.burst or max(1, rate.n // 50)
-        interval = (period + STRICT_SLACK) / (rate.n + 1 - burst)
-    else:
-        burst = rate.burst or rate.n
-        interval = period / rate.n
-    own = f"node:{flow}/{node}" + (f"/{number}" if number else "")
-    return LimitPlan(
-        bucket=f"shared:{limit.name}" if shared else own,
-        interval_us=max(1, round(interval * 1_000_000)),
-        burst=burst,
-        keyed=rate.key is not None,
-    )

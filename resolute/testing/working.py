@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from resolute.engine import admission, attempt, context
+from resolute.engine import admission, attempt, context, judging
 from resolute.engine.attempt import Bound
 from resolute.engine.hooking import calls_after, calls_before, calls_of_costs
 from resolute.errors import ErrorInfo, FlowTesterError
@@ -240,7 +240,7 @@ class MemoryWorker:
             elif isinstance(bound.binding, Lister):
                 value = self._keep_items(job, value)
             if job.is_overdue:
-                raise attempt.timeout_error(bound.plan)
+                raise judging.timeout_error(bound.plan)
             output, arg = attempt.encode_output(bound, value, self._run.objects.most)
             kept = self._kept(job.entry, output)
             undo = self._undo_input(job, output, kept)
@@ -313,7 +313,7 @@ class MemoryWorker:
 
     def _finish_stopped(self, job: Job) -> None:
         if job.is_overdue:
-            self._fail(job, attempt.timeout_error(job.bound.plan))
+            self._fail(job, judging.timeout_error(job.bound.plan))
         else:
             info = ErrorInfo("Cancelled", "the run was cancelled", node=job.bound.plan.name)
             self._report_failure(job, info, None)
@@ -322,7 +322,7 @@ class MemoryWorker:
         """A failed attempt, with a retry if the policy grants one."""
         plan = job.bound.plan
         try:
-            found = attempt.judge(job.bound, job.entry.attempt, error)
+            found = judging.judge(job.bound, job.entry.attempt, error)
         except BaseException as broken:  # its classifier, which is the user's
             self._report_failure(job, ErrorInfo.of(broken, plan.name), None)
             return

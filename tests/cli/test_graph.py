@@ -24,7 +24,7 @@ from resolute.cli.graph.structure import (
 from resolute.cli.graph.tree import flow_tree
 from resolute.cli.output import console
 from resolute.model.builder import FlowBuilder as Builder
-from resolute.model.compiler import limit_plan, node_plan, retry_plan
+from resolute.model.node_plans import limit_plan, node_plan, retry_plan
 from resolute.model.nodes import Node
 from tests.cli.helpers import Cli
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from resolute.engine import attempt
+from resolute.engine import attempt, judging
 from resolute.engine.attempt import INPUT, Bound
 from resolute.errors import (
     ErrorInfo,
@@ -202,7 +202,7 @@ def test_an_input_of_the_wrong_type_is_a_validation_error_which_no_retry_mends()
     bound = bound_at(chain_of(step("first"), take_order.with_input(wrong)), 1)
     with pytest.raises(msgspec.ValidationError) as caught:
         input_of(bound, Hash())
-    assert attempt.retry_delay(NodePlan("a", "a"), 1, caught.value) is None
+    assert judging.retry_delay(NodePlan("a", "a"), 1, caught.value) is None
 
 
 # Learning what to load.
@@ -329,7 +329,7 @@ def test_an_input_function_that_raises_fails_the_compensation_and_not_the_node(
     data = undo_of(flow, 5)
     with pytest.raises(TerminalError, match=f"{kind.__name__}: no seat") as caught:
         compensation_value(flow, data)
-    assert attempt.retry_delay(NodePlan("cancel", "cancel"), 1, caught.value) is None
+    assert judging.retry_delay(NodePlan("cancel", "cancel"), 1, caught.value) is None
 
 
 def test_an_outage_while_the_input_of_a_compensation_is_made_is_not_its_failure():
@@ -361,7 +361,7 @@ def test_a_compensation_has_its_own_name_retry_and_timeout():
 
 
 def delays(policy: RetryPlan, attempts: int) -> list[int]:
-    return [attempt.backoff_ms(policy, number) for number in range(1, attempts + 1)]
+    return [judging.backoff_ms(policy, number) for number in range(1, attempts + 1)]
 
 
 def test_a_retry_waits_longer_each_time_up_to_the_maximum():
@@ -371,17 +371,17 @@ def test_a_retry_waits_longer_each_time_up_to_the_maximum():
 
 def test_jitter_spreads_a_retry_by_no_more_than_its_fraction():
     policy = RetryPlan(initial_ms=1000, jitter=0.1)
-    found = {attempt.backoff_ms(policy, 1) for _ in range(300)}
+    found = {judging.backoff_ms(policy, 1) for _ in range(300)}
     assert 900 <= min(found) < 950
     assert 1050 < max(found) <= 1100
 
 
 def test_the_ten_thousandth_retry_still_waits_the_maximum():
-    assert attempt.backoff_ms(RetryPlan(maximum_ms=60_000, jitter=0.0), 10_000) == 60_000
+    assert judging.backoff_ms(RetryPlan(maximum_ms=60_000, jitter=0.0), 10_000) == 60_000
 
 
 def test_a_retry_is_never_at_once():
-    assert attempt.backoff_ms(RetryPlan(initial_ms=0, jitter=0.0), 1) == 1
+    assert judging.backoff_ms(RetryPlan(initial_ms=0, jitter=0.0), 1) == 1
 
 
 def plan_with(**retry: Any) -> NodePlan:
@@ -391,9 +391,9 @@ def plan_with(**retry: Any) -> NodePlan:
 def test_the_last_attempt_is_followed_by_none():
     plan = plan_with(max_attempts=3)
     error = ValueError()
-    assert attempt.retry_delay(plan, 2, error) == 2000
-    assert attempt.retry_delay(plan, 3, error) is None
-    assert attempt.retry_delay(plan, 4, error) is None
+    assert judging.retry_delay(plan, 2, error) == 2000
+    assert judging.retry_delay(plan, 3, error) is None
+    assert judging.retry_delay(plan, 4, error) is None
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_the_last_attempt_is_followed_by_none():
     ids=lambda error: type(error).__name__,
 )
 def test_what_another_attempt_cannot_mend_is_final(error: Exception):
-    assert attempt.retry_delay(plan_with(max_attempts=9), 1, error) is None
+    assert judging.retry_delay(plan_with(max_attempts=9), 1, error) is None
 
 
 class Declined(Exception):
@@ -423,21 +423,21 @@ class InsufficientFunds(Declined):
 def test_a_non_retryable_exception_and_its_subclasses_are_final(error: Exception, delay: Any):
     source = step("pay", retry=RetryPolicy(non_retryable=(Declined,), jitter=0.0))
     plan = chain_of(source).plan.step(0).nodes[0]
-    assert attempt.retry_delay(plan, 1, error) == delay
+    assert judging.retry_delay(plan, 1, error) == delay
 
 
 def test_retry_after_says_itself_when_but_not_how_often():
     plan = plan_with(max_attempts=2)
-    assert attempt.retry_delay(plan, 1, RetryAfter(90)) == 90_000
-    assert attempt.retry_delay(plan, 1, RetryAfter(0)) == 1
-    assert attempt.retry_delay(plan, 2, RetryAfter(90)) is None
+    assert judging.retry_delay(plan, 1, RetryAfter(90)) == 90_000
+    assert judging.retry_delay(plan, 1, RetryAfter(0)) == 1
+    assert judging.retry_delay(plan, 2, RetryAfter(90)) is None
 
 
 def test_a_timeout_names_the_node_and_its_seconds_and_is_retried():
     plan = NodePlan("slow", "slow", timeout_ms=1500)
-    error = attempt.timeout_error(plan)
+    error = judging.timeout_error(plan)
     assert str(error) == "node 'slow' ran longer than its timeout of 1.5 s"
-    assert attempt.retry_delay(plan, 1, error) is not None
+    assert judging.retry_delay(plan, 1, error) is not None
 
 
 # What a node is.

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from resolute.model.compiler import limit_plan, retry_plan
+from resolute.model.node_plans import limit_plan, retry_plan
 from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit, as_limits
 
 

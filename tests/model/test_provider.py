@@ -18,7 +18,7 @@ from resolute import (
     manual,
     node,
 )
-from resolute.model.compiler import node_plan
+from resolute.model.node_plans import node_plan
 from resolute.testing import FlowTester
 
 

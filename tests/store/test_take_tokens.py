@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resolute.model.compiler import limit_plan
+from resolute.model.node_plans import limit_plan
 from resolute.model.plan import LimitPlan
 from resolute.model.policies import RateLimit
 from resolute.store import limits

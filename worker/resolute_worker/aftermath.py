@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from resolute.engine.attempt import retry_delay, timeout_error
+from resolute.engine.judging import retry_delay, timeout_error
 from resolute.errors import ErrorInfo
 from resolute.model.messages import Entry
 from resolute.model.plan import NodePlan, Plan

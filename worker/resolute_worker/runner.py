@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from resolute.engine import attempt, context
+from resolute.engine import attempt, context, judging
 from resolute.engine.attempt import AWAY, Bound
 from resolute.engine.hooking import Call, calls_after, calls_before, calls_of_costs
 from resolute.errors import ErrorInfo, ResoluteError
@@ -284,7 +284,7 @@ class Runner:
             references.access.set(JobData(self._objects, job, self._loop))
             value = await self._called(job)
             if job.stop is Stop.TIMEOUT:
-                raise attempt.timeout_error(bound.plan)
+                raise judging.timeout_error(bound.plan)
             output, arg = attempt.encode_output(bound, value, self._objects.most)
             kept = output
             if len(output) > bound.flow.max_payload:
@@ -412,7 +412,7 @@ class Runner:
     def _finish_stopped(self, job: Job) -> None:
         match job.stop:
             case Stop.TIMEOUT:
-                self._fail(job, attempt.timeout_error(job.bound.plan))
+                self._fail(job, judging.timeout_error(job.bound.plan))
             case Stop.CANCEL:
                 info = ErrorInfo("Cancelled", "the run was cancelled", node=job.bound.plan.name)
                 self._report_failure(job, info, None)
@@ -425,7 +425,7 @@ class Runner:
         """Report a failed attempt, with a retry if the policy grants one."""
         plan = job.bound.plan
         try:
-            found = attempt.judge(job.bound, job.held.entry.attempt, error)
+            found = judging.judge(job.bound, job.held.entry.attempt, error)
         except BaseException as broken:  # its classifier, which is the user's
             self._report_failure(job, ErrorInfo.of(broken, plan.name), None)
             return
