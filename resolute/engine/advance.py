@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from resolute.engine.run import PAGE, Decision, Dispatch, NeedsRun, Stale, Transition
+from resolute.engine.run import PAGE, PAGE_OF_RUNS, Decision, Dispatch, NeedsRun, Stale, Transition
 from resolute.errors import ResoluteError
 from resolute.model.messages import Event, RunState
 from resolute.model.plan import (
@@ -65,7 +65,7 @@ def _terminate(plan: Plan, run: RunState) -> Transition:
     has_children = run.pending and isinstance(plan.step(run.pc), Children)
     if not has_children or run.skip >= run.page:
         return Transition(RunStatus.TERMINATED, run.seq)
-    stop = min(run.page, run.skip + PAGE)
+    stop = min(run.page, run.skip + PAGE_OF_RUNS)
     return Transition(
         run.status, run.seq, skip=(run.skip, stop), skip_more=True, is_terminating=True
     )
@@ -100,7 +100,7 @@ def _look_failing(plan: Plan, run: RunState) -> Decision:
         return _undo(run, run.undos)
     width = plan.width(run.pc, run.width)
     if run.skip < width:
-        stop = min(width, run.skip + PAGE)
+        stop = min(width, run.skip + _page_size(plan.step(run.pc)))
         return Transition(run.status, run.seq, skip=(run.skip, stop), skip_more=stop < width)
     return Stale()
 
@@ -143,7 +143,8 @@ def _go(
                 found = _go(plan, pc + 1, seq, pc, came_from=came_from)
                 return msgspec.structs.replace(found, empty=(*found.empty, pc))
             limit = min(width, window or width)
-            dispatch = Dispatch(pc, 0, min(limit, PAGE), width, limit=_below(limit, width))
+            page = min(limit, _page_size(instruction))
+            dispatch = Dispatch(pc, 0, page, width, limit=_below(limit, width))
         case Loop(otherwise=otherwise):
             dispatch = Dispatch(pc, 0, 1, 1, turn=pc < came_from < otherwise)
         case step:
@@ -156,13 +157,19 @@ def _page(
     plan: Plan, pc: int, seq: int, start: int, width: int, room: int | None = None
 ) -> Transition:
     """A page of a step, of as many nodes as there is `room` for."""
+    step = plan.step(pc)
     if room is None:
-        step = plan.step(pc)
         window = step.window if isinstance(step, Wide) else 0
         room = (min(width, window) if window else width) - start
     limit = start + max(0, room)
-    dispatch = Dispatch(pc, start, min(limit, start + PAGE), width, limit=_below(limit, width))
+    stop = min(limit, start + _page_size(step))
+    dispatch = Dispatch(pc, start, stop, width, limit=_below(limit, width))
     return Transition(RunStatus.RUNNING, seq, dispatch)
+
+
+def _page_size(step: Step) -> int:
+    """How many nodes of a step one commit dispatches or skips."""
+    return PAGE_OF_RUNS if isinstance(step, Children) else PAGE
 
 
 def _below(limit: int, width: int) -> int:

@@ -7,6 +7,7 @@ import msgspec
 from resolute.status import RunStatus
 
 PAGE = 500  # nodes dispatched, or skipped, by one commit
+PAGE_OF_RUNS = 100  # the same of those that stand for runs: to begin one is more work
 
 
 class Dispatch(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ import pytest
 from resolute.client.history import read_fields
 from resolute.client.retrying import plan_retry
 from resolute.coordinator.reconciler import Reconciler
-from resolute.engine.run import PAGE
+from resolute.engine.run import PAGE_OF_RUNS
 from resolute.model.flow import Flow
 from resolute.status import NodeStatus, RunStatus
 from resolute.store import runs
@@ -61,7 +61,7 @@ async def states(stage: Stage, count: int) -> list[NodeStatus | None]:
     return [record.status if record else None for record in records]
 
 
-@pytest.mark.parametrize("count", [1, PAGE, PAGE + 3])
+@pytest.mark.parametrize("count", [1, PAGE_OF_RUNS, PAGE_OF_RUNS + 3])
 async def test_each_input_starts_a_run_in_the_parents_partition(stage: Stage, count: int):
     await started(stage, parent(), count)
     for index in (0, count - 1):
@@ -121,7 +121,7 @@ async def test_a_child_that_may_fail_leaves_a_hole(stage: Stage):
     assert [entry.pc for _, entry in await stage.entries()] == [2]
 
 
-@pytest.mark.parametrize("count", [3, PAGE + 3])
+@pytest.mark.parametrize("count", [3, PAGE_OF_RUNS + 3])
 async def test_terminating_a_run_terminates_its_children_and_waits_for_none(
     stage: Stage, count: int
 ):
