@@ -395,7 +395,8 @@ class Client:
         A run that is under way may move it after that.
         """
         data = None if value is None else codec.encode(value, what=f"cursor {name}")
-        await cursors.put(self.store, check_name("namespace", namespace), name, data)
+        check_name("namespace", namespace)
+        await cursors.put(self.store, namespace, check_name("cursor", name), data)
 
     async def trigger(
         self,

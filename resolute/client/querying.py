@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import msgspec
 
 from resolute.client.directory import Directory
 from resolute.client.watcher import Watcher
-from resolute.errors import ErrorInfo, QueryFailed, QueryTimeout, UnknownQuery, UnknownRun
+from resolute.errors import (
+    ErrorInfo,
+    QueryFailed,
+    QueryTimeout,
+    StoreUnavailable,
+    UnknownQuery,
+    UnknownRun,
+)
 from resolute.ids import random_text
 from resolute.model import codec
 from resolute.store import queries, runs
@@ -50,7 +58,8 @@ async def query(
     except TimeoutError:
         raise QueryTimeout(flow_id, name, timeout) from None
     finally:
-        await asyncio.shield(queries.withdraw(store, question, entry))
+        with contextlib.suppress(StoreUnavailable):  # its answer ends by itself, too
+            await asyncio.shield(queries.withdraw(store, question, entry))
     failed, raw = _decode_answer(data)
     if failed:
         raise QueryFailed(flow_id, name, msgspec.msgpack.decode(raw, type=ErrorInfo))

@@ -227,6 +227,9 @@ class Leases:
                 continue
             try:
                 held = nodes.Held(partition, queue, entry_id, _decode_entry(payload))
+                if held.entry.is_query:
+                    useless.append(entry_id)
+                    continue
                 plan = await self._catalog.plan(held.entry.plan)
                 if plan is None:
                     raise LookupError(f"plan {held.entry.plan} is not stored")

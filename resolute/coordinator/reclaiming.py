@@ -30,8 +30,10 @@ def as_reclaim(plan: Plan, held: Held, process: str, queue: str) -> Reclaim:
 
 
 def as_orphaned(plan: Plan, held: Held, child: str) -> Reclaim:
-    """A node that waits for a run which is not there any more."""
+    """A node that waits for a run which is not there any more, or whose end was lost."""
     node = plan.node(held.entry.pc, held.entry.index)
     key = plan.key(held.entry.pc, held.entry.index)
-    error = msgspec.msgpack.encode(ErrorInfo("ChildFailed", f"run {child} is gone", node=key))
+    error = msgspec.msgpack.encode(
+        ErrorInfo("ChildFailed", f"run {child} is gone, or its end was lost", node=key)
+    )
     return Reclaim(held, "", "", key, node.best_effort, error, child)

@@ -20,7 +20,7 @@ from resolute.engine.advance import room_for
 from resolute.errors import DamagedRun, reading
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import Children, Plan
-from resolute.status import CHILD, Code, EventKind, NodeStatus, RunStatus, TimerKind
+from resolute.status import CHILD, OPEN, Code, EventKind, NodeStatus, RunStatus, TimerKind
 from resolute.store import nodes, registry, runs, streams, transitions
 from resolute.store.keys import Partition
 from resolute.store.store import Store
@@ -31,6 +31,8 @@ CHUNK = 100  # runs looked at together
 PAUSE = 1.0  # s between chunks, unless sweeping
 WIDE = 1000  # records read together
 WAITS = (TimerKind.GATE, TimerKind.SLEEP)
+
+_OPEN = {status.value.encode() for status in OPEN}
 
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
@@ -229,12 +231,14 @@ class Reconciler:
     async def _without_run(
         self, partition: Partition, plan: Plan, children: Sequence[tuple[str, nodes.Held]]
     ) -> list[nodes.Reclaim]:
-        """The nodes that wait for a run which is gone."""
-        replies = await self._store.execute_all(
-            [("EXISTS", partition.flow(child)) for child, _ in children]
+        """The nodes that wait for a run which is not open, so that nobody will end it."""
+        statuses = await self._store.execute_all(
+            [("HGET", partition.flow(child), "status") for child, _ in children]
         )
-        waiting = zip(children, replies, strict=True)
-        return [as_orphaned(plan, held, child) for (child, held), there in waiting if not there]
+        waiting = zip(children, statuses, strict=True)
+        return [
+            as_orphaned(plan, held, child) for (child, held), now in waiting if now not in _OPEN
+        ]
 
     async def _has_timer(
         self, partition: Partition, entry: Entry, record: runs.Record | None

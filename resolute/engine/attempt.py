@@ -26,7 +26,7 @@ from resolute.errors import (
     UnknownSignal,
 )
 from resolute.model import codec
-from resolute.model.flow import Binding, Flow, Lister, Predicate, Question, Until
+from resolute.model.flow import Binding, Flow, Lister, Predicate, Question, Saver, Until
 from resolute.model.messages import Entry
 from resolute.model.nodes import PREVIOUS, Node
 from resolute.model.plan import (
@@ -217,7 +217,8 @@ class Bound:
         """The hash fields that say how an attempt goes, by their place behind the other `fields`.
 
         The run's folder in the storage, where an input is read as it is asked for; how many
-        compensations there are, where a loop may bring many.
+        compensations there are, where a loop may bring many; when the run began, where a cursor is
+        saved.
         """
         names: list[str] = []
         match self.source:
@@ -231,6 +232,8 @@ class Bound:
                 pass
         if self.compensation is not None and self._is_in_loop:
             names.append(UNDOS)
+        if isinstance(self.binding, Saver):
+            names.append(STARTED)
         return {name: at - len(names) for at, name in enumerate(names)}
 
     @cached_property
@@ -337,7 +340,7 @@ def _check_item(check: Callable[[bytes], Any], data: bytes, what: str) -> None:
 
 
 INPUT = "\0input"  # among learned keys: the flow's input
-FOLDER, UNDOS = "folder", "undos"  # fields of the hash
+FOLDER, UNDOS, STARTED = "folder", "undos", "started"  # fields of the hash
 MANY_UNDOS = 1000  # compensations of a run; of one in a loop beyond that the input is stored
 
 

@@ -284,7 +284,7 @@ class FlowBuilder(Generic[I, O]):
     def with_query(self, name: str, fn: Callable[[FlowState], Any]) -> FlowBuilder[I, O]:
         """Declare a question that `run.query(name)` asks of a run: `fn(state)` answers it.
 
-        It is called on a worker, on its event loop, as a predicate is: quick, and changing nothing.
+        It is called on a worker, in a thread, and must change nothing.
         Runs that have ended answer too, as long as they are kept.
         """
         return self._with(queries={**self._draft.queries, name: fn})

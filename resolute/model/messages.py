@@ -27,6 +27,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     crashes: int = 0
     undo: int = 0
 
+    @property
+    def is_query(self) -> bool:
+        """Whether it is no hand-out of a node, but a question: who asked asks again."""
+        return self.pc == QUERY
+
 
 class Event(msgspec.Struct, frozen=True, array_like=True):
     """An inbox entry. `wake` and `sweep` name no flow.

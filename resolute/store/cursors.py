@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from resolute.model.cursors import cursor_field
+from resolute.store.connection import Command
 from resolute.store.nodes import code_of
 from resolute.store.script import Item, pack, pack_item
 from resolute.store.store import Store
@@ -33,7 +34,7 @@ async def read(store: Store, namespace: str, name: str) -> bytes | None:
 async def put(store: Store, namespace: str, name: str, value: bytes | None) -> None:
     """Let a cursor be what somebody says; None: as if no run had ever saved it."""
     key, field = store.keys.meta.cursors, cursor_field(namespace, name)
-    commands: list[tuple[str | bytes, ...]] = [("HDEL", key, field, f"{field}#")]
+    commands: list[Command] = [("HDEL", key, field, f"{field}#")]
     if value is not None:
         commands.append(("HSET", key, field, value))
-    await store.write_all([(str(name), *rest) for name, *rest in commands])
+    await store.write_all(commands)

@@ -14,6 +14,7 @@ from resolute.coordinator.leases import Leases
 from resolute.status import Code
 from resolute.store import nodes, registry, streams
 from resolute.store.keys import Partition
+from resolute.store.queries import Question, ask
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS
 from resolute.store.store import Store
 from tests.support.clocks import FakeClock
@@ -384,6 +385,26 @@ async def test_an_entry_that_nobody_can_use_is_buried_and_delays_no_other(
     assert len(await stage.claim("other")) == 2
     ((_, fields),) = await stage.store.execute("XRANGE", partition.dead, "-", "+")
     assert raw in fields
+
+
+async def test_a_query_that_a_dead_process_had_read_is_dropped_and_no_dead_letter(
+    stage: Stage, watch: Watch
+):
+    flow = fan(2)
+    await stage.begin_run(flow)
+    await stage.offer(flow, process="dead")
+    ((_, entry), _) = await stage.entries()
+    partition = stage.of("run")
+    asked = Question(partition, QUEUE, entry.plan, "run", 0, "nonce")
+    await ask(stage.store, asked)
+    own = f"{QUEUE}@{entry.plan}"
+    assert [held.entry.is_query for held in await stage.take("dead", own)] == [True]
+    assert len(await stage.take("dead")) == 2
+    await registry.end_lease(stage.store, "dead")
+    assert await watch.look() == 1
+    assert len(await stage.claim("other")) == 2
+    assert await stage.store.execute("XLEN", partition.queue(own)) == 0
+    assert await stage.store.execute("XLEN", partition.dead) == 0
 
 
 async def test_a_damaged_record_does_not_hold_back_the_others_or_the_look(

@@ -25,6 +25,8 @@ FLOW = (
     .build()
 )
 EACH = builder("each").then_each("each", step("one"), items=lambda _: [1, 2]).build()
+KID = builder("kid").then(step("one")).build()
+PARENT = builder("parent").then_children("kids", flow=KID, inputs=lambda _: [1, 2, 3]).build()
 GATED = builder("gated").then_gate("early").then_gate("late", timeout="1h").build()
 LIMIT = LimitPlan("tour", 1_000_000, 2)
 WORKER = "stage:1:worker"
@@ -57,6 +59,7 @@ async def tour(store: Store) -> None:
     for run, started in (("newer", 2000), ("older", 1000)):
         await cursors.save(store, "tour", "cursor", run, started, 1, b"\x01")
     await _folders(stage)
+    await _family(stage)
 
 
 async def _folders(stage: Stage) -> None:
@@ -76,6 +79,34 @@ async def _folders(stage: Stage) -> None:
     elsewhere = stage.of("never")
     assert await folders.judge(store, elsewhere, ["ns/two"]) == [("ns/two", "OK")]
     await folders.forget(store, elsewhere, "ns/two")
+
+
+async def _family(stage: Stage) -> None:
+    """Runs that a run starts: one completes, one fails, one is cancelled; others are terminated."""
+    queue = "family"  # in the other one is what runs left that were terminated
+    await stage.offer(PARENT, KID, process="stage:1:family", queue=queue)
+    cancelled: Held | None = None
+    for parent in ("family", "other"):
+        await stage.start(PARENT, parent, queue=queue)
+        await stage.coordinate()
+        held = (await _claim(stage, queue))[parent]
+        assert await stage.store_items(WORKER, held, [b"\x01", b"\x02", b"\x03"]) == "OK"
+        assert await stage.complete(WORKER, held, b"\x03", arg="3") == "OK"
+        await stage.coordinate()
+        kids = await _claim(stage, queue)
+        assert await stage.complete(WORKER, kids[f"{parent}/kids.0"], b"\x01") == "OK"
+        await stage.coordinate()
+        if parent == "other":
+            await stage.stop(parent, terminate=True)
+        else:
+            cancelled = kids["family/kids.2"]
+            assert await stage.fail(WORKER, kids["family/kids.1"]) == "OK"
+        await stage.coordinate()
+    assert cancelled is not None
+    assert await stage.complete(WORKER, cancelled, b"\x01") == "OK"
+    await stage.coordinate()
+    assert await stage.status("family") == "failed"
+    assert await stage.status("other/kids.2") == "terminated"
 
 
 async def _items(stage: Stage) -> None:
@@ -107,8 +138,8 @@ async def _gates(stage: Stage) -> None:
     assert await stage.status("gated") == "failed"
 
 
-async def _claim(stage: Stage) -> dict[str, Held]:
-    return {held.entry.flow: held for held in await stage.claim(WORKER)}
+async def _claim(stage: Stage, queue: str = QUEUE) -> dict[str, Held]:
+    return {held.entry.flow: held for held in await stage.claim(WORKER, queue)}
 
 
 async def _stop(stage: Stage, cancelled: str, terminated: str) -> None:

@@ -8,6 +8,7 @@ from resolute.model.flow import Flow
 from resolute.model.policies import RetryPolicy
 from resolute.status import NodeStatus
 from resolute.store.nodes import Held
+from resolute.store.queries import Question, ask
 from resolute_worker.aftermath import settle_killed
 from tests.support.flows import chain_of, step
 from tests.support.stage import NO_UNDO_INPUT, QUEUE, Stage
@@ -45,6 +46,19 @@ async def test_also_what_came_from_the_stream_of_its_own_plan(stage: Stage):
     await settle_killed(stage.store, DEAD, QUEUE, [])
     back = await stage.take_one(OTHER)
     assert (back.entry.attempt, back.entry.crashes) == (1, 0)
+
+
+async def test_a_query_that_it_had_read_holds_back_nothing(stage: Stage):
+    flow = chain_of(SLOW)
+    await begin_run(stage, flow)
+    await ask(stage.store, Question(stage.of("run"), QUEUE, flow.plan_hash, "run", 0, "nonce"))
+    own = f"{QUEUE}@{flow.plan_hash}"
+    assert await stage.give_back(OTHER, await stage.take_one(OTHER), queue=own) == "OK"
+    question, node = await stage.take(DEAD, own)
+    assert question.entry.is_query
+    assert (await stage.begin(DEAD, node)).code == "OK"
+    await settle_killed(stage.store, DEAD, QUEUE, [])
+    assert (await stage.take_one(OTHER)).entry.crashes == 0
 
 
 async def test_what_was_overdue_has_timed_out_and_is_retried_as_its_policy_says(stage: Stage):

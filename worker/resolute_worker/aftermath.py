@@ -54,6 +54,8 @@ async def _settle_stream(
         for entry_id, payload in payloads.items():
             try:
                 held = Held(partition, name, entry_id, _decode(payload or b""))
+                if held.entry.is_query:
+                    continue  # a coordinator puts it away, too
                 plan = await _plan_of(store, held.entry.plan, plans)
                 node = _node_of(plan, held.entry)
             except (ValueError, LookupError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -44,6 +45,11 @@ class Job:
     @property
     def is_stopped(self) -> bool:
         return self.stop is not None
+
+    @property
+    def values(self) -> Sequence[bytes | None]:
+        """What came with the claim, of the fields in `loaded`."""
+        return self.begun.values if self.begun is not None else ()
 
     @property
     def key(self) -> str:

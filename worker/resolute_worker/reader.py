@@ -14,7 +14,7 @@ import msgspec
 
 from resolute.engine.attempt import Bound
 from resolute.errors import ResoluteError
-from resolute.model.messages import QUERY, Entry
+from resolute.model.messages import Entry
 from resolute.status import Code
 from resolute.store import dead, nodes, streams
 from resolute.store.connection import Connection, ServerReply, backoff
@@ -170,8 +170,8 @@ class Reader:
                 continue
             try:
                 held = Held(partition, queue, message.id, _decode(message.payload))
-                if held.entry.pc == QUERY:
-                    self._spawn(self._answer(held))
+                if held.entry.is_query:
+                    self._spawn(self._runner.queries.answer(held))
                     continue
                 if not learned and not self._runner.offers.knows(held.entry.plan):
                     batch.strange.append(message)
@@ -194,12 +194,6 @@ class Reader:
             log.warning("reading plans: %s; their entries stay pending and are read again", error)
             return
         self._deliver(stream, batch.strange, learned=True)
-
-    async def _answer(self, held: Held) -> None:
-        try:
-            await self._runner.answer(held)
-        except ResoluteError as error:
-            log.warning("a query of run %s is not answered: %s", held.entry.flow, error)
 
     def _place(self, held: Held, bound: Bound | None, batch: Batch) -> None:
         entry, queue = held.entry, held.queue.partition("@")[0]

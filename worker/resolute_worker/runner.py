@@ -25,7 +25,7 @@ from resolute.model.hooks import NO_HOOKS
 from resolute.model.nodes import Node
 from resolute.status import Code
 from resolute.storage import Storage
-from resolute.store import cursors, dead, nodes, queries
+from resolute.store import cursors, dead, nodes
 from resolute.store.connection import backoff
 from resolute.store.nodes import Begun, Completion, Failure, Held, Return
 from resolute.store.store import Store
@@ -36,6 +36,7 @@ from resolute_worker.jobs import Job, Stop
 from resolute_worker.limiter import Limiter
 from resolute_worker.objects import JobData, Objects
 from resolute_worker.offers import Offers
+from resolute_worker.queries import Queries
 from resolute_worker.remote import RemoteOutputs
 from resolute_worker.shared import SharedPage
 from resolute_worker.slots import Slots
@@ -75,6 +76,7 @@ class Runner:
         self._thread_reader = SyncReader(store.link)
         self._threads = ThreadPoolExecutor(slots.size, thread_name_prefix="node")
         self.hooks = HookCaller(slots.size)
+        self.queries = Queries(store, self.offers, self._outputs_in_thread)
         self._loop = asyncio.get_running_loop()
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.jobs: dict[JobKey, Job] = {}
@@ -98,29 +100,6 @@ class Runner:
         Raises LookupError where the plan has no such node.
         """
         return self.offers.bound_for(held.entry)
-
-    async def answer(self, held: Held) -> None:
-        """Answer a query; who asked waits for it no longer than it likes."""
-        entry = held.entry
-        flow = self.offers.own(entry.plan)
-        if flow is None:
-            raise LookupError(f"the plan {entry.plan} is not offered here")
-        names = flow.plan.queries
-        try:
-            name = names[entry.index]
-            data = _encode((0, msgspec.Raw(await self._ask(held, flow, name))))
-        except BaseException as error:  # SystemExit too: it is the user's function
-            data = _encode((1, ErrorInfo.of(error)))
-        await queries.answer(self._store, held, data)
-
-    async def _ask(self, held: Held, flow: Flow[Any, Any], query: str) -> bytes:
-        """The answer to a query; in a thread where it may read from the storage."""
-        is_slow = self._objects.storage is not None
-        reader = self._thread_reader if is_slow else self._reader
-        outputs = self._outputs_of(held, flow, reader)
-        if not is_slow:
-            return attempt.answer(flow, query, outputs)
-        return await self._in_thread(lambda: attempt.answer(flow, query, outputs))
 
     def adopt(self, held: Held, bound: Bound) -> Job | None:
         """A job in a slot of its own; None where it is here already or no slot is free."""
@@ -192,8 +171,8 @@ class Runner:
             self._start(job)
 
     def _input(self, job: Job, reader: SyncReader) -> Any:
-        values = job.begun.values if job.begun is not None else ()
-        return attempt.input_value(job.bound, job.loaded, values, self._remote(job, reader))
+        remote = self._remote(job, reader)
+        return attempt.input_value(job.bound, job.loaded, job.values, remote)
 
     def _input_failed(self, job: Job, error: BaseException) -> None:
         if isinstance(error, AWAY):
@@ -235,6 +214,9 @@ class Runner:
 
     def _remote(self, job: Job, reader: SyncReader) -> RemoteOutputs:
         return self._outputs_of(job.held, job.bound.flow, reader)
+
+    def _outputs_in_thread(self, held: Held, flow: Flow[Any, Any]) -> RemoteOutputs:
+        return self._outputs_of(held, flow, self._thread_reader)
 
     def _outputs_of(self, held: Held, flow: Flow[Any, Any], reader: SyncReader) -> RemoteOutputs:
         cursors_key = self._store.keys.meta.cursors
@@ -352,8 +334,7 @@ class Runner:
         if value is None:
             return None
         data = codec.encode(value, max_payload=flow.max_payload, what=f"cursor {saver.cursor}")
-        run_key = held.partition.flow(held.entry.flow)
-        started = int(await self._store.execute("HGET", run_key, "started") or 0)
+        started = int(job.bound.aside(attempt.STARTED, job.values) or 0)
         run, seq = held.entry.flow, held.entry.seq
         await cursors.save(self._store, flow.namespace, saver.cursor, run, started, seq, data)
         return value
@@ -382,8 +363,7 @@ class Runner:
             return None
         if made.data is output and kept is not output:
             return made.pack(kept)
-        values = job.begun.values if job.begun is not None else ()
-        if self._objects.storage is not None and made.is_stored(job.bound, values):
+        if self._objects.storage is not None and made.is_stored(job.bound, job.values):
             return made.pack(await self._keep(job, made.data))
         return made.pack()
 
@@ -538,6 +518,7 @@ class Runner:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.hooks.close()
+        self.queries.close()
         self._reader.close()
         self._thread_reader.close()
 

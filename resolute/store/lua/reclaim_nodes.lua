@@ -5,7 +5,7 @@
 -- ITEM flow_key from_key to_key flow entry seq index token process queue best_effort key   BLOB error
 -- `process` is the dead one ('' for a node nobody claimed); a node that was claimed counts a
 -- crash, and the one that reaches `poison` crashes fails with `error`. A waiting node gets its
--- timer again; one that waits for a run fails if that is gone, whose hash is then the last key.
+-- timer again; one that waits for a run, whose hash is then the last key, fails unless that is open.
 -- RETURNS {OK | STALE | GONE | SKIP} for each; SKIP: it failed as poison.
 -- @include common
 -- @include node
@@ -25,7 +25,8 @@ local function reclaim(node, item, blob)
   local _, _, to, _, entry, _, _, token, process, queue, best_effort, key = unpack(item)
   local r = node.record
   if r.state == WAITING and r.token == token and r.hold == CHILD then
-    if redis.call('EXISTS', KEYS[to]) == 1 then return {STALE} end
+    local status = redis.call('HGET', KEYS[to], 'status')
+    if status == RUNNING or status == FAILING or status == COMPENSATING then return {STALE} end
     return fail(node, best_effort, 'x:' .. key, blob)
   end
   if r.state == WAITING and r.token == token then
