@@ -14,7 +14,7 @@ from resolute.client.history import read_fields
 from resolute.client.letters import DeadLetter, Letters
 from resolute.client.objects import Objects
 from resolute.client.querying import query
-from resolute.client.retrying import plan_retry
+from resolute.client.retrying import TOLD, plan_retry
 from resolute.client.run import FlowRun, RunInfo
 from resolute.client.triggering import run_id_of, started_by
 from resolute.client.watcher import Watcher
@@ -425,7 +425,7 @@ class Client:
     ) -> FlowRun[Any]:
         """Start an ended run anew from its failed step, or from the first compensated one.
 
-        The new run is ``<id>/~<number>``; the same number twice is the same run. Without one, the
+        A step that was over when the run was stopped is not repeated. The new run is ``<id>/~<number>``; the same number twice is the same run. Without one, the
         next that is free. Raises UnknownRun; ResoluteError for a run that has not ended, or
         completed; for its `durability` what `start` does (give a `number` to call again).
         """
@@ -440,9 +440,7 @@ class Client:
         if plan is None:
             raise ResoluteError(f"run {id!r} ended before it began: start it anew")
         base = id.partition("/~")[0]
-        fields = await read_fields(
-            self.store, id, "s:", "n:", "u:", "ui:", "uo:", "ux:", "o:", "x:"
-        )
+        fields = await read_fields(self.store, id, *TOLD)
         resumption = plan_retry(header, plan, fields)
         numbers = [number] if number is not None else range(1, MAX_RETRIES_OF_ONE)
         for n in numbers:

@@ -1,4 +1,4 @@
-"""Where a retried run goes on: before the step that failed, or the first that was compensated."""
+"""Where a retried run goes on: with the step that failed, or the first that was compensated."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ _RESET = (
 )  # fmt: skip
 
 
+TOLD = ("s:", "w:", "n:", "u:", "ui:", "uo:", "ux:", "o:", "x:")  # what a retry needs of a hash
+
+
 @dataclass(frozen=True)
 class Resumption:
     """The fields that the new run must not have, and those that say where it goes on."""
@@ -27,7 +30,7 @@ class Resumption:
 def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resumption:
     """How to retry an ended run.
 
-    `fields` are those of its hash that begin with s:, n:, u:, ui:, uo:, ux:, o: and x:.
+    `fields` are those of its hash that begin with one of `TOLD`.
     """
     steps = [step for step in steps_of(fields) if not step.undo]
     first, loop = _first_to_repeat(header, plan, steps, fields)
@@ -43,7 +46,7 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
         kind, _, rest = name.partition(":")
         if kind in ("o", "x"):
             gone = rest.partition("[")[0] in (made if kind == "o" else tried)
-        elif kind in ("n", "s"):
+        elif kind in ("n", "s", "w"):
             gone = int(rest.partition(".")[0]) >= first
         else:
             gone = int(rest) not in undos
@@ -92,7 +95,7 @@ def _first_to_repeat(
     """
     last = steps[-1].seq if steps else 1
     if not header.undoing or not header.undos:
-        return last, None
+        return last + _is_over(plan, steps, fields), None
     # Undone were those from the last down to the one that was being undone at the end.
     pc, _, seq = (int(part) for part in fields[f"u:{header.undoing}"].split(b"|"))
     loop = _outermost_loop(plan, pc)
@@ -100,6 +103,23 @@ def _first_to_repeat(
         return min(last, seq), None
     began = [step.seq for step in steps if step.pc == loop - 1 and step.seq < seq]
     return min(last, began[-1] if began else 1), loop
+
+
+def _is_over(plan: Plan, steps: Sequence[StepEntry], fields: Mapping[str, bytes]) -> bool:
+    """Whether the last step did all it had to, and the run was stopped before it left it.
+
+    What it read may be gone: a loop's state is that of the turn before until the turn is over.
+    """
+    if not steps:
+        return False
+    step = steps[-1]
+    for index in range(plan.width(step.pc, int(fields.get(f"w:{step.seq}", 0)))):
+        record = read_record(fields.get(f"n:{step.seq}.{index}"))
+        forgiven = plan.node(step.pc, index).best_effort
+        over = (NodeStatus.COMPLETED, NodeStatus.FAILED) if forgiven else (NodeStatus.COMPLETED,)
+        if record is None or record.status not in over:
+            return False
+    return True
 
 
 def _outermost_loop(plan: Plan, pc: int) -> int | None:

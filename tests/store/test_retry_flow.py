@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from resolute.client.retrying import plan_retry
+from resolute.client.retrying import TOLD, plan_retry
 from resolute.model.flow import Flow
 from resolute.model.nodes import Node
 from resolute.status import RunStatus
@@ -31,8 +31,7 @@ async def retry(
 ) -> str:
     """The code of retry_flow, with what the client sends."""
     header = await stage.header(source)
-    told = ("s:", "n:", "u:", "ui:", "uo:", "ux:", "o:", "x:")
-    fields = {name: v for name, v in (await stage.hash(source)).items() if name.startswith(told)}
+    fields = {name: v for name, v in (await stage.hash(source)).items() if name.startswith(TOLD)}
     resumption = plan_retry(header, flow.plan, fields)
     return await runs.retry(stage.store, header, target, resumption.drop, resumption.fields)
 
@@ -212,6 +211,51 @@ async def test_a_turn_that_failed_is_retried_with_the_state_of_the_turn_before(s
     found = await stage.hash("run/~1")
     assert found["o:turns"] == b"\x04"  # of the turn before, which is what it reads
     await let(stage, "turns.after", "turns.while")
+
+
+async def test_a_turn_that_was_over_when_its_run_was_stopped_is_not_repeated(stage: Stage):
+    """The state it read is gone: what it made of it is in its place."""
+    flow = looping(step("body"))
+    await stage.begin_run(flow)
+    await let(stage, "before", "turns.begin", "turns.while", "body")
+    held = await stage.claim_one("worker")
+    assert await stage.complete("worker", held, b"\x07") == "OK"  # turns.after
+    await stage.stop("run")
+    await stage.coordinate()
+    assert await stage.status() == "cancelled"
+    assert await retry(stage, flow=flow) == "OK"
+    await stage.coordinate()
+    assert (await stage.hash("run/~1"))["o:turns"] == b"\x07"
+    await let(stage, "turns.while", "body")
+
+
+async def test_a_step_is_repeated_unless_each_of_its_nodes_is_done(stage: Stage):
+    """Those of an `each`, whose number only the run knows; best effort is done when it failed."""
+    flow = (
+        builder("listing")
+        .then_each("each", step("one"), items=lambda _: [1, 2], on_item_error="continue")
+        .then(step("last"))
+        .build()
+    )
+    for run, done in (("half", False), ("whole", True)):
+        await stage.begin_run(flow, run)
+        held = await stage.claim_one("worker")
+        assert await stage.store_items("worker", held, [b"\x01", b"\x02"]) == "OK"
+        assert await stage.complete("worker", held, b"\x02", arg="2") == "OK"
+        await stage.coordinate()
+        one, two = await stage.take("worker")
+        assert (await stage.begin("worker", two)).code == "OK"
+        assert await stage.fail("worker", two, best_effort=True) == "OK"
+        if done:
+            assert (await stage.begin("worker", one)).code == "OK"
+            assert await stage.complete("worker", one, b"\x01") == "OK"
+        await stage.stop(run)
+        await stage.coordinate()
+        assert await stage.status(run) == "cancelled"
+        assert await retry(stage, run, target=f"{run}/~1", flow=flow) == "OK"
+        await stage.coordinate()
+        again = await stage.claim("worker")
+        assert [stage.node(held).name for held in again] == (["last"] if done else ["one", "one"])
 
 
 async def test_a_loop_in_which_a_turn_was_compensated_begins_anew(stage: Stage):
