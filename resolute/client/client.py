@@ -425,9 +425,10 @@ class Client:
     ) -> FlowRun[Any]:
         """Start an ended run anew from its failed step, or from the first compensated one.
 
-        A step that was over when the run was stopped is not repeated. The new run is ``<id>/~<number>``; the same number twice is the same run. Without one, the
-        next that is free. Raises UnknownRun; ResoluteError for a run that has not ended, or
-        completed; for its `durability` what `start` does (give a `number` to call again).
+        A step that was over when the run was stopped is not repeated. The new run is
+        ``<id>/~<number>``; the same number twice is the same run. Without one, the next that is
+        free. Raises UnknownRun; ResoluteError for a run that has not ended, or completed; for its
+        `durability` what `start` does (give a `number` to call again).
         """
         store = self.at(durability)
         await self.store.find_partitions()

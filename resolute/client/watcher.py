@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from resolute.errors import StoreUnavailable
-from resolute.store.connection import Connection, Link, backoff
+from resolute.store.connection import Connection, backoff
 from resolute.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,8 @@ class Watcher:
     """
 
     def __init__(self, store: Store) -> None:
-        self._link = Link(store.link.address, name="resolute-watch", on_push=self._on_push)
-        self._store_link = store.link
+        self._link = store.separate_link("resolute-watch", on_push=self._on_push)
+        self._store = store
         self._generation = 0
         self._patience = store.patience
         self._signals: dict[str, set[asyncio.Event]] = {}
@@ -77,13 +77,13 @@ class Watcher:
     async def _live(self) -> Connection:
         """The subscribed connection; raises StoreUnavailable once the patience is at its end."""
         failures, give_up = 0, time.monotonic() + self._patience
-        if self._generation != self._store_link.generation and self._connection is not None:
+        if self._generation != self._store.generation and self._connection is not None:
             # Calls had to connect anew: what we subscribed to may have been demoted, and a replica
             # that is not in step publishes nothing.
             self._connection.close()
         while self._connection is None or self._connection.closed.done():
             try:
-                self._generation = self._store_link.generation
+                self._generation = self._store.generation
                 self._connection = await self._link.connection()
             except StoreUnavailable:
                 if time.monotonic() > give_up:

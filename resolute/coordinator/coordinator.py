@@ -57,7 +57,7 @@ class Coordinator:
             store, self.catalog, self.name, retention_ms, self._wake, self.reconciler.sweep
         )
         self.is_ready = False
-        self._run_id = ""
+        self._run_ids: set[str] = set()
         self._generation = 0
 
     def _wake(self) -> None:
@@ -122,19 +122,19 @@ class Coordinator:
                     # Forgotten, perhaps with everything else (FLUSHALL).
                     await self._store.confirm_partitions()
                     await self._register()
-                if self._store.link.generation != self._generation:
-                    await self._notice_server()
+                if self._store.generation != self._generation:
+                    await self._notice_servers()
             await asyncio.sleep(self._lease / 3)
 
-    async def _notice_server(self) -> None:
-        """After a reconnect: is it the same run of the same server?"""
-        self._generation = self._store.link.generation
-        run_id = await server.run_id(self._store.link)
-        if self._run_id and run_id != self._run_id:
-            log.warning("the server was restarted or replaced: sweeping")
+    async def _notice_servers(self) -> None:
+        """After a reconnect: are they the same runs of the same servers?"""
+        self._generation = self._store.generation
+        run_ids = await server.run_ids(self._store)
+        if self._run_ids and run_ids != self._run_ids:
+            log.warning("a server was restarted or replaced: sweeping")
             self.reconciler.sweep()
             self._wake()
-        self._run_id = run_id
+        self._run_ids = run_ids
 
     async def _take_over(self) -> None:
         handled = 0

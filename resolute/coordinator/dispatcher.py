@@ -19,9 +19,10 @@ from resolute.errors import DamagedRun, ResoluteError, StoreUnavailable
 from resolute.model.messages import Event
 from resolute.status import Code, EventKind, NodeStatus
 from resolute.store import dead, registry, runs, streams, transitions
-from resolute.store.connection import Link, ServerReply, backoff
+from resolute.store.connection import ServerReply, backoff
 from resolute.store.keys import Partition
 from resolute.store.nodes import chunks
+from resolute.store.reading import GroupReader
 from resolute.store.script import GROUP_COORDINATORS
 from resolute.store.store import Store
 
@@ -64,7 +65,7 @@ class Dispatcher:
         self._retention_ms = retention_ms
         self._on_wake = on_wake
         self._on_sweep = on_sweep
-        self._link: Link = store.separate_link(f"{name}:inbox")
+        self._source = GroupReader(store, f"{name}:inbox", GROUP_COORDINATORS, name)
         self._by_inbox = {p.inbox: p for p in store.keys.partitions}
         self._in_flight: set[asyncio.Task[None]] = set()
         self.handled = 0
@@ -90,7 +91,7 @@ class Dispatcher:
             for task in self._in_flight:
                 task.cancel()
             await asyncio.gather(*self._in_flight, return_exceptions=True)
-            await self._link.close()
+            await self._source.close()
 
     async def _ensure_groups(self) -> None:
         for partition in self._store.keys.partitions:
@@ -99,9 +100,7 @@ class Dispatcher:
     async def _read_once(self) -> None:
         while len(self._in_flight) >= MAX_IN_FLIGHT:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
-        found = await streams.read_group(
-            self._link, GROUP_COORDINATORS, self._name, list(self._by_inbox), BATCH, BLOCK_MS
-        )
+        found = await self._source.read(list(self._by_inbox), BATCH, BLOCK_MS)
         for inbox, messages in found.items():
             task = asyncio.create_task(self._guarded(self._by_inbox[inbox], messages))
             self._in_flight.add(task)

@@ -28,6 +28,7 @@ from resolute.errors import ResoluteError
 from resolute.model.messages import Entry
 from resolute.status import Code
 from resolute.store import dead, nodes, registry, streams
+from resolute.store.connection import Address
 from resolute.store.keys import Partition
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS, pack
 from resolute.store.store import Store
@@ -64,7 +65,7 @@ class Leases:
         self._seen: dict[str, Seen] = {}
         self._last_read = float("-inf")
         self._last_server_time = 0.0
-        self._generation = 0
+        self._epoch: tuple[Address, int] | None = None  # none read yet
         self._consumers_read = float("-inf")
         self._known_consumers: set[str] = set()
         self._woken = asyncio.Event()
@@ -143,11 +144,11 @@ class Leases:
     def _observe(self, beats: registry.Beats, consumers: Iterable[str]) -> None:
         now = self._clock.monotonic()
         span = now - self._last_read
-        is_new_link = self._store.link.generation != self._generation
+        is_new_link = self._store.registry_epoch != self._epoch
         gap = max(0.0, span - self._lease / 3 - MARGIN)  # beyond what lies between two looks
         credible = abs(beats.now - self._last_server_time - span) < CLOCKS_ALIKE
         self._last_read, self._last_server_time = now, beats.now
-        self._generation = self._store.link.generation
+        self._epoch = self._store.registry_epoch
         for process in {*beats.counts, *self._catalog.processes, *consumers}:
             beat = beats.counts.get(process)
             seen = self._seen.get(process)

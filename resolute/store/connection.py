@@ -66,6 +66,21 @@ class Address:
         self.url = url
         self.ssl = _ssl_context(options)
 
+    def at(self, host: str, port: int) -> Address:
+        """Another server that is logged in to in the same way."""
+        scheme, _, rest = self.url.partition("://")
+        place, _, options = rest.partition("?")
+        login = f"{place.rpartition('@')[0]}@" if "@" in place else ""
+        name = f"[{host}]" if ":" in host else host
+        scheme = "redis" if scheme == "unix" else scheme
+        return Address(f"{scheme}://{login}{name}:{port}" + (f"?{options}" if options else ""))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Address) and self.url == other.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
     def __str__(self) -> str:
         """Without the password: fit for a log."""
         if self.path:
@@ -229,17 +244,20 @@ class Connection(asyncio.Protocol):
 
 
 class Link:
-    """A connection that is made anew, with backoff and jitter, whenever it breaks."""
+    """A connection that is made anew, with backoff and jitter, whenever it breaks.
+
+    `address` may be a function that says each time where to.
+    """
 
     def __init__(
         self,
-        address: Address,
+        address: Address | Callable[[], Address],
         *,
         name: str = "",
         on_push: Callable[[list[Any]], None] | None = None,
     ) -> None:
         self._address = address
-        self._name = name
+        self.name = name
         self._on_push = on_push
         self._connection: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
@@ -252,7 +270,7 @@ class Link:
     @property
     def address(self) -> Address:
         """Where the server is."""
-        return self._address
+        return self._address if isinstance(self._address, Address) else self._address()
 
     @property
     def is_connected(self) -> bool:
@@ -280,7 +298,7 @@ class Link:
         # However many callers try again: after a failure they share one dial, a little later.
         await asyncio.sleep(max(0.0, self._next_try - time.monotonic()))
         try:
-            connection = await Connection.open(self.address, name=self._name, on_push=self._on_push)
+            connection = await Connection.open(self.address, name=self.name, on_push=self._on_push)
         except ServerReply as error:
             # Wrong password, no permission, still loading: it may be put right while we wait.
             refused = StoreUnavailable(f"{self.address} refused the connection: {error}")

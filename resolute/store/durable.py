@@ -20,7 +20,7 @@ from typing import Any
 
 from resolute.durability import Durability
 from resolute.errors import DurabilityNotConfirmed, StoreUnavailable
-from resolute.store.connection import REPLY_TIMEOUT, Arg, Command, Connection, ServerReply
+from resolute.store.connection import REPLY_TIMEOUT, Arg, Command, Connection, Link, ServerReply
 from resolute.store.keys import stats_beside
 from resolute.store.proofs import Proof, find_proof
 from resolute.store.script import Script, load_script, pack
@@ -74,6 +74,10 @@ class _Group:
         self._proof: Proof | None = None
         self._proved = 0.0
 
+    @property
+    def is_busy(self) -> bool:
+        return self.task is not None and not self.task.done()
+
     async def run(self, command: Command, script: Script | None) -> Any:
         """The reply to a command that is durable now.
 
@@ -81,7 +85,7 @@ class _Group:
         """
         call = _Call(command, script, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
-        if self.task is None or self.task.done():
+        if not self.is_busy:
             self.task = asyncio.create_task(self._serve())
         return await call.done
 
@@ -166,31 +170,34 @@ class DurableStore(Store):
     """
 
     def __init__(self, store: Store, level: Durability, replicas: int) -> None:
-        link = store.separate_link(f"resolute-{level}")
-        super().__init__(link, store.keys, store.patience)
+        link = Link(store.address, name=f"resolute-{level}")
+        super().__init__(link, store.keys, store.patience, store.servers.topology)
         self.nonces = store.nonces
         self._level = level
         self._replicas = replicas
         self._within = max(store.patience, LEAST_WAIT)
-        self._group: _Group | None = None
+        self._groups: dict[Connection, _Group] = {}
 
     async def call(
         self, name: str, keys: Sequence[str], common: bytes, arguments: Sequence[Arg] = ()
     ) -> Any:
         script = load_script(name)
         command = ("EVALSHA", script.sha, len(keys), *keys, common, *arguments)
-        return await self._patiently(lambda c: self._group_of(c).run(command, script))
+        return await self._patiently(keys[0], lambda c: self._group_of(c).run(command, script))
 
     async def execute(self, *command: Arg) -> Any:
-        return await self._patiently(lambda c: self._group_of(c).run(command, None))
+        key = self._key_of(command)
+        return await self._patiently(key, lambda c: self._group_of(c).run(command, None))
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Any]:
         return [await self.execute(*command) for command in commands]
 
     def _group_of(self, connection: Connection) -> _Group:
-        group = self._group
-        if group is None or group.connection is not connection:
-            group = self._group = _Group(connection, self._level, self._within, self._find)
+        group = self._groups.get(connection)
+        if group is None:
+            live = {c: g for c, g in self._groups.items() if not c.closed.done() or g.is_busy}
+            group = _Group(connection, self._level, self._within, self._find)
+            self._groups = {**live, connection: group}
         return group
 
     async def _find(self, connection: Connection) -> Proof:
@@ -198,8 +205,9 @@ class DurableStore(Store):
 
     async def close(self) -> None:
         await super().close()
-        if self._group is not None and self._group.task is not None:
-            await asyncio.wait([self._group.task])
+        tasks = [group.task for group in self._groups.values() if group.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 class Levels:

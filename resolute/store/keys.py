@@ -23,6 +23,16 @@ def crc16(text: str) -> int:
     return crc_hqx(text.encode(), 0)
 
 
+def slot_of(key: str) -> int:
+    """The slot of a key: that of what is in its first braces, where there is anything."""
+    start = key.find("{")
+    if start >= 0:
+        end = key.find("}", start + 1)
+        if end > start + 1:
+            key = key[start + 1 : end]
+    return crc16(key) % SLOTS
+
+
 class MetaKeys:
     """The keys of a namespace that belong to no partition."""
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from resolute.errors import ServerUnsuitable
-from resolute.store.connection import Address, Arg, Link, ServerReply
+from resolute.store.connection import Address, Arg, ServerReply
+from resolute.store.store import Store
 
 MINIMUM = {"redis": (7, 0), "valkey": (7, 2)}
 KEEPS_ALL = "noeviction"
@@ -46,9 +47,10 @@ class ServerInfo:
         return found
 
 
-async def run_id(link: Link) -> str:
-    """The identity of this run of the server: another after a restart or failover."""
-    return parse_info(await link.execute("INFO", "server")).get("run_id", "")
+async def run_ids(store: Store) -> set[str]:
+    """The identities of these runs of the servers: others after a restart or failover."""
+    infos = [await link.execute("INFO", "server") for link in store.servers.primaries()]
+    return {parse_info(info).get("run_id", "") for info in infos}
 
 
 class Asks(Protocol):
@@ -78,16 +80,20 @@ async def inspect(server: Asks) -> ServerInfo:
     )
 
 
-async def check(server: Asks, *, allow_eviction: bool = False) -> ServerInfo:
-    """Raises ServerUnsuitable with every reason not to use this server."""
-    info = await inspect(server)
-    problems = [
-        problem
-        for problem in info.problems()
-        if not (allow_eviction and problem.startswith("maxmemory-policy"))
-    ]
-    if problems:
-        raise ServerUnsuitable(f"{server.address}: " + "; ".join(problems))
+async def check(store: Store, *, allow_eviction: bool = False) -> ServerInfo:
+    """Raises ServerUnsuitable with every reason not to use this server, or one of this cluster."""
+    info = await inspect(store)
+    found = [(store.address, info)]
+    if store.servers.topology.is_cluster:
+        found = [(link.address, await inspect(link)) for link in store.servers.primaries()]
+    for address, info in found:
+        problems = [
+            problem
+            for problem in info.problems()
+            if not (allow_eviction and problem.startswith("maxmemory-policy"))
+        ]
+        if problems:
+            raise ServerUnsuitable(f"{address}: " + "; ".join(problems))
     return info
 
 

@@ -110,7 +110,7 @@ async def consumers(store: Store, readers: Sequence[tuple[str, str]]) -> list[di
 
     None where there is no such stream or group.
     """
-    replies = await store.link.execute_all(
+    replies = await store.try_all(
         [("XINFO", "CONSUMERS", stream, group) for stream, group in readers]
     )
     return [{} if isinstance(reply, ServerReply) else _pending_counts(reply) for reply in replies]

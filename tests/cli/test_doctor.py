@@ -20,9 +20,10 @@ from resolute.store import registry, streams
 from resolute.store.registry import ProcessInfo
 from resolute.store.server import ServerInfo
 from resolute.store.store import Store
-from resolute.testing.server import EmbeddedServer
+from resolute.testing.server import EmbeddedServer, ServerBinary
 from tests.cli.helpers import Cli, Examine, findings, until
 from tests.support.letters import bury
+from tests.support.sharded import sharded
 
 LEASE = 0.3  # s; doctor watches beats for a third of it
 
@@ -55,6 +56,25 @@ def test_a_server_that_evicts_is_unsuitable_and_nothing_else_counts(tmp_path: Pa
         outcome = Cli(server.url, "any")("doctor", code=Exit.UNUSABLE)
     assert "maxmemory-policy is allkeys-lru" in outcome.stdout
     assert "CONFIG SET maxmemory-policy noeviction" in outcome.stdout
+
+
+def test_a_cluster_is_looked_at_server_by_server(tmp_path: Path, server_binary: ServerBinary):
+    async def check() -> None:
+        async with sharded(tmp_path / "cluster", server_binary) as servers:
+            store = await Store.open(servers.url, "sharded", partitions=3)
+            await store.close()
+            bad = servers.primaries[1]
+            await bad.execute("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+            cli = Cli(servers.url, "sharded")
+            data = (await asyncio.to_thread(cli, "doctor", "--json", code=Exit.UNUSABLE)).data
+            texts = [found["text"] for found in findings(data, "server")]
+            ports = [node.server.port for node in servers.primaries]
+            for port in ports:
+                assert [f"127.0.0.1:{port}/0, master" in text for text in texts].count(True) == 1
+            assert sum("allkeys-lru" in text for text in texts) == 1
+            assert findings(data, "coordinators")
+
+    asyncio.run(check())
 
 
 @pytest.mark.parametrize(

@@ -162,12 +162,12 @@ async def test_a_coordinator_sweeps_when_the_server_is_another_than_before(stage
     coordinator = Coordinator(stage.store)
     sweeps = coordinator.reconciler._sweeps
     for _ in range(2):
-        await coordinator._notice_server()
+        await coordinator._notice_servers()
     assert coordinator.reconciler._sweeps == sweeps
-    coordinator._run_id = "another"
-    await coordinator._notice_server()
+    coordinator._run_ids = {"another"}
+    await coordinator._notice_servers()
     assert coordinator.reconciler._sweeps == sweeps + 1
-    await coordinator._notice_server()
+    await coordinator._notice_servers()
     assert coordinator.reconciler._sweeps == sweeps + 1
 
 

@@ -106,18 +106,24 @@ class Soak:
         What is broken is in the report. Raises Stuck where nothing moves any more.
         """
         plan = self.plan
-        (self._folder / "server").mkdir(parents=True)
-        (self._folder / "oracle").mkdir()
-        server = EmbeddedServer(
-            self._folder / "server", binary=plan.binary, appendfsync=plan.appendfsync
-        )
+        folder = self._folder / "server"
+        folder.mkdir(parents=True)
+        server = EmbeddedServer(folder, binary=plan.binary, appendfsync=plan.appendfsync)
+        await asyncio.to_thread(server.start)
+        try:
+            return await self.run_on(server, scenario or self._inject)
+        finally:
+            server.stop()
+
+    async def run_on(self, server: EmbeddedServer, scenario: Inject) -> Report:
+        """Run it on a server that is up, or one of a cluster."""
+        plan = self.plan
+        (self._folder / "oracle").mkdir(parents=True)
+        await first_use(server.url, plan.partitions)
         async with AsyncExitStack() as stack:
-            await asyncio.to_thread(server.start)
-            stack.callback(server.stop)
-            await first_use(server.url, plan.partitions)
             cluster = Cluster(System(server, self._folder / "oracle"), self._random, plan.lease)
             stack.push_async_callback(cluster.close)
-            await self._play(cluster, scenario or self._inject)
+            await self._play(cluster, scenario)
         return self.report
 
     async def _play(self, cluster: Cluster, inject: Inject) -> None:

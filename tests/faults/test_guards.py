@@ -125,7 +125,7 @@ GUARDS = (
     Guard("a gap in one's own reads", "resolute/coordinator/leases.py",
           "seen.since += gap", "pass", "tests/coordinator/test_leases.py"),
     Guard("a new connection", "resolute/coordinator/leases.py",
-          "is_new_link = self._store.link.generation != self._generation", "is_new_link = False",
+          "is_new_link = self._store.registry_epoch != self._epoch", "is_new_link = False",
           "tests/coordinator/test_leases.py"),
     Guard("a lease that was ended", f"{LUA}/beat.lua",
           "if beat == '-1' then return {GONE} end", "if beat == '-1' then beat = '0' end",

@@ -8,11 +8,10 @@ import pytest
 
 from resolute.store import streams
 from resolute.store.connection import ServerReply
-from resolute.store.keys import Keys
 from resolute.store.script import GROUP_WORKERS, load_script, pack
 from resolute.store.store import Store
 from tests.support.flows import chain
-from tests.support.links import linked, saying, strange_server
+from tests.support.links import alone, linked, saying, strange_server
 from tests.support.stage import Stage
 
 one_partition = pytest.mark.parametrize("partitions", [1], indirect=True)
@@ -42,7 +41,7 @@ async def test_a_script_that_is_flushed_while_it_is_loaded_is_loaded_again():
     unknown, loaded = b"-NOSCRIPT No matching script.\r\n", b"+loaded\r\n"
     flushed = saying([unknown, loaded, unknown, loaded, b"+OK\r\n"])
     async with strange_server(flushed) as url, linked(url) as link:
-        store = Store(link, Keys("n", 1), 30.0)
+        store = alone(link, 30.0)
         assert await store.call("due_timers", ["timers"], pack(1)) == b"OK"
 
 

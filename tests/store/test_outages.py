@@ -12,13 +12,12 @@ from resolute.errors import StoreUnavailable
 from resolute.store import connection as module
 from resolute.store import streams
 from resolute.store.connection import ServerReply
-from resolute.store.keys import Keys
 from resolute.store.script import pack
 from resolute.store.server import check
 from resolute.store.store import Store
 from resolute.store.sync import SyncReader
 from resolute.testing.server import EmbeddedServer
-from tests.support.links import linked, saying, strange_server
+from tests.support.links import alone, linked, saying, strange_server
 from tests.support.proxy import Proxy
 
 # A server that is away.
@@ -124,7 +123,7 @@ async def test_what_is_refused_for_the_moment_is_tried_again(own_server: Embedde
 async def test_what_is_refused_for_the_moment_is_asked_again_whatever_the_reason(code: str):
     once_refused = saying([f"-{code} not now\r\n".encode(), b"+OK\r\n"])
     async with strange_server(once_refused) as url, linked(url) as link:
-        assert await Store(link, Keys("n", 1), 30.0).execute("SET", "key", "value") == b"OK"
+        assert await alone(link, 30.0).execute("SET", "key", "value") == b"OK"
         # Another server may answer behind the same address.
         assert link.generation == (2 if code in ("READONLY", "MASTERDOWN") else 1)
 
@@ -138,7 +137,7 @@ async def test_commands_sent_together_are_all_asked_again_where_one_was_refused_
             writer.write(next(answers))
 
     async with strange_server(talk) as url, linked(url) as link:
-        store = Store(link, Keys("n", 1), 30.0)
+        store = alone(link, 30.0)
         assert await store.execute_all([("GET", "a"), ("GET", "b")]) == [b"a", b"b"]
 
 
@@ -146,13 +145,15 @@ async def test_without_patience_what_is_refused_for_the_moment_is_said_at_once()
     busy = saying(itertools.repeat(b"-BUSY not now\r\n"))
     async with strange_server(busy) as url, linked(url) as link, asyncio.timeout(5):
         with pytest.raises(ServerReply, match="BUSY"):
-            await Store(link, Keys("n", 1), 0.0).execute("SET", "key", "value")
+            await alone(link, 0.0).execute("SET", "key", "value")
 
 
 async def test_a_server_that_loads_its_file_is_waited_for_at_the_first_connection():
     """A coordinator that is started while Redis comes back after a crash."""
     loading, loaded = b"-LOADING not now\r\n", b"$1\r\n3\r\n"
-    async with strange_server(saying([loading, loading, loaded])) as url, asyncio.timeout(30):
+    no_cluster = b"-ERR no cluster\r\n"
+    answers = saying([loading, no_cluster, loading, loaded])
+    async with strange_server(answers) as url, asyncio.timeout(30):
         store = await Store.open(url, "n", name="", patience=30.0)
         assert store.keys.count == 3
         await store.close()
@@ -187,7 +188,7 @@ async def test_blocking_reads_follow_the_link_to_another_server(
         async with linked(proxy.url) as link, linked(server.url) as new:
             await link.execute("HSET", "a-hash", "field", "old")
             await new.execute("HSET", "a-hash", "field", "new")
-            reader = SyncReader(link)
+            reader = SyncReader(alone(link, 5.0))
             assert await asyncio.to_thread(reader.hmget, "a-hash", ["field"]) == [b"old"]
             proxy.target = server.port
             (await link.connection()).close()

@@ -9,7 +9,9 @@ import pytest
 
 from resolute.errors import ServerUnsuitable
 from resolute.store.connection import Address, Link
-from resolute.store.server import ServerInfo, check, inspect, run_id
+from resolute.store.keys import Keys
+from resolute.store.server import ServerInfo, check, inspect, run_ids
+from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer
 
 GOOD = ServerInfo(
@@ -26,75 +28,80 @@ GOOD = ServerInfo(
 )
 
 
+def opened(url: str) -> Store:
+    """A store that a test closes."""
+    return Store(Link(Address(url)), Keys("checks", 1), 5.0)
+
+
 @pytest.fixture
-def link(server: EmbeddedServer) -> Link:
-    """A link that a test closes."""
-    return Link(Address(server.url))
+def shared(server: EmbeddedServer) -> Store:
+    """Of the server that all tests share."""
+    return opened(server.url)
 
 
-async def test_a_server_as_it_should_be_is_accepted(link: Link, server: EmbeddedServer):
-    info = await check(link)
+async def test_a_server_as_it_should_be_is_accepted(shared: Store, server: EmbeddedServer):
+    info = await check(shared)
     assert info.version == server.binary.version
     assert info.kind == server.binary.name
     assert (info.role, info.eviction, info.appendonly) == ("master", "noeviction", True)
     assert info.used_memory > 0
-    await link.close()
+    await shared.close()
 
 
 @pytest.fixture
-def unset(own_server: EmbeddedServer) -> Iterator[Link]:
-    """A link to a server that the test sets up as it likes."""
-    yield Link(Address(own_server.url))
+def own(own_server: EmbeddedServer) -> Iterator[Store]:
+    """Of a server that the test sets up as it likes."""
+    yield opened(own_server.url)
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
-async def test_a_server_that_evicts_is_refused_unless_we_are_told(unset: Link, policy: str):
-    await unset.execute("CONFIG", "SET", "maxmemory-policy", policy)
+async def test_a_server_that_evicts_is_refused_unless_we_are_told(own: Store, policy: str):
+    await own.execute("CONFIG", "SET", "maxmemory-policy", policy)
     with pytest.raises(ServerUnsuitable, match=rf"{policy}.*noeviction"):
-        await check(unset)
-    info = await check(unset, allow_eviction=True)
+        await check(own)
+    info = await check(own, allow_eviction=True)
     assert info.eviction == policy
-    await unset.close()
+    await own.close()
 
 
 async def test_a_replica_is_refused_even_if_eviction_is_allowed(
-    unset: Link, own_server: EmbeddedServer
+    own: Store, own_server: EmbeddedServer
 ):
-    await unset.execute("REPLICAOF", "127.0.0.1", own_server.port)
+    await own.execute("REPLICAOF", "127.0.0.1", own_server.port)
     with pytest.raises(ServerUnsuitable, match="read-only"):
-        await check(unset, allow_eviction=True)
-    await unset.execute("REPLICAOF", "NO", "ONE")
-    await check(unset)
-    await unset.close()
+        await check(own, allow_eviction=True)
+    await own.execute("REPLICAOF", "NO", "ONE")
+    await check(own)
+    await own.close()
 
 
-async def test_all_reasons_are_given_at_once(unset: Link, own_server: EmbeddedServer):
-    await unset.execute("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    await unset.execute("REPLICAOF", "127.0.0.1", own_server.port)
+async def test_all_reasons_are_given_at_once(own: Store, own_server: EmbeddedServer):
+    await own.execute("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    await own.execute("REPLICAOF", "127.0.0.1", own_server.port)
     with pytest.raises(ServerUnsuitable, match=r"allkeys-lru.*read-only"):
-        await check(unset)
-    await unset.close()
+        await check(own)
+    await own.close()
 
 
 async def test_a_setting_that_may_not_be_read_is_no_reason_to_refuse(
-    unset: Link, own_server: EmbeddedServer
+    own: Store, own_server: EmbeddedServer
 ):
-    await unset.execute("ACL", "SETUSER", "app", "on", ">pass", "~*", "&*", "+@all", "-config")
-    other = Link(Address(own_server.url.replace("redis://", "redis://app:pass@")))
+    await own.execute("ACL", "SETUSER", "app", "on", ">pass", "~*", "&*", "+@all", "-config")
+    other = opened(own_server.url.replace("redis://", "redis://app:pass@"))
     info = await check(other)
     assert info.appendfsync is None
     assert info.eviction == "noeviction"
     await other.close()
-    await unset.close()
+    await own.close()
 
 
-async def test_a_restarted_server_has_another_identity(unset: Link, own_server: EmbeddedServer):
-    before = await run_id(unset)
-    assert before == await run_id(unset) == (await inspect(unset)).run_id
-    await unset.close()
+async def test_a_restarted_server_has_another_identity(own: Store, own_server: EmbeddedServer):
+    before = await run_ids(own)
+    assert before == await run_ids(own) == {(await inspect(own)).run_id}
+    await own.close()
     own_server.restart()
-    again = Link(Address(own_server.url))
-    assert await run_id(again) not in ("", before)
+    again = opened(own_server.url)
+    assert await run_ids(again) not in ({""}, before)
     await again.close()
 
 

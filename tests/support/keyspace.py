@@ -12,22 +12,21 @@ async def all_keys(store: Store) -> list[str]:
     """Every key of the namespace, sorted."""
     namespace = store.keys.meta.namespace
     found: set[str] = set()
-    cursor = b"0"
-    while True:
-        cursor, names = await store.execute(
-            "SCAN", cursor, "MATCH", f"{{{namespace}*", "COUNT", 10_000
-        )
-        found |= {str(name, "utf-8") for name in names}
-        if cursor == b"0":
-            break
+    for link in store.servers.primaries():
+        cursor = b"0"
+        while True:
+            cursor, names = await link.execute(
+                "SCAN", cursor, "MATCH", f"{{{namespace}*", "COUNT", 10_000
+            )
+            found |= {str(name, "utf-8") for name in names}
+            if cursor == b"0":
+                break
     return sorted(n for n in found if n.startswith((f"{{{namespace}}}", f"{{{namespace}:")))
 
 
 async def erase(store: Store) -> None:
     """Delete every key of the namespace."""
-    keys = await all_keys(store)
-    if keys:
-        await store.execute("UNLINK", *keys)
+    await store.execute_all([("UNLINK", key) for key in await all_keys(store)])
 
 
 async def types(store: Store, keys: list[str]) -> dict[str, str]:

@@ -8,6 +8,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any
 
 from resolute.store.connection import Address, Link
+from resolute.store.keys import Keys
+from resolute.store.servers import Topology
+from resolute.store.store import Store
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -19,6 +22,13 @@ async def linked(url: str, **options: Any) -> AsyncGenerator[Link]:
         yield link
     finally:
         await link.close()
+
+
+def alone(link: Link, patience: float) -> Store:
+    """A store on a server that need not be asked whether it is in a cluster."""
+    topology = Topology(link.address)
+    topology.is_single()
+    return Store(link, Keys("n", 1), patience, topology)
 
 
 @contextlib.asynccontextmanager

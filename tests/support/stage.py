@@ -139,8 +139,9 @@ class Stage:
         """New events, read as a member of the group of coordinators."""
         await streams.ensure_group(self.store, partition, partition.inbox, GROUP_COORDINATORS)
         found = await streams.read_group(
-            self.store.link, GROUP_COORDINATORS, self.name, [partition.inbox], 1000, None
-        )
+            self.store.servers.link_of(partition.inbox), GROUP_COORDINATORS, self.name,
+            [partition.inbox], 1000, None,
+        )  # fmt: skip
         return found.get(partition.inbox, [])
 
     async def begin_run(self, flow: Flow[Any, Any], run_id: str = "run", data: bytes = NIL) -> None:
@@ -155,9 +156,8 @@ class Stage:
         for partition in self.store.keys.partitions:
             stream = partition.queue(queue)
             await streams.ensure_group(self.store, partition, stream, GROUP_WORKERS)
-            found = await streams.read_group(
-                self.store.link, GROUP_WORKERS, process, [stream], count, None
-            )
+            link = self.store.servers.link_of(stream)
+            found = await streams.read_group(link, GROUP_WORKERS, process, [stream], count, None)
             for message in found.get(stream, []):
                 assert message.payload is not None
                 taken.append(Held(partition, queue, message.id, _decode_entry(message.payload)))

@@ -102,7 +102,7 @@ class Parts:
 
     async def close(self) -> None:
         self.runner.close()
-        await self.reader._link.close()
+        await self.reader._source.close()
         self.page.close()
 
 

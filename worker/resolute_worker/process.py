@@ -153,12 +153,12 @@ class Process:
     async def _look_around(self) -> None:
         """After a reconnect and once a lease, look at what is claimed and pending here."""
         loop = asyncio.get_running_loop()
-        generation, looked = self._store.link.generation, loop.time()
+        generation, looked = self._store.generation, loop.time()
         while True:
             await asyncio.sleep(FENCE_PERIOD)
             try:
-                if self._store.link.generation != generation:
-                    generation = self._store.link.generation
+                if self._store.generation != generation:
+                    generation = self._store.generation
                     await self._runner.reaffirm()
                 if loop.time() - looked > self._config.lease and not self._draining.is_set():
                     looked = loop.time()

@@ -17,9 +17,10 @@ from resolute.errors import ResoluteError
 from resolute.model.messages import Entry
 from resolute.status import Code
 from resolute.store import dead, nodes, streams
-from resolute.store.connection import Connection, ServerReply, backoff
+from resolute.store.connection import ServerReply, backoff
 from resolute.store.keys import Partition
 from resolute.store.nodes import Held, Return
+from resolute.store.reading import GroupReader
 from resolute.store.script import GROUP_WORKERS
 from resolute.store.store import Store
 from resolute_worker.jobs import Job, Stop
@@ -65,7 +66,7 @@ class Reader:
         self._process = process
         self._runner = runner
         self._slots = slots
-        self._link = store.separate_link(f"{process}:queue")
+        self._source = GroupReader(store, f"{process}:queue", GROUP_WORKERS, process)
         self._streams: dict[str, tuple[Partition, str]] = {}
         for partition in store.keys.partitions:
             for name in (queue, *(f"{queue}@{plan}" for plan in plans)):
@@ -92,7 +93,7 @@ class Reader:
                     await asyncio.sleep(backoff(failures))
                     failures += 1
         finally:
-            await self._link.close()
+            await self._source.close()
 
     async def _read_or_repair(self) -> None:
         try:
@@ -110,32 +111,25 @@ class Reader:
             # What is read now could only be handed back. The page is the supervisor's: no event.
             await asyncio.sleep(FENCED_PAUSE)
         free = await self._slots.wait()
-        connection = await self._link.connection()
-        if self._link.generation != self._generation:
+        await self._source.connect(self._streams)
+        if self._source.generation != self._generation:
             # What was delivered into a connection that broke is pending here and comes no more.
-            self._generation = self._link.generation
+            self._generation = self._source.generation
             await self.read_pending()
-        for stream, messages in (await self._read(connection, free)).items():
+        for stream, messages in (await self._read(free)).items():
             self._deliver(stream, messages)
 
-    async def _read(self, connection: Connection, free: int) -> dict[str, list[streams.Message]]:
+    async def _read(self, free: int) -> dict[str, list[streams.Message]]:
         """New entries for the free slots. COUNT is per stream, so it is shared out."""
         everything = list(self._streams)
         groups = len(self._store.keys.partitions)
         if free < groups:
             # Fewer slots than partitions: they take turns, and only if all are empty we block.
             for _ in range(math.ceil(groups / free)):
-                found = await self._read_some(connection, self._next_turn(free), 1, None)
+                found = await self._source.read(self._next_turn(free), 1, None)
                 if found:
                     return found
-        return await self._read_some(connection, everything, max(1, free // groups), BLOCK_MS)
-
-    async def _read_some(
-        self, connection: Connection, names: list[str], count: int, block_ms: int | None
-    ) -> dict[str, list[streams.Message]]:
-        return await streams.read_on(
-            connection, GROUP_WORKERS, self._process, names, count, block_ms
-        )
+        return await self._source.read(everything, max(1, free // groups), BLOCK_MS)
 
     def _next_turn(self, size: int) -> list[str]:
         """The streams of the next `size` partitions, round and round."""

@@ -72,8 +72,8 @@ class Runner:
         self.offers = Offers(store, flows.values(), nodes or {})
         self._slots = slots
         self._page = page
-        self._reader = SyncReader(store.link)
-        self._thread_reader = SyncReader(store.link)
+        self._reader = SyncReader(store)
+        self._thread_reader = SyncReader(store)
         self._threads = ThreadPoolExecutor(slots.size, thread_name_prefix="node")
         self.hooks = HookCaller(slots.size)
         self.queries = Queries(store, self.offers, self._outputs_in_thread)

@@ -27,6 +27,7 @@ from resolute.durations import humanize
 from resolute.errors import ConfigurationError
 from resolute.store import registry, server
 from resolute.store.server import ServerInfo
+from resolute.store.servers import Servers
 
 LEASE = 15.0  # s, where nobody is registered who could say
 
@@ -71,9 +72,16 @@ def doctor(target: Target, as_json: bool) -> None:
 async def _examine(target: Target, *, quiet: bool) -> Report:
     report = Report()
     async with target.link() as link:
+        servers = Servers(link)
+        await servers.look()
         report.server = await server.inspect(link)
         report.latency = await round_trip(link)
-        report.findings += check_server(report.server, str(link.address), report.latency)
+        primaries = [one for one in servers.primaries() if one is not link]
+        for one in primaries or [link]:
+            info = report.server if one is link else await server.inspect(one)
+            latency = report.latency if one is link else await round_trip(one)
+            report.findings += check_server(info, str(one.address), latency)
+        await servers.close()
     try:
         async with target.connect() as client:
             with _patience(quiet):

@@ -85,7 +85,7 @@ async def _read_stream(store: Store, stream: str, name: Name, now: float) -> Que
         ("XINFO", "GROUPS", stream),
         ("XPENDING", stream, GROUP_WORKERS),
     ]
-    length, groups, pending = await store.link.execute_all(commands)
+    length, groups, pending = await store.try_all(commands)
     if isinstance(length, ServerReply):
         raise length
     group = _group(groups)
