@@ -51,6 +51,8 @@ class Costs:
 
     def packed(self) -> str:
         """The sums of the units as a script takes them: ``usd|1200|eur|5``, '' for none."""
+        if not self._sums:
+            return ""
         return "|".join(f"{unit}|{micros}" for unit, micros in self._sums.items())
 
 

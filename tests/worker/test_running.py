@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -18,7 +19,7 @@ from resolute.status import RunStatus
 from resolute.store import nodes
 from resolute.store.store import Store
 from resolute_worker import committer
-from resolute_worker.jobs import Stop
+from resolute_worker.jobs import Job, Stop
 from tests.support.flows import builder, chain_of, echo, step
 from tests.support.stage import QUEUE, Stage
 from tests.worker.parts import (
@@ -33,6 +34,11 @@ from tests.worker.parts import (
     run_first,
     run_held,
 )
+
+
+async def fails(_: object) -> None:
+    raise ValueError("no")
+
 
 # Stopping.
 
@@ -356,3 +362,29 @@ async def test_one_outcome_that_cannot_be_sent_does_not_keep_back_the_others(
         "one": RunStatus.COMPLETED, "two": RunStatus.FAILED, "three": RunStatus.COMPLETED,
     }  # fmt: skip
     assert b"cannot be sent" in (await stage.hash("two"))["x:echo"]
+
+
+# What is left behind.
+
+
+@ONE
+async def test_a_job_that_is_over_leaves_nothing_to_the_garbage_collector(
+    stage: Stage, make_parts: Make
+):
+    """Else that takes as long as the jobs themselves: a third of a worker's time, measured."""
+    plain, failing = AsyncNode("echo", echo), AsyncNode("fails", fails, retry=ONCE)
+    flow = builder("two").then_parallel("step", plain, failing).build()
+    parts = make_parts(flow)
+    gc.collect()
+    gc.disable()
+    try:
+        for run_id in ("one", "two"):
+            await stage.begin_run(flow, run_id)
+        await parts.work()
+        await stage.coordinate()
+        await asyncio.sleep(0)
+        left = [found for found in gc.get_objects() if isinstance(found, Job)]
+    finally:
+        gc.enable()
+    assert await stage.status("two") is RunStatus.FAILED
+    assert left == []

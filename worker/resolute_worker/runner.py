@@ -472,6 +472,8 @@ class Runner:
             del self.jobs[key]
             self._leave_slot(job)
             self._slots.release(job.slot)
+            # Its context has the job: together they would be left to the garbage collector.
+            job.task = None
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)
