@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreUnavailable,
         TerminalError,
+        TooManyPages,
         UnknownFlow,
         UnknownLetter,
         UnknownQuery,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from resolute.model.hooks import CostEvent, FlowHooks, NodeEvent
     from resolute.model.markers import cursor, cursor_string, input_data, output
     from resolute.model.nodes import AsyncNode, Node, SyncNode, node
+    from resolute.model.paging import Page, PageRequest, paginate
     from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
     from resolute.model.provider import Provider
     from resolute.model.references import DataRef
@@ -106,6 +108,8 @@ __all__ = [
     "NodeTimeout",
     "NotEncodable",
     "ObjectMissing",
+    "Page",
+    "PageRequest",
     "PayloadTooLarge",
     "Provider",
     "QueryFailed",
@@ -126,6 +130,7 @@ __all__ = [
     "StoreUnavailable",
     "SyncNode",
     "TerminalError",
+    "TooManyPages",
     "UnknownFlow",
     "UnknownLetter",
     "UnknownQuery",
@@ -142,6 +147,7 @@ __all__ = [
     "manual",
     "node",
     "output",
+    "paginate",
     "schedule",
     "signal",
     "webhook",
@@ -159,6 +165,7 @@ _HOMES = {
     "model.hooks": ("CostEvent", "FlowHooks", "NodeEvent"),
     "model.markers": ("cursor", "cursor_string", "input_data", "output"),
     "model.nodes": ("AsyncNode", "Node", "SyncNode", "node"),
+    "model.paging": ("Page", "PageRequest", "paginate"),
     "model.provider": ("Provider",),
     "model.policies": ("RateLimit", "RetryPolicy", "SharedRateLimit"),
     "model.references": ("DataRef",),

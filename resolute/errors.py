@@ -31,7 +31,8 @@ ResoluteError
 ├── NotEncodable             a value that no codec can put on the wire
 ├── PayloadTooLarge          a value above max_payload
 ├── TerminalError            raised by a node: do not retry
-│   └── LoopLimitExceeded    a loop would take more turns than it may
+│   ├── LoopLimitExceeded    a loop would take more turns than it may
+│   └── TooManyPages         a node that fetches page by page would take more than it may
 ├── RetryAfter               raised by a node: retry no sooner than this
 ├── NodeTimeout              an attempt overran its timeout
 ├── FlowTesterError          a test asks the FlowTester for what cannot be
@@ -309,6 +310,16 @@ class PayloadTooLarge(ResoluteError):
 
 class TerminalError(ResoluteError):
     """Raise this in a node to fail it without another attempt."""
+
+
+class TooManyPages(TerminalError):
+    """A node that fetches page by page would take more than its max_pages."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        super().__init__(
+            f"there are more than max_pages={most:,} pages: give paginate() more, or ask for less"
+        )
 
 
 class LoopLimitExceeded(TerminalError):

@@ -16,7 +16,18 @@ _RESET = (
 )  # fmt: skip
 
 
-TOLD = ("s:", "w:", "n:", "u:", "ui:", "uo:", "ux:", "o:", "x:")  # what a retry needs of a hash
+TOLD = (
+    "s:",
+    "w:",
+    "n:",
+    "u:",
+    "ui:",
+    "uo:",
+    "ux:",
+    "o:",
+    "x:",
+    "p:",
+)  # what a retry needs of a hash
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,8 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
         made |= {key for pc in range(loop - 1, _loop_end(plan, loop)) for key in _keys(plan, pc)}
     tried = {key for step in repeated for key in _keys(plan, step.pc)}
     undos = [n for n in range(1, header.undos + 1) if _undo_seq(fields, n) < first]
+    # Pages that were fetched by the step that failed need not be fetched again.
+    goes_on = not header.undoing and (kept[-1].seq if kept else 0) + 1 == first
     drop: list[str] = list(_RESET)
     for name in fields:
         kind, _, rest = name.partition(":")
@@ -48,6 +61,9 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
             gone = rest.partition("[")[0] in (made if kind == "o" else tried)
         elif kind in ("n", "s", "w"):
             gone = int(rest.partition(".")[0]) >= first
+        elif kind == "p":
+            seq = int(rest.partition(".")[0])
+            gone = seq > first or (seq == first and not goes_on)
         else:
             gone = int(rest) not in undos
         if gone:

@@ -29,6 +29,7 @@ from resolute.model import codec
 from resolute.model.flow import Binding, Flow, Lister, Predicate, Question, Saver, Until
 from resolute.model.messages import Entry
 from resolute.model.nodes import PREVIOUS, Node
+from resolute.model.paging import Pager
 from resolute.model.plan import (
     Children,
     Loop,
@@ -246,9 +247,20 @@ class Bound:
         at = self.asides.get(name)
         return None if at is None else values[at]
 
+    @cached_property
+    def pager(self) -> Pager | None:
+        """Its function, where that fetches page by page."""
+        fn = self.binding.fn if isinstance(self.binding, Node) else None
+        return fn if isinstance(fn, Pager) else None
+
+    def progress(self, values: Sequence[bytes | None]) -> bytes | None:
+        """How far a pager has come, from the values of `fields`."""
+        return values[-1 - len(self.asides)]
+
     def fields(self, entry: Entry) -> list[str]:
         """The hash fields an attempt needs before it starts."""
-        return [*self._input_fields(entry), *self.asides]
+        paging = [f"p:{entry.seq}.{entry.index}"] if self.pager is not None else []
+        return [*self._input_fields(entry), *paging, *self.asides]
 
     def _input_fields(self, entry: Entry) -> list[str]:
         match self.source:
@@ -508,7 +520,7 @@ def input_value(
     bound: Bound, fields: Sequence[str], values: Sequence[bytes | None], remote: Outputs
 ) -> Any:
     """What the function is called with. Raises what a user's input function raises."""
-    count = len(fields) - len(bound.asides)
+    count = len(fields) - len(bound.asides) - (bound.pager is not None)
     fields, values = fields[:count], values[:count]
     match bound.source:
         case Source.NOTHING:

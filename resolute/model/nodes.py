@@ -5,7 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, get_type_hints, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Protocol,
+    Self,
+    TypeVar,
+    cast,
+    get_type_hints,
+    overload,
+    runtime_checkable,
+)
 
 from resolute.durations import Duration, milliseconds
 from resolute.ids import check_name, check_queue
@@ -36,12 +47,24 @@ class _PreviousOutput:
 PREVIOUS = _PreviousOutput()
 
 
+@runtime_checkable
+class DeclaresTypes(Protocol):
+    """A function that says itself what it takes and returns."""
+
+    @property
+    def takes(self) -> Any: ...
+
+    @property
+    def returns(self) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Elsewhere:
     """Stands for the function of a node that another team's worker runs."""
 
     name: str
     returns: Any = field(compare=False)
+    takes: Any = field(default=Any, compare=False)
 
     def __call__(self, value: Any) -> Any:
         raise TypeError(f"node {self.name!r} is run by another team's worker: its code is not here")
@@ -122,15 +145,17 @@ class Node(Generic[I_contra, O_co]):
     @property
     def input_type(self) -> Any:
         """The annotation of the parameter, or Any."""
+        if isinstance(self.fn, DeclaresTypes):
+            return self.fn.takes
         names = positional_parameters(self.fn)
-        return _hints(self.fn).get(names[0], Any) if names else Any
+        return hints_of(self.fn).get(names[0], Any) if names else Any
 
     @property
     def output_type(self) -> Any:
         """The annotation of the result, or Any."""
-        if isinstance(self.fn, Elsewhere):
+        if isinstance(self.fn, DeclaresTypes):
             return self.fn.returns
-        return _hints(self.fn).get("return", Any)
+        return hints_of(self.fn).get("return", Any)
 
     @property
     def limits(self) -> tuple[Limit, ...]:
@@ -269,7 +294,8 @@ def positional_parameters(fn: Callable[..., Any]) -> list[str]:
     return required or [p.name for p in taken[:1]]
 
 
-def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
+    """The types that a function or an object with `__call__` is annotated with."""
     target = fn if inspect.isroutine(fn) else type(fn).__call__
     try:
         return get_type_hints(target, include_extras=True)

@@ -1,4 +1,7 @@
-"""Paths into values and types: fields, keys and indices, in one text with dots."""
+"""Paths into values and types: fields, keys and indices, in one text with dots.
+
+An index below 0 counts from the end: ``-1`` is the last item.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,10 @@ from typing import (
 )
 
 from resolute.model.fitting import is_open, is_union, plain, type_name
+
+
+class NoItems(LookupError):
+    """An item of a list was asked for that has none at all."""
 
 
 def value_at(value: Any, steps: Iterable[str]) -> Any:
@@ -76,9 +83,10 @@ def _part(value: Any, step: str) -> Any:
         raise LookupError(f"has no {step!r}; it has {_listed(mapping)}")
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         sequence = cast("Sequence[Any]", value)
-        if _is_index(step) and int(step) < len(sequence):
+        if _is_index(step) and -len(sequence) <= int(step) < len(sequence):
             return sequence[int(step)]
-        raise LookupError(f"has no {step!r}; it has {len(sequence)} items")
+        error = LookupError if sequence or not _is_index(step) else NoItems
+        raise error(f"has no {step!r}; it has {len(sequence)} items")
     if names:
         raise LookupError(f"has no {step!r}; it has {_listed(names)}")
     raise LookupError(f"is {type(value).__name__}, which has no {step!r}")
@@ -114,7 +122,7 @@ def _item_type(annotation: Any, kind: Any, arguments: tuple[Any, ...], step: str
         raise LookupError(f"is {type_name(annotation)}, which has no {step!r} but indices")
     if not issubclass(kind, tuple) or arguments[1:] == (...,):
         return arguments[0] if arguments else Any
-    if arguments and int(step) >= len(arguments):
+    if arguments and not -len(arguments) <= int(step) < len(arguments):
         raise LookupError(f"is {type_name(annotation)}, which has no {step!r}")
     return arguments[int(step)] if arguments else Any
 
@@ -136,7 +144,7 @@ def _part_of_some(kinds: Iterable[Any], step: str) -> Any:
 
 
 def _is_index(step: str) -> bool:
-    return step.isascii() and step.isdigit()
+    return step.isascii() and step.removeprefix("-").isdigit()
 
 
 def _listed(names: Iterable[Any], most: int = 20) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from resolute.model.cursors import CursorTarget
 from resolute.model.flow import Saver
 from resolute.model.nodes import Node
-from resolute.model.paths import type_at, value_at
+from resolute.model.paths import NoItems, type_at, value_at
 from resolute.model.state import FlowState
 
 
@@ -30,6 +30,8 @@ def saver_of(node: Node[Any, Any], target: CursorTarget) -> Saver:
             return None
         try:
             return value_at(state[node], target.steps)
+        except NoItems:  # the last of a list that is empty this time
+            return None
         except LookupError as error:
             raise TypeError(f"cursor {target.name!r}: output {node.key!r} {error}") from None
 

@@ -58,6 +58,20 @@ class CompleteItem(Item):
     undo: int
     arg: str
     costs: str
+    pages: int
+
+
+class PageItem(Item):
+    flow_key: int
+    target_key: int
+    flow: str
+    entry: str
+    seq: int
+    index: int
+    token: str
+    queue: str
+    number: int
+    costs: str
 
 
 class StoreItem(Item):
@@ -130,6 +144,7 @@ class Completion:
     """A result to commit. `undo_input` is the encoded input of its compensation, if it has one.
 
     `costs` are the sums of what the attempt cost, as `Costs.packed` has them, here and below.
+    `pages` are those that were kept before, and that the output has.
     """
 
     held: Held
@@ -137,6 +152,19 @@ class Completion:
     output: bytes
     undo_input: bytes | None = None
     arg: str = ""
+    costs: str = ""
+    pages: int = 0
+
+
+@dataclass(slots=True)
+class PageTurn:
+    """A page to keep, of a node that goes on with the next one, on `queue`."""
+
+    held: Held
+    queue: str
+    number: int
+    page: bytes
+    progress: bytes
     costs: str = ""
 
 
@@ -260,9 +288,35 @@ async def complete(store: Store, process: str, results: Sequence[Completion]) ->
             0 if result.undo_input is None else 1,
             result.arg,
             result.costs,
+            result.pages,
         )
         arguments += (pack_item(item), result.output, result.undo_input or b"")
     reply = await store.call("complete_nodes", keys.keys, pack(process), arguments)
+    return [code_of(answer) for answer in reply]
+
+
+async def turn_pages(store: Store, process: str, turns: Sequence[PageTurn]) -> list[str]:
+    """Keep pages of nodes of one stream, and hand the nodes out again; a code for each."""
+    first = turns[0].held
+    partition = first.partition
+    keys = KeyList(partition.inbox, partition.stats, first.stream)
+    arguments: list[bytes] = []
+    for turn in turns:
+        entry = turn.held.entry
+        item = PageItem(
+            keys.index(partition.flow(entry.flow)),
+            keys.index(partition.queue(turn.queue)),
+            entry.flow,
+            turn.held.id,
+            entry.seq,
+            entry.index,
+            entry.token,
+            turn.queue,
+            turn.number,
+            turn.costs,
+        )
+        arguments += (pack_item(item), turn.page, turn.progress)
+    reply = await store.call("turn_page", keys.keys, pack(process), arguments)
     return [code_of(answer) for answer in reply]
 
 

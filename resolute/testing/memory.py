@@ -15,6 +15,7 @@ import msgspec
 
 from resolute.coordinator.committing import next_rev
 from resolute.coordinator.timers import error_of
+from resolute.engine.paging import page_fields
 from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import item_key
@@ -268,10 +269,14 @@ class MemoryRun:
 
     def _release(self, timer: Timer, header: Header, record: Record) -> None:
         self._write(timer.seq, timer.index, record, status=NodeStatus.READY, ended=None)
+        self._hand_out(timer.seq, timer.index, header)
+
+    def _hand_out(self, seq: int, index: int, header: Header) -> None:
+        record = self.record(seq, index)
         self.ready.append(
             Entry(
-                self.id, header.plan, header.pc, timer.seq, timer.index, record.token,
-                record.attempt, record.crashes, header.undoing,
+                self.id, header.plan, header.pc, seq, index, record.token, record.attempt,
+                record.crashes, header.undoing,
             )
         )  # fmt: skip
 
@@ -352,10 +357,13 @@ class MemoryRun:
         undo_input: bytes | None,
         arg: str,
         spent: str = "",
+        pages: int = 0,
     ) -> None:
         header = self.header()
         if not self._is_held(entry, header):
             return
+        for name in [f"p:{entry.seq}.{entry.index}", *page_fields(entry, pages)]:
+            self.fields.pop(name, None)
         if header.status is RunStatus.COMPENSATING:
             self._set(f"uo:{header.undoing}", output)
         else:
@@ -394,6 +402,26 @@ class MemoryRun:
             self._fail_run(blob)
         self._settle(entry.seq, entry.index, NodeStatus.FAILED)
         self._refill(entry.seq)
+
+    def turn_page(
+        self, entry: Entry, number: int, page: bytes, progress: bytes, spent: str
+    ) -> None:
+        """Keep a page, and hand the node out again for the next one; its attempts begin anew."""
+        header = self.header()
+        if not self._is_held(entry, header):
+            return
+        costs.add_costs(self.fields, spent)
+        if header.status is RunStatus.FAILING:
+            self._settle(entry.seq, entry.index, NodeStatus.SKIPPED)
+            return
+        field = f"p:{entry.seq}.{entry.index}"
+        self._set(field, progress, f"{field}.{number}", page)
+        record = self.record(entry.seq, entry.index)
+        self._write(
+            entry.seq, entry.index, record, status=NodeStatus.READY, process="", attempt=1,
+            token=_next_token(record.token), begun=None, hold="",
+        )  # fmt: skip
+        self._hand_out(entry.seq, entry.index, header)
 
     def give_back(self, entry: Entry, delay: int, hold: str) -> None:
         """Hand a node back for later; no attempt is used up."""

@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from resolute.engine import admission, attempt, context, judging
+from resolute.engine import admission, attempt, context, judging, paging
 from resolute.engine.attempt import Bound
 from resolute.engine.hooking import calls_after, calls_before, calls_of_costs
 from resolute.errors import ErrorInfo, FlowTesterError
@@ -27,6 +28,7 @@ from resolute.model.cursors import cursor_field
 from resolute.model.flow import Flow, Lister, Saver
 from resolute.model.messages import Entry
 from resolute.model.nodes import Node
+from resolute.model.paging import Page, Pager, PageRequest
 from resolute.model.state import CURSOR
 from resolute.store.runs import decode_error
 from resolute.testing.buckets import MemoryBuckets
@@ -232,9 +234,17 @@ class MemoryWorker:
         job.costs = context.enter(job.entry, bound)
         references.access.set(EntryData(self._run.objects, job.entry))
         try:
-            value = self._call(job)
+            pager = bound.pager if bound.plan.name not in self._bodies else None
+            request = self._page_request(job, pager) if pager is not None else None
+            value = self._call(job, request)
             if inspect.isawaitable(value):
                 value = await value
+            if pager is not None and request is not None:
+                after = pager.after(request, value)
+                if after is not None:
+                    self._turn_page(job, request, value, after)
+                    return
+                value = paging.joined(self._pages(job, request.number), value.items)
             if isinstance(bound.binding, Saver):
                 self._save_cursor(bound.binding, value)
             elif isinstance(bound.binding, Lister):
@@ -249,16 +259,20 @@ class MemoryWorker:
         else:
             self._call_hooks_after(job)
             spent = job.costs.packed()
-            self._run.complete(job.entry, bound.key(job.entry), kept, undo, arg, spent)
+            pages = request.number if request is not None else 0
+            self._run.complete(job.entry, bound.key(job.entry), kept, undo, arg, spent, pages)
             self._leave(job)
 
     def _call_hooks_after(
         self, job: Job, error: bytes | None = None, delay: int | None = None
     ) -> None:
         now = self._loop.time()
-        calls = calls_of_costs(job.entry, job.bound, job.costs.entries)
-        calls += calls_after(job.entry, job.bound, job.called, now, error, delay)
+        self._call_hooks_of_costs(job)
+        calls = calls_after(job.entry, job.bound, job.called, now, error, delay)
         call_hooks(calls, job.bound.plan.name)
+
+    def _call_hooks_of_costs(self, job: Job) -> None:
+        call_hooks(calls_of_costs(job.entry, job.bound, job.costs.entries), job.bound.plan.name)
 
     def _save_cursor(self, saver: Saver, value: Any) -> None:
         if value is not None:
@@ -287,13 +301,42 @@ class MemoryWorker:
             return made.pack(references.stub_of(objects.store(job.entry, made.data)))
         return made.pack()
 
-    def _call(self, job: Job) -> Any:
+    def _page_request(self, job: Job, pager: Pager) -> PageRequest:
+        """The page that is missing."""
+        found = paging.request_of(job.bound, pager, job.values)
+        if found is not None:
+            return found
+        start = None
+        if pager.cursor_source is not None:
+            field = cursor_field(self._flow.namespace, pager.cursor_source)
+            start = self._run.cursors.get(field)
+        return paging.first_request(pager, start)
+
+    def _turn_page(
+        self, job: Job, request: PageRequest, page: Page[Any], after: PageRequest
+    ) -> None:
+        limit = max(self._run.objects.most, self._flow.max_payload)
+        data = self._kept(job.entry, paging.encode_items(page.items, limit))
+        self._call_hooks_of_costs(job)
+        progress, spent = paging.progress_to(after), job.costs.packed()
+        self._run.turn_page(job.entry, request.number, data, progress, spent)
+        self._leave(job)
+
+    def _pages(self, job: Job, count: int) -> list[bytes]:
+        """The pages that were kept."""
+        values = self._run.read(paging.page_fields(job.entry, count))
+        whole = self._outputs.whole
+        return [whole(value) if references.is_stub(value) else value for value in values if value]
+
+    def _call(self, job: Job, request: PageRequest | None = None) -> Any:
         """What the function returns, or the coroutine of one that is asynchronous."""
         bound = job.bound
         body = self._bodies.get(bound.plan.name)
         self._calls.add(bound.plan.name, job.value)
         if body is not None:
             fn, job.is_threaded = body, False
+        elif bound.pager is not None and request is not None:
+            fn, job.is_threaded = partial(_ask, bound.pager, request), bound.is_threaded
         else:
             fn, job.is_threaded = bound.call, bound.is_threaded
         if not job.is_threaded:
@@ -347,6 +390,10 @@ class MemoryWorker:
             job.deadline.cancel()
         del self._jobs[job.entry.seq, job.entry.index]
         self._on_change()
+
+
+def _ask(pager: Pager, request: PageRequest, value: Any) -> Any:
+    return pager.ask(value, request)
 
 
 def _is_for_the_test(error: BaseException) -> bool:

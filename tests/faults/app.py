@@ -20,6 +20,8 @@ from resolute import (
     FlowHooks,
     FlowState,
     NodeEvent,
+    Page,
+    PageRequest,
     Provider,
     RetryAfter,
     RetryPolicy,
@@ -28,6 +30,7 @@ from resolute import (
     manual,
     node,
     output,
+    paginate,
     schedule,
     webhook,
 )
@@ -561,6 +564,27 @@ looping = (
     .build()
 )
 
+PAGES = 4
+
+
+async def fetch(found: Made, page: PageRequest) -> Page[Made]:
+    """A page of one item. Their sum says whether each came once: each is worth four times more."""
+    with execution([found.mark]) as (here, mark):
+        if here.attempt == 1 and (found.value + page.number) % 4 == 1:
+            raise ConnectionError("not yet")
+        await busy(5)
+        value = 4**page.number + (found.value if page.number == 0 else 0)
+        return Page([Made(value, mark)], str(page.number) if page.number + 1 < PAGES else None)
+
+
+paged = (
+    flow("paged")
+    .then(begin.on_error(step("undo-begin")))
+    .then(paginate("pages", fetch, retry=QUICK))
+    .then(step("collected", 0))
+    .build()
+)
+
 UNLUCKY = 5  # a number that it divides is that of a child that fails
 KIDS = 3
 
@@ -640,5 +664,5 @@ delivered = (
 ALL: tuple[Flow[Any, Any], ...] = (
     sequence, fan, wide, branching, retrying, throttled, best_effort, pausing, saga, long,
     overrunning, poisonous, misbehaving, hungry, depending, every_second,
-    gated, delivered, listing, looping, naming, kid, family,
+    gated, delivered, listing, looping, naming, paged, kid, family,
 )  # fmt: skip

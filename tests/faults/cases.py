@@ -92,6 +92,7 @@ def _family(number: int) -> Expected:
 
 
 SUM = sum(range(app.FAN))
+PAGES = sum(4**page for page in range(app.PAGES))
 USUAL = (
     Case(app.sequence, 10, _done(2)),
     Case(app.fan, 10, lambda number: Expected(COMPLETED, app.FAN * number + SUM)),
@@ -112,6 +113,7 @@ USUAL = (
         signal=app.NUDGE,
     ),
     Case(app.naming, 6, lambda number: Expected(COMPLETED, 3 * number + 1), is_stopped=True),
+    Case(app.paged, 6, lambda number: Expected(COMPLETED, number + PAGES), is_stopped=True),
     Case(app.family, 6, _family, is_stopped=True),
     Case(app.storing, 6, lambda number: Expected(COMPLETED, 2 * number), is_stopped=True),
     Case(app.wide, 0.2, lambda number: Expected(COMPLETED, app.WIDTH * (number + 1))),

@@ -31,6 +31,7 @@ ITEMS: dict[str, type[Item]] = {
     "complete_nodes": nodes.CompleteItem,
     "fail_nodes": nodes.FailItem,
     "store_items": nodes.StoreItem,
+    "turn_page": nodes.PageItem,
     "return_nodes": nodes.ReturnItem,
     "reclaim_nodes": nodes.ReclaimItem,
     "commit_transition": transitions.CommitItem,

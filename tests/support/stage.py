@@ -20,7 +20,7 @@ from resolute.model.plan import NodePlan, Plan
 from resolute.status import RunStatus
 from resolute.store import nodes, registry, runs, streams, transitions
 from resolute.store.keys import Partition
-from resolute.store.nodes import Begun, Completion, Failure, Held, Return
+from resolute.store.nodes import Begun, Completion, Failure, Held, PageTurn, Return
 from resolute.store.runs import Header, Record
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS
 from resolute.store.store import Store
@@ -192,9 +192,16 @@ class Stage:
         undo: bytes | None = None,
         arg: str = "",
         costs: str = "",
+        pages: int = 0,
     ) -> str:
-        done = Completion(held, self.key(held), output, undo, arg, costs)
+        done = Completion(held, self.key(held), output, undo, arg, costs, pages)
         return (await nodes.complete(self.store, process, [done]))[0]
+
+    async def turn_page(
+        self, process: str, held: Held, number: int, page: bytes, progress: bytes, costs: str = ""
+    ) -> str:
+        turn = PageTurn(held, held.queue, number, page, progress, costs)
+        return (await nodes.turn_pages(self.store, process, [turn]))[0]
 
     async def store_items(
         self, process: str, held: Held, items: Sequence[bytes], start: int = 0

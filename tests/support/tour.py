@@ -27,6 +27,7 @@ FLOW = (
 EACH = builder("each").then_each("each", step("one"), items=lambda _: [1, 2]).build()
 KID = builder("kid").then(step("one")).build()
 PARENT = builder("parent").then_children("kids", flow=KID, inputs=lambda _: [1, 2, 3]).build()
+PAGED = builder("paged").then(step("one")).build()
 GATED = builder("gated").then_gate("early").then_gate("late", timeout="1h").build()
 LIMIT = LimitPlan("tour", 1_000_000, 2)
 WORKER = "stage:1:worker"
@@ -56,6 +57,7 @@ async def tour(store: Store) -> None:
     await _beside(stage, one)
     await _gates(stage)
     await _items(stage)
+    await _pages(stage)
     for run, started in (("newer", 2000), ("older", 1000)):
         await cursors.save(store, "tour", "cursor", run, started, 1, b"\x01")
     await _folders(stage)
@@ -107,6 +109,28 @@ async def _family(stage: Stage) -> None:
     await stage.coordinate()
     assert await stage.status("family") == "failed"
     assert await stage.status("other/kids.2") == "terminated"
+
+
+async def _pages(stage: Stage) -> None:
+    """A node that has two pages when it completes, and one of a run that fails meanwhile."""
+    queue = "pages"
+    await stage.offer(PAGED, process="stage:1:pages", queue=queue)
+    await stage.start(PAGED, "paged", queue=queue)
+    await stage.coordinate()
+    for number in range(2):
+        held = (await _claim(stage, queue))["paged"]
+        assert await stage.turn_page(WORKER, held, number, b"\x90", b"\xc0", "usd|1") == "OK"
+    held = (await _claim(stage, queue))["paged"]
+    assert await stage.complete(WORKER, held, b"\x90", pages=2) == "OK"
+    await stage.coordinate()
+    assert await stage.status("paged") == "completed"
+    await stage.start(PAGED, "stopped", queue=queue)
+    await stage.coordinate()
+    held = (await _claim(stage, queue))["stopped"]
+    await stage.stop("stopped")
+    assert await stage.turn_page(WORKER, held, 0, b"\x90", b"\xc0") == "OK"
+    await stage.coordinate()
+    assert await stage.status("stopped") == "cancelled"
 
 
 async def _items(stage: Stage) -> None:

@@ -40,6 +40,10 @@ async def fails(_: object) -> None:
     raise ValueError("no")
 
 
+PLAIN: Node[Any, Any] = AsyncNode("echo", echo)
+FAILING: Node[Any, Any] = AsyncNode("fails", fails, retry=ONCE)
+
+
 # Stopping.
 
 
@@ -372,8 +376,7 @@ async def test_a_job_that_is_over_leaves_nothing_to_the_garbage_collector(
     stage: Stage, make_parts: Make
 ):
     """Else that takes as long as the jobs themselves: a third of a worker's time, measured."""
-    plain, failing = AsyncNode("echo", echo), AsyncNode("fails", fails, retry=ONCE)
-    flow = builder("two").then_parallel("step", plain, failing).build()
+    flow = builder("two").then_parallel("step", PLAIN, FAILING).build()
     parts = make_parts(flow)
     gc.collect()
     gc.disable()

@@ -19,8 +19,8 @@ from resolute_worker.jobs import Job
 
 log = logging.getLogger(__name__)
 
-Result = nodes.Completion | nodes.Failure | nodes.Return
-R = TypeVar("R", nodes.Completion, nodes.Failure, nodes.Return)
+Result = nodes.Completion | nodes.Failure | nodes.Return | nodes.PageTurn
+R = TypeVar("R", nodes.Completion, nodes.Failure, nodes.Return, nodes.PageTurn)
 Send = Callable[[Store, str, Sequence[R]], Awaitable[list[str]]]
 
 MAX_IN_FLIGHT = 2  # calls of one stream; meanwhile outcomes gather
@@ -118,6 +118,7 @@ _SENDERS: tuple[tuple[type[Result], Any], ...] = (
     (nodes.Completion, nodes.complete),
     (nodes.Failure, nodes.fail),
     (nodes.Return, nodes.give_back),
+    (nodes.PageTurn, nodes.turn_pages),
 )
 
 
@@ -128,5 +129,7 @@ def _size(pair: tuple[Job, Result]) -> int:
             return len(result.output) + len(result.undo_input or b"")
         case nodes.Failure():
             return len(result.error)
+        case nodes.PageTurn():
+            return len(result.page)
         case _:
             return 0

@@ -40,6 +40,7 @@ class Job:
     called: float | None = None  # Unix time at which it was
     is_running: bool = False  # its task has taken its first step
     is_slow: bool = False  # its input, or what it asks of the state, may be in the storage
+    pages: int = 0  # that were kept before the last one, which its output has too
     stored: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # folder, path
 
     @property

@@ -27,7 +27,7 @@ from resolute.status import Code
 from resolute.storage import Storage
 from resolute.store import cursors, dead, nodes
 from resolute.store.connection import backoff
-from resolute.store.nodes import Begun, Completion, Failure, Held, Return
+from resolute.store.nodes import Begun, Completion, Failure, Held, PageTurn, Return
 from resolute.store.store import Store
 from resolute.store.sync import SyncReader
 from resolute_worker.committer import Committer, Result
@@ -36,6 +36,7 @@ from resolute_worker.jobs import Job, Stop
 from resolute_worker.limiter import Limiter
 from resolute_worker.objects import JobData, Objects
 from resolute_worker.offers import Offers
+from resolute_worker.paging import Pages
 from resolute_worker.queries import Queries
 from resolute_worker.remote import RemoteOutputs
 from resolute_worker.shared import SharedPage
@@ -76,6 +77,7 @@ class Runner:
         self._thread_reader = SyncReader(store)
         self._threads = ThreadPoolExecutor(slots.size, thread_name_prefix="node")
         self.hooks = HookCaller(slots.size)
+        self._pages = Pages(store, self._objects, self._keep, self._in_thread)
         self.queries = Queries(store, self.offers, self._outputs_in_thread)
         self._loop = asyncio.get_running_loop()
         self._side_tasks: set[asyncio.Task[None]] = set()
@@ -267,6 +269,9 @@ class Runner:
             value = await self._called(job)
             if job.stop is Stop.TIMEOUT:
                 raise judging.timeout_error(bound.plan)
+            if isinstance(value, PageTurn):
+                self.report(job, value)
+                return
             output, arg = attempt.encode_output(bound, value, self._objects.most)
             kept = output
             if len(output) > bound.flow.max_payload:
@@ -280,7 +285,7 @@ class Runner:
             # Also SystemExit and KeyboardInterrupt: a node ends its attempt, never the worker.
             self._ended_badly(job, error)
         else:
-            self.report(job, Completion(job.held, job.key, kept, undo, arg))
+            self.report(job, Completion(job.held, job.key, kept, undo, arg, pages=job.pages))
 
     async def _called(self, job: Job) -> Any:
         """What the user's function returns."""
@@ -289,6 +294,8 @@ class Runner:
             return await self._keep_items(job)
         if isinstance(bound.binding, Saver):
             return await self._save_cursor(job, bound.binding)
+        if bound.pager is not None:
+            return await self._pages.fetch(job, bound.pager)
         if bound.is_threaded or (job.is_slow and isinstance(bound.binding, Question)):
             return await self._in_thread(lambda: bound.call(job.value))
         if isinstance(bound.binding, Question):
@@ -438,7 +445,7 @@ class Runner:
             return ()
         spent = calls_of_costs(entry, bound, job.costs.entries if job.costs else ())
         match result:
-            case Return():
+            case Return() | PageTurn():
                 return spent
             case Completion():
                 return spent + calls_after(entry, bound, job.called, time.time())

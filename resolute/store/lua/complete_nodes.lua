@@ -2,10 +2,10 @@
 -- Commits the results of nodes that a process holds. The one that settles a step says so.
 -- KEYS inbox stats stream +item: flow
 -- ARGV common: process
--- ITEM flow_key flow entry seq index token plan pc key undo arg costs   BLOB output undo_input
+-- ITEM flow_key flow entry seq index token plan pc key undo arg costs pages   BLOB output undo_input
 -- `seq`, `index` and `pc` are text, as the hash has them. `undo` is 1 for a node with a
 -- compensation, whose input is then `undo_input`; `arg` goes into the event (a predicate's answer).
--- `costs` is what the attempt cost, see add_costs.
+-- `costs` is what the attempt cost, see add_costs; `pages` were kept (turn_page), and are in the output.
 -- RETURNS {OK | STALE | GONE} for each; a resend by the holder answers as the first time.
 -- @include common
 -- @include node
@@ -25,8 +25,18 @@ local function refuse(status, record, held, token, entry)
   return {status and STALE or GONE}
 end
 
+local function drop_pages(run, seq, index, pages)
+  local field = 'p:' .. seq .. '.' .. index
+  redis.call('HDEL', run, field)
+  for first = 0, pages - 1, 1000 do
+    local names = {}
+    for n = first, math.min(pages, first + 1000) - 1 do names[#names + 1] = field .. '.' .. n end
+    redis.call('HDEL', run, unpack(names))
+  end
+end
+
 local replies = for_each(2, 3, function(packed, at)
-  local flow_key, flow, entry, seq, index, token, plan, pc, key, undo, arg, costs =
+  local flow_key, flow, entry, seq, index, token, plan, pc, key, undo, arg, costs, pages =
     unpack(cmsgpack.unpack(packed))
   local run, field = KEYS[flow_key], 'n:' .. seq .. '.' .. index
   local h = redis.call('HMGET', run, 'status', 'pending', field, 'rev', 'queue', 'window')
@@ -49,6 +59,7 @@ local replies = for_each(2, 3, function(packed, at)
     redis.call('HSET', run, field, record, 'pending', pending, output, ARGV[at + 1])
   end
   if costs ~= '' then add_costs(run, costs) end
+  if pages > 0 then drop_pages(run, seq, index, pages) end
   if pending == 0 then
     push_event(KEYS[1], status == RUNNING and SETTLED or LOOK, flow, plan, pc, seq, h[4], h[5], arg)
   elseif h[6] then

@@ -21,7 +21,7 @@ from resolute.store import dead, runs
 from resolute.store.costs import costs_of
 from resolute.store.runs import Header, Record, parse_record
 from resolute.store.store import Store
-from tests.faults.app import CALLS, Work, outputs
+from tests.faults.app import CALLS, Work, marks
 from tests.faults.cases import CASES, CHILD_FAILED, OTHER_ENDS, POISON
 from tests.faults.checker.broken import Broken
 
@@ -268,16 +268,15 @@ def _marks(snapshot: Snapshot) -> dict[str, str]:
             continue
         for index in _indices(snapshot, step):
             key = snapshot.plan.key(step.pc, index)
-            mark = _mark_of(key, snapshot.fields)
-            if mark:
-                found[key] = mark
+            for at, mark in enumerate(_marks_of(key, snapshot.fields)):
+                found[f"{key} page {at}" if at else key] = mark
     return found
 
 
-def _mark_of(key: str, fields: Mapping[str, bytes]) -> str:
+def _marks_of(key: str, fields: Mapping[str, bytes]) -> list[str]:
+    """One for each page that the output is made of, and mostly just one."""
     output = fields.get(f"o:{key}")
-    found = outputs(msgspec.msgpack.decode(output)) if output else []
-    return found[0].mark if found else ""
+    return marks(msgspec.msgpack.decode(output)) if output else []
 
 
 def judge_letters(letters: Iterable[tuple[bytes, str]]) -> list[Broken]:
