@@ -51,6 +51,7 @@ from resolute.model.state import (
     CURSOR,
     FIELD,
     NIL,
+    ONE,
     SIGNAL,
     SIGNALS,
     TURN,
@@ -299,7 +300,7 @@ def field_of(flow: Flow[Any, Any], key: str) -> str:
     if key.startswith(SIGNAL):
         name, _, number = key.removeprefix(SIGNAL)[:-1].partition("[")
         return f"sg:{name}:{number}"
-    return f"o:{key.removeprefix(COUNT)}"
+    return f"o:{key.removeprefix(COUNT).removeprefix(ONE)}"
 
 
 def signals_of(
@@ -433,7 +434,7 @@ class Preloaded:
         if key.startswith(SIGNALS):
             name = key.removeprefix(SIGNALS)
             return signals_of(self.bound.flow, self.bound.pc, name, self.remote.get)
-        if key.startswith(CURSOR):
+        if key.startswith((CURSOR, ONE)):
             return self.remote.get(key)
         each = self.bound.flow.lists.get(key)
         if each is None or self._get(key) is None:

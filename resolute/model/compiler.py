@@ -18,13 +18,16 @@ from resolute.model.gates import GateResult
 from resolute.model.loops import LoopFunctions
 from resolute.model.naming import passing, problems_of_named
 from resolute.model.node_plans import node_plan, retry_plan
-from resolute.model.nodes import PREVIOUS, Node
+from resolute.model.nodes import PREVIOUS, Node, same_of
 from resolute.model.operations import (
     Draft,
     Else,
     EndWhen,
+    KeepLast,
     Operation,
     Parallel,
+    Recall,
+    SaveCursor,
     Then,
     ThenChildren,
     ThenEach,
@@ -64,6 +67,7 @@ from resolute.model.saving import check_cursor, saver_of
 from resolute.model.state import FlowState
 from resolute.model.templates import Scope, Template, has_markers, make_template, misfit
 from resolute.model.triggers import Schedule, Signalled, Trigger, Webhook
+from resolute.model.windows import unfold
 
 QUESTION_TIMEOUT_MS = 30_000
 
@@ -72,11 +76,12 @@ MOST_PAYLOAD = 64 * 1024 * 1024  # bytes; a value in Redis is in the reply of a 
 
 def compile_flow(draft: Draft) -> Flow[Any, Any]:
     """The flow; raises FlowDefinitionError with all that is wrong."""
-    compiler = _Compiler(draft.name, draft.input_type, outputs_of(draft.operations))
+    operations, problems = unfold(draft.operations)
+    compiler = _Compiler(draft.name, draft.input_type, outputs_of(operations), problems)
     compiler.check(lambda: check_name("flow", draft.name))
     if draft.queue:
         compiler.check(lambda: check_queue(draft.queue))
-    for operation in draft.operations:
+    for operation in operations:
         try:
             compiler.add(operation)
         except ValueError as error:  # a name of ours that is too long, since theirs is
@@ -184,6 +189,15 @@ class _Compiler:
                 self._children(operation)
             case ThenLoop():
                 self._loop(operation)
+            case SaveCursor(node=node):
+                self._save(node.name, (node,))
+            case KeepLast(key=key):
+                self.produced[key] = self.types[0] if len(set(self.types)) == 1 else Any
+                keep: Node[Any, Any] = Node(key, same_of(self.produced[key]))
+                self._step(key, (keep,), parallel=False)
+            case Recall(key=key):
+                type_ = self.produced[key]
+                self._inner(f"{key}.result", f"{key}.result", type_, lambda s: s.get(key, type_))
 
     def _name_step(self, name: str) -> None:
         self.check(lambda: check_name("step", name))
@@ -321,12 +335,7 @@ class _Compiler:
 
     def _inner(self, name: str, key: str, type_: Any, read: Callable[[FlowState], Any]) -> None:
         """A node of our own: what `read` says of the state is its output."""
-
-        def same(value: Any) -> Any:
-            return value
-
-        same.__annotations__ = {"value": type_, "return": type_}
-        node: Node[Any, Any] = Node(name, same, read, output=key)
+        node: Node[Any, Any] = Node(name, same_of(type_), read, output=key)
         self.bindings[len(self.instructions), 0] = node
         plan = msgspec.structs.replace(self._question(name), key=key)
         self.instructions.append(Run(name, (plan,)))

@@ -89,6 +89,7 @@ class Node(Generic[I_contra, O_co]):
     is_best_effort: bool = False
     classify: Classifier | None = None
     cursor: CursorTarget | None = None
+    window: int | None = None
 
     def __post_init__(self) -> None:
         check_name("node", self.name)
@@ -207,6 +208,17 @@ class Node(Generic[I_contra, O_co]):
         """
         return replace(self, cursor=CursorTarget(check_name("cursor", name), path))
 
+    def with_window(self, size: int) -> Self:
+        """Let the rest of the flow run for at most `size` items of this node's list at a time.
+
+        One batch after the other: what follows sees the batch as this node's output, and a cursor
+        is saved when the rest is done for it. The flow's result is that of the last batch; a list
+        without items is one batch without items.
+        """
+        if size < 1:
+            raise ValueError(f"node {self.name!r}: expected a window of 1 or more, got {size!r}")
+        return replace(self, window=size)
+
     def best_effort(self) -> Self:
         """Let the step go on when this node fails for good."""
         return replace(self, is_best_effort=True)
@@ -276,6 +288,16 @@ def node(
         "classify": classify,
     }
     return _Decorator(name, options)
+
+
+def same_of(type_: Any) -> Callable[[Any], Any]:
+    """A coroutine function that returns what it is given, a `type_`."""
+
+    async def same(value: Any) -> Any:
+        return value
+
+    same.__annotations__ = {"value": type_, "return": type_}
+    return same
 
 
 def is_coroutine_function(fn: Callable[..., Any]) -> bool:

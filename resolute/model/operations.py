@@ -96,6 +96,27 @@ class ThenLoop:
     max_iterations: int
 
 
+@dataclass(frozen=True)
+class SaveCursor:
+    """Save the cursor of a node that came before."""
+
+    node: Node[Any, Any]
+
+
+@dataclass(frozen=True)
+class KeepLast:
+    """Keep what the step before returned, under a key."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Be a step that returns what was kept under a key."""
+
+    key: str
+
+
 Operation = (
     Then
     | Parallel
@@ -108,6 +129,9 @@ Operation = (
     | ThenEach
     | ThenChildren
     | ThenLoop
+    | SaveCursor
+    | KeepLast
+    | Recall
 )
 
 

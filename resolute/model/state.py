@@ -19,6 +19,7 @@ TURN = "\0turn:"
 COUNT = "\0count:"
 CHILDREN = "\0children:"  # what the ids of a step's children begin with
 # The list of a run's signals of one name; one of them, by its number; a field of the hash as it is.
+ONE = "\0one:"  # one output of many, without those after it
 CURSOR = "\0cursor:"  # a cursor, which is none of the run's own
 SIGNALS, SIGNAL, FIELD = "\0signals:", "\0signal:", "\0field:"
 NIL = b"\xc0"
@@ -116,14 +117,28 @@ class FlowState:
 
         None stands for one that failed. Raises MissingOutput.
         """
-        count = self._outputs.get(COUNT + key)
-        if count is None:
-            raise MissingOutput(key)
         decode = decoder(type_)
-        for index in range(int(count)):
+        for index in range(self.count(key)):
             data = self._outputs.get(item_key(key, index))
             data = whole(self._outputs, data)
             yield None if data is None else decode(data)
+
+    def item(self, key: str, index: int, type_: type[T]) -> T:
+        """One output of a `then_each` or `then_children`, by its index from 0.
+
+        Raises MissingOutput, also where it failed.
+        """
+        data = whole(self._outputs, self._outputs.get(ONE + item_key(key, index)))
+        if data is None:
+            raise MissingOutput(item_key(key, index))
+        return decoder(type_)(data)
+
+    def count(self, key: str) -> int:
+        """How many outputs a `then_each` or `then_children` has. Raises MissingOutput."""
+        count = self._outputs.get(COUNT + key)
+        if count is None:
+            raise MissingOutput(key)
+        return int(count)
 
     def children(self, step: str) -> list[Child]:
         """The runs that a `then_children` started, in order; of a loop those of the latest turn.

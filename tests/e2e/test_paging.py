@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from examples.sync_articles.flows import CURSOR, Source, flow
 from resolute import FlowFailed
 from tests.e2e import paging
 from tests.support.system import System
@@ -63,3 +64,20 @@ def test_a_rate_limit_counts_pages(paged: System) -> None:
     times = [float(line[-1]) for line in paged.lines("page")]
     assert len(times) == 30
     assert times[-1] - times[0] > 0.35  # ten tokens at 20 a second, less the grace of a start
+
+
+def test_a_second_sync_fetches_what_is_new(system: System) -> None:
+    system.worker("--processes", "2", app="examples.sync_articles.flows")
+
+    async def run() -> None:
+        async with system.client() as client:
+            await system.offered(client, flow.name)
+            for until, batches in ((90, [40, 40, 10]), (100, [10]), (100, [0])):
+                one = await client.start(flow, Source(until))
+                assert await one.result() == batches[-1]
+                (fetched, *others) = await one.history()
+                assert fetched.attempts == 1
+                assert [n.name for n in others].count("articles.cut") == len(batches)
+                assert (await client.cursor(flow.name, CURSOR)).value == until
+
+    asyncio.run(run())

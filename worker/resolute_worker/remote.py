@@ -10,7 +10,7 @@ from resolute.errors import ErrorInfo, StoreUnavailable
 from resolute.model.cursors import cursor_field
 from resolute.model.flow import Flow
 from resolute.model.plan import Run, item_key
-from resolute.model.state import CURSOR
+from resolute.model.state import CURSOR, ONE
 from resolute.store.keys import Partition
 from resolute.store.runs import decode_error
 from resolute.store.sync import SyncReader
@@ -45,6 +45,8 @@ class RemoteOutputs:
         if key.startswith(CURSOR):
             field = cursor_field(self._flow.namespace, key.removeprefix(CURSOR))
             return self._read(field, of=self._cursors)[0]
+        if key.startswith(ONE):
+            return self._read(field_of(self._flow, key))[0]
         if "[" in key:
             return self._item(key)
         if key not in self._fetched:

@@ -1,0 +1,1 @@
+"""What has changed fetched page by page, and stored batch by batch."""
