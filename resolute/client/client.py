@@ -447,7 +447,9 @@ class Client:
         for n in numbers:
             target = f"{base}/~{n}"
             with _naming([target]):
-                code = await runs.retry(store, header, target, resumption.drop, resumption.fields)
+                code = await runs.retry(
+                    store, header, target, resumption.drop, resumption.fields, plan.deadline_ms
+                )
             if code == Code.OK or (code == Code.EXISTS and number is not None):
                 return FlowRun(self, target)
             if code == Code.GONE:

@@ -17,6 +17,7 @@ from resolute.store.keys import Partition
 from resolute.store.nodes import code_of
 from resolute.store.script import Item, KeyList, pack, pack_item
 from resolute.store.store import Store
+from resolute.store.transitions import deadline_timer
 
 HEADER = (
     "status", "flow", "plan", "pc", "seq", "rev", "pending", "queue", "token", "page", "skip",
@@ -177,8 +178,12 @@ async def retry(
     target: str,
     drop: Sequence[str],
     fields: Sequence[str | int],
+    deadline_ms: int = 0,
 ) -> str:
-    """Copy an ended run to `target` and let it go on; OK, EXISTS, GONE or CONFLICT."""
+    """Copy an ended run to `target` and let it go on; OK, EXISTS, GONE or CONFLICT.
+
+    It has `deadline_ms` from now, 0: as long as it takes.
+    """
     partition = store.keys.of(source.id)
     keys = [
         partition.inbox,
@@ -188,8 +193,10 @@ async def retry(
         partition.open_of(source.flow),
         partition.folders,
         partition.folders_due,
+        partition.timers,
     ]
-    common = pack(source.id, target, store.nonce(), drop, fields)
+    timer = deadline_timer(target)
+    common = pack(source.id, target, store.nonce(), drop, fields, deadline_ms, timer)
     return code_of(await store.call("retry_flow", keys, common))
 
 

@@ -46,7 +46,9 @@ def test_what_is_no_list_has_no_window():
     async def number() -> int:
         return 1
 
-    with pytest.raises(FlowDefinitionError, match=r"'number': with_window\(\) needs a list, and it gives int"):
+    with pytest.raises(
+        FlowDefinitionError, match=r"'number': with_window\(\) needs a list, and it gives int"
+    ):
         builder("wrong").then(number.with_window(2)).build()
 
 

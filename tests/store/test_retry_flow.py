@@ -32,8 +32,8 @@ async def retry(
     """The code of retry_flow, with what the client sends."""
     header = await stage.header(source)
     fields = {name: v for name, v in (await stage.hash(source)).items() if name.startswith(TOLD)}
-    resumption = plan_retry(header, flow.plan, fields)
-    return await runs.retry(stage.store, header, target, resumption.drop, resumption.fields)
+    found, most = plan_retry(header, flow.plan, fields), flow.plan.deadline_ms
+    return await runs.retry(stage.store, header, target, found.drop, found.fields, most)
 
 
 async def test_a_retried_run_goes_on_before_the_step_that_failed(stage: Stage):
@@ -167,6 +167,26 @@ async def test_a_run_that_is_there_is_not_written_over(stage: Stage):
     assert await retry(stage) == "EXISTS"
     assert await snapshot(stage.store) == before
     await stage.store.execute("DEL", target)
+
+
+async def test_a_retried_run_has_its_deadline_anew(stage: Stage):
+    flow = builder("limited").with_deadline("1h").then(step("a")).build()
+    await stage.begin_run(flow)
+    await stage.make_due(stage.of("run"))
+    assert await stage.release(stage.of("run")) == ["OK"]
+    assert await stage.work() == 0
+    assert await stage.status() == "failed"
+    assert await retry(stage, flow=flow) == "OK"
+    header = await stage.header("run/~1")
+    assert header.deadline is not None
+    assert header.deadline == header.started + 3600
+    assert not header.overran
+    await stage.coordinate()
+    await stage.make_due(stage.of("run"))
+    assert await stage.release(stage.of("run")) == ["OK"]
+    assert await stage.work() == 0
+    again = await stage.header("run/~1")
+    assert (again.status, again.error and again.error.type) == ("failed", "DeadlineExceeded")
 
 
 def looping(body: Node[Any, Any]) -> Flow[Any, Any]:

@@ -1,14 +1,14 @@
 #!lua
 -- Starts an ended run anew, as another run, with the outputs from before the step to go on from.
--- KEYS inbox open source target index folders due
--- ARGV common: source_id id nonce drop fields
+-- KEYS inbox open source target index folders due timers
+-- ARGV common: source_id id nonce drop fields deadline timer
 -- `drop` are the hash fields that the new run must not have, `fields` those (flat, with values)
--- that say where it goes on.
+-- that say where it goes on. `deadline` is in ms from now, with its timer, 0 for none.
 -- RETURNS {OK | EXISTS | GONE | CONFLICT}; a resend answers as the first time; CONFLICT: the source
 -- has not ended. What is in the storage is not copied: both runs have the folder.
 -- @include common
 
-local source_id, id, nonce, drop, fields = unpack(cmsgpack.unpack(ARGV[1]))
+local source_id, id, nonce, drop, fields, deadline, timer = unpack(cmsgpack.unpack(ARGV[1]))
 local now = now_ms()
 local there = redis.call('HGET', KEYS[4], 'made_by')
 if there == nonce then return {OK} end
@@ -33,6 +33,10 @@ local folder = h[5]
 if folder then
   redis.call('ZADD', KEYS[6], 0, folder .. ' ' .. id)
   redis.call('ZADD', KEYS[7], 'NX', now, folder)
+end
+if deadline > 0 then
+  redis.call('HSET', KEYS[4], 'deadline', text(now + deadline))
+  add_timer(KEYS[8], KEYS[1], now + deadline, timer)
 end
 redis.call('ZADD', KEYS[2], now, id)
 redis.call('ZADD', KEYS[5], now, id)
