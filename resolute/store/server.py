@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from resolute.errors import ServerUnsuitable
+from resolute.errors import ServerUnsuitable, StoreUnavailable
 from resolute.store.connection import Address, Arg, ServerReply
 from resolute.store.store import Store
+
+log = logging.getLogger(__name__)
 
 MINIMUM = {"redis": (7, 0), "valkey": (7, 2)}
 KEEPS_ALL = "noeviction"
@@ -85,7 +89,7 @@ async def check(store: Store, *, allow_eviction: bool = False) -> ServerInfo:
     info = await inspect(store)
     found = [(store.address, info)]
     if store.servers.topology.is_cluster:
-        found = [(link.address, await inspect(link)) for link in store.servers.primaries()]
+        found = [pair async for pair in _primaries(store)]
     for address, info in found:
         problems = [
             problem
@@ -95,6 +99,15 @@ async def check(store: Store, *, allow_eviction: bool = False) -> ServerInfo:
         if problems:
             raise ServerUnsuitable(f"{address}: " + "; ".join(problems))
     return info
+
+
+async def _primaries(store: Store) -> AsyncGenerator[tuple[Address, ServerInfo]]:
+    """Those that answer: a cluster works without the others, too."""
+    for link in store.servers.primaries():
+        try:
+            yield link.address, await inspect(link)
+        except StoreUnavailable as error:
+            log.warning("%s: it is not known whether it can be used", error)
 
 
 async def _setting(server: Asks, name: str) -> str | None:

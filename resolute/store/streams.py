@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from resolute.errors import StoreUnavailable
-from resolute.store.connection import Connection, Link, ServerReply
+from resolute.store.connection import Connection, ServerReply
 from resolute.store.keys import Partition
 from resolute.store.script import pack
 from resolute.store.store import DEMOTED, Store
@@ -27,8 +27,8 @@ async def ensure_group(store: Store, partition: Partition, stream: str, group: s
     await store.call("ensure_group", [partition.inbox, stream], pack(group))
 
 
-async def read_group(
-    link: Link,
+async def read_on(
+    connection: Connection,
     group: str,
     consumer: str,
     streams: Sequence[str],
@@ -40,27 +40,11 @@ async def read_group(
     Raises ServerReply with code NOGROUP or UNBLOCKED where a stream was lost; StoreUnavailable,
     also where the server is a replica by now.
     """
-    connection = await link.connection()
-    return await read_on(connection, group, consumer, streams, count, block_ms)
-
-
-async def read_on(
-    connection: Connection,
-    group: str,
-    consumer: str,
-    streams: Sequence[str],
-    count: int,
-    block_ms: int | None,
-    start: str = ">",
-) -> dict[str, list[Message]]:
-    """`read_group` on a given connection; `start` "0" gives what the consumer has pending."""
     block = () if block_ms is None else ("BLOCK", block_ms)
     timeout = READ_MARGIN + (block_ms or 0) / 1000
     command = ("XREADGROUP", "GROUP", group, consumer, "COUNT", count, *block, "STREAMS")
     try:
-        reply = await connection.request(
-            command + tuple(streams) + (start,) * len(streams), timeout
-        )
+        reply = await connection.request(command + tuple(streams) + (">",) * len(streams), timeout)
     except ServerReply as error:
         if error.code not in DEMOTED:
             raise

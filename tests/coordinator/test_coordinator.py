@@ -20,6 +20,7 @@ from resolute.store.nodes import Held
 from resolute.store.script import GROUP_WORKERS
 from tests.coordinator.test_dispatcher import make_idle
 from tests.support.flows import chain
+from tests.support.links import read_group
 from tests.support.stage import QUEUE, Stage
 
 FLOW = chain("a", "b")
@@ -50,7 +51,7 @@ class Hands:
         partition = self.stage.of("run")
         stream = partition.queue(QUEUE)
         await streams.ensure_group(self.stage.store, partition, stream, GROUP_WORKERS)
-        found = await streams.read_group(self.link, GROUP_WORKERS, self.name, [stream], 1, 30_000)
+        found = await read_group(self.link, GROUP_WORKERS, self.name, [stream], 1, 30_000)
         (message,) = found[stream]
         entry = msgspec.msgpack.decode(message.payload or b"", type=Entry)
         held = Held(partition, QUEUE, message.id, entry)

@@ -20,6 +20,7 @@ from resolute.store.store import Store
 from tests.support.clocks import FakeClock
 from tests.support.flows import builder, chain, fan, step
 from tests.support.keyspace import snapshot
+from tests.support.links import read_group
 from tests.support.stage import QUEUE, Stage
 
 LEASE = 15.0
@@ -379,7 +380,7 @@ async def test_an_entry_that_nobody_can_use_is_buried_and_delays_no_other(
     stream = partition.queue(QUEUE)
     await stage.store.execute("XADD", stream, "*", "e", raw)
     await streams.ensure_group(stage.store, partition, stream, GROUP_WORKERS)
-    await streams.read_group(stage.store.link, GROUP_WORKERS, "dead", [stream], 100, None)
+    await read_group(stage.store.link, GROUP_WORKERS, "dead", [stream], 100, None)
     await registry.end_lease(stage.store, "dead")
     assert await watch.look() == 1
     assert len(await stage.claim("other")) == 2

@@ -11,6 +11,7 @@ from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS, pack, pack_
 from resolute.store.store import Store
 from tests.support.keyspace import all_keys
 from tests.support.letters import bury, raws
+from tests.support.links import read_group
 
 RAW = bytes(range(256))
 
@@ -45,7 +46,7 @@ async def test_what_is_buried_leaves_its_stream_and_is_pending_nowhere(
     stream = partition.queue("q")
     await store.execute("XADD", stream, "*", "e", RAW)
     await streams.ensure_group(store, partition, stream, GROUP_WORKERS)
-    found = await streams.read_group(store.link, GROUP_WORKERS, "w", [stream], 9, None)
+    found = await read_group(store.link, GROUP_WORKERS, "w", [stream], 9, None)
     (message,) = found[stream]
     await dead.bury_entries(store, partition, "q", [(message.id, "why")])
     assert await streams.pending_of(store, stream, GROUP_WORKERS, "w") == []
@@ -136,9 +137,7 @@ def test_a_letter_that_does_not_say_where_it_came_from_goes_nowhere():
 
 async def test_the_group_of_the_inbox_lets_go_of_a_buried_event(store: Store, partition: Partition):
     await streams.ensure_group(store, partition, partition.inbox, GROUP_COORDINATORS)
-    found = await streams.read_group(
-        store.link, GROUP_COORDINATORS, "c", [partition.inbox], 9, None
-    )
+    found = await read_group(store.link, GROUP_COORDINATORS, "c", [partition.inbox], 9, None)
     for message in found[partition.inbox]:
         await dead.bury_event(store, partition, message.id, "why")
     pending = await streams.pending_of(store, partition.inbox, GROUP_COORDINATORS, "c")

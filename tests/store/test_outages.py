@@ -10,14 +10,13 @@ import pytest
 
 from resolute.errors import StoreUnavailable
 from resolute.store import connection as module
-from resolute.store import streams
 from resolute.store.connection import ServerReply
 from resolute.store.script import pack
 from resolute.store.server import check
 from resolute.store.store import Store
 from resolute.store.sync import SyncReader
 from resolute.testing.server import EmbeddedServer
-from tests.support.links import alone, linked, saying, strange_server
+from tests.support.links import alone, linked, read_group, saying, strange_server
 from tests.support.proxy import Proxy
 
 # A server that is away.
@@ -176,7 +175,7 @@ async def test_a_read_of_entries_leaves_a_server_that_became_a_replica(own_serve
         await link.execute("XGROUP", "CREATE", "stream", "group", "0", "MKSTREAM")
         await link.execute("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(StoreUnavailable, match="not the primary"):
-            await streams.read_group(link, "group", "consumer", ["stream"], 1, None)
+            await read_group(link, "group", "consumer", ["stream"], 1, None)
         assert connection.closed.done()
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
+from resolute.store import streams
 from resolute.store.connection import Address, Link
 from resolute.store.keys import Keys
 from resolute.store.servers import Topology
@@ -22,6 +23,14 @@ async def linked(url: str, **options: Any) -> AsyncGenerator[Link]:
         yield link
     finally:
         await link.close()
+
+
+async def read_group(
+    link: Link, group: str, consumer: str, names: Sequence[str], count: int, block_ms: int | None
+) -> dict[str, list[streams.Message]]:
+    """What a `GroupReader` reads from one server."""
+    connection = await link.connection()
+    return await streams.read_on(connection, group, consumer, names, count, block_ms)
 
 
 def alone(link: Link, patience: float) -> Store:

@@ -140,7 +140,10 @@ async def sharded(
     folder: Path, binary: ServerBinary, *, primaries: int = 3, replicas: int = 0
 ) -> AsyncGenerator[ShardedServers]:
     """A cluster that is up, until the `async with` ends."""
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT))
+    options = (
+        "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT),
+        "--cluster-require-full-coverage", "no",
+    )  # fmt: skip
     async with AsyncExitStack() as stack:
         nodes = [
             Node(

@@ -25,6 +25,7 @@ from resolute.store.runs import Header, Record
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS
 from resolute.store.store import Store
 from tests.support.clocks import FakeClock
+from tests.support.links import read_group
 
 NIL = b"\xc0"  # None as MessagePack
 NO_UNDO_INPUT = b"\x92\x00\xc0"  # what a compensation without an input is stored with
@@ -138,7 +139,7 @@ class Stage:
     async def read_inbox(self, partition: Partition) -> list[streams.Message]:
         """New events, read as a member of the group of coordinators."""
         await streams.ensure_group(self.store, partition, partition.inbox, GROUP_COORDINATORS)
-        found = await streams.read_group(
+        found = await read_group(
             self.store.servers.link_of(partition.inbox), GROUP_COORDINATORS, self.name,
             [partition.inbox], 1000, None,
         )  # fmt: skip
@@ -157,7 +158,7 @@ class Stage:
             stream = partition.queue(queue)
             await streams.ensure_group(self.store, partition, stream, GROUP_WORKERS)
             link = self.store.servers.link_of(stream)
-            found = await streams.read_group(link, GROUP_WORKERS, process, [stream], count, None)
+            found = await read_group(link, GROUP_WORKERS, process, [stream], count, None)
             for message in found.get(stream, []):
                 assert message.payload is not None
                 taken.append(Held(partition, queue, message.id, _decode_entry(message.payload)))
