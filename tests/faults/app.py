@@ -635,7 +635,14 @@ async def flaky_sum(found: list[Made]) -> Made:
         return Made(value_of(found), mark)
 
 
-provider = Provider("sums", "1", [flaky_sum, threaded("plain"), step("undo", 0)], timeout="10s")
+def always_ill() -> None:
+    """A health check that each process has something to tell of, and that would end it if it could."""
+    raise SystemExit("ill on purpose")
+
+
+provider = Provider(
+    "sums", "1", [flaky_sum, threaded("plain"), step("undo", 0)], timeout="10s", health=always_ill
+)
 
 
 def named(name: str) -> Node[Any, Made]:

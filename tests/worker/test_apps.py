@@ -79,8 +79,8 @@ def test_the_providers_of_an_app_are_offered_with_its_flows(tmp_path: Path):
         app = load_app(f"{path}{name}")
         flows, nodes = app.choose()
         assert (list(flows), list(nodes)) == (expected, ["cards.charge"])
-        assert app.versions(nodes) == {"cards": "1.2"}
-        assert app.versions(["charge"]) == {}
+        assert [one.version for one in app.offering(nodes)] == ["1.2"]
+        assert app.offering(["charge"]) == []
     flows, nodes = load_app(str(path)).choose((), ["cards.charge"])
     assert (list(flows), list(nodes)) == ([], ["cards.charge"])
     path.write_text(
