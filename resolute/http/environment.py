@@ -66,9 +66,13 @@ def read(text: Text) -> str:
     return text.read() if isinstance(text, Env) else text
 
 
+SHORTEST = 4  # characters; what has fewer is no secret, and would be found in any text
+
+
 def redactor(texts: Iterable[Text]) -> Redactor:
     """Takes what comes from the environment out of texts that others wrote."""
-    found = [text.value() for text in texts if isinstance(text, Env)]
+    values = [text.value() for text in texts if isinstance(text, Env)]
+    found = [value for value in values if len(value) >= SHORTEST]
     return Redactor(tuple(sorted(found, key=len, reverse=True)))
 
 

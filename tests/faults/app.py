@@ -636,7 +636,7 @@ async def flaky_sum(found: list[Made]) -> Made:
 
 
 def always_ill() -> None:
-    """A health check that each process has something to tell of, and that would end it if it could."""
+    """A health check of which each process has something to tell, and that tries to end it."""
     raise SystemExit("ill on purpose")
 
 

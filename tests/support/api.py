@@ -50,6 +50,7 @@ class Api:
         self.url = f"http://127.0.0.1:{port}"
         self.asked: list[Asked] = []
         self.answer: Answering = lambda _: Told({})
+        self.before: Callable[[Asked], None] = lambda _: None  # may wait; others are answered
 
     def tell(self, *told: Told) -> None:
         """Answer these in turn, the last one again and again."""
@@ -82,6 +83,7 @@ def serving() -> Generator[Api]:
             found = parse_qsl(query, keep_blank_values=True)
             at, peer = time.monotonic(), int(self.client_address[1])
             asked = Asked(self.command, path, found, headers, body, at, peer)
+            api.before(asked)
             with lock:
                 api.asked.append(asked)
                 told = api.answer(asked)
