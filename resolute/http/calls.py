@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import httpx
@@ -46,8 +48,9 @@ class Reading:
             return cls(bytes, "*/*")
         if returns is str:
             return cls(lambda body: body.decode("utf-8"), "*/*")
-        decode = msgspec.json.Decoder(returns, dec_hook=decode_foreign).decode
-        return cls(lambda body: decode(body or b"null"))
+        with contextlib.suppress(NameError):  # it names a type that comes further down
+            _decoder(returns)
+        return cls(lambda body: _decoder(returns).decode(body or b"null"))
 
     def value(self, request: Request, answer: Answer) -> Any:
         """The value. Raises HttpTerminalError for another type, HttpError for what is no JSON."""
@@ -126,6 +129,11 @@ class Caller:
             target = target_of(route.method, there, there.path.rstrip("/") + route.path)
             raise HttpTerminalError(target, redact(str(error))) from None
         return Request(route.method, url, {**headers, **own}, body, redact)
+
+
+@cache
+def _decoder(returns: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(returns, dec_hook=decode_foreign)
 
 
 def base_of(url: str) -> str:

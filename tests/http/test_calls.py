@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import date
 from typing import Any
 
@@ -35,6 +37,10 @@ class New(msgspec.Struct):
 
 class Box(msgspec.Struct):
     value: Any = None
+
+
+class Outer(msgspec.Struct):
+    inner: Inner  # noqa: F821  # pyright: ignore[reportUndefinedVariable, reportUnknownVariableType]
 
 
 def test_the_input_fills_path_and_query(api: Api, calls: Calls):
@@ -197,3 +203,27 @@ def test_the_nodes_are_those_of_the_provider():
     assert provider["one"].limits == one.limits and provider["one"].fn is one.fn
     with pytest.raises(ValueError, match="'three' is made after provider"):
         http.get("three", "/3")
+
+
+def test_a_type_that_names_another_further_down_is_looked_at_when_it_is_there(
+    api: Api, calls: Calls
+):
+    node = calls.http().get("late", "/", returns=Outer)
+    api.tell(Told({"inner": {"value": 1}}))
+    globals()["Inner"] = Box
+    try:
+        assert calls.output(node) == Outer(Box(1))
+    finally:
+        del globals()["Inner"]
+
+
+def test_a_type_that_json_cannot_be_is_refused_when_the_node_is_made(calls: Calls):
+    with pytest.raises(TypeError):
+        calls.http().get("a", "/", returns=dict[int | str, dict[bytes | str, Any]])
+
+
+def test_without_httpx_the_error_says_what_to_install() -> None:
+    code = "import sys; sys.modules['httpx'] = None; import resolute; import resolute.http"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    said = "ConfigurationError: resolute.http needs httpx: pip install 'resolute[http]'"
+    assert said in done.stderr
