@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from resolute.durations import Duration, seconds
 from resolute.engine.context import current
@@ -18,6 +18,7 @@ from resolute.http.route import Route
 from resolute.http.verbs import Pages, Verb
 from resolute.model.classifying import Classifier
 from resolute.model.nodes import AsyncNode, Node
+from resolute.model.paging import Page, PageRequest, paginate
 from resolute.model.policies import Limits, RetryPolicy
 from resolute.model.provider import Provider
 
@@ -111,13 +112,21 @@ class HttpApi:
         return self._node(name, call, input, returns)
 
     def _make_pages(self, name: str, path: str, input: Any, returns: Any, paging: Paging) -> Any:
+        """A node by `paginate`, which keeps each page that it has."""
         route = Route.of("GET", path, input, ())
         reading = Reading.of(paging.page)
 
-        async def call(value: Any) -> list[Any]:
-            return await self._caller.items(route, value, reading, paging)
+        async def fetch(value: Any, request: PageRequest) -> Any:
+            return await self._caller.page(route, value, reading, paging, request.cursor)
 
-        return self._node(name, call, input, returns)
+        async def fetch_without_input(request: PageRequest) -> Any:
+            return await fetch(None, request)
+
+        fn = cast("Any", fetch_without_input if input is None else fetch)
+        (item,) = get_args(returns) or (Any,)
+        fn.__annotations__ = {"value": input, "request": PageRequest, "return": Page[item]}
+        made = cast("Node[Any, Any]", paginate(name, fn, max_pages=paging.max_pages))
+        return self._add(made)
 
     def _own(self, route: Route) -> dict[str, str]:
         """The headers of this call alone."""
@@ -127,8 +136,6 @@ class HttpApi:
 
     def _node(self, name: str, call: Callable[[Any], Any], input: Any, returns: Any) -> Any:
         """A node around a function that gets the types as its annotations."""
-        if self._provider is not None:
-            raise ValueError(f"HttpApi {self._name!r}: {name!r} is made after provider()")
 
         async def without_input() -> Any:
             return await call(None)
@@ -136,10 +143,15 @@ class HttpApi:
         fn = cast("Any", without_input if input is None else call)
         fn.__name__ = fn.__qualname__ = name
         fn.__annotations__ = {"return": returns} | ({} if input is None else {"value": input})
-        made: Node[Any, Any] = AsyncNode(name, fn)
-        if self._nodes.setdefault(name, made) is not made:
-            raise ValueError(f"HttpApi {self._name!r}: two nodes are named {name!r}")
-        return self._provided([made])[name]
+        return self._add(AsyncNode(name, fn))
+
+    def _add(self, node: Node[Any, Any]) -> Node[Any, Any]:
+        """The node as the provider has it."""
+        if self._provider is not None:
+            raise ValueError(f"HttpApi {self._name!r}: {node.name!r} is made after provider()")
+        if self._nodes.setdefault(node.name, node) is not node:
+            raise ValueError(f"HttpApi {self._name!r}: two nodes are named {node.name!r}")
+        return self._provided([node])[node.name]
 
     async def _check(self, route: Route) -> str | None:
         """The health check: what is wrong with the API, if something is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,19 +12,18 @@ import httpx
 import msgspec
 
 from resolute.engine.context import current
-from resolute.errors import ConfigurationError, RetryAfter
+from resolute.errors import ConfigurationError
 from resolute.http.client import HttpClient, Request, target_of
 from resolute.http.environment import Text, read, read_all, redactor
 from resolute.http.errors import Answer, HttpError, HttpStatusError, HttpTerminalError
-from resolute.http.paging import Paging, url_after
+from resolute.http.paging import Paging, Place, url_after
 from resolute.http.quota import pause_of
 from resolute.http.route import Route
 from resolute.model.codec import decode_foreign
+from resolute.model.paging import Page
 
-LONGEST_WAIT = 30.0  # s that a node waits for its next page; beyond, it comes back
 
-
-class Page(NamedTuple):
+class Read(NamedTuple):
     """An answer, and what it was decoded to."""
 
     value: Any
@@ -75,44 +73,55 @@ class Caller:
 
     async def ask(
         self, route: Route, value: Any, reading: Reading, headers: Mapping[str, str]
-    ) -> Page:
+    ) -> Read:
         """From within a node: its limits are paused if the answer says so. Raises HttpError."""
         request = self._request(route, value, {"Accept": reading.accepts, **headers})
         return await self._ask(request, reading)
 
-    async def items(self, route: Route, value: Any, reading: Reading, paging: Paging) -> list[Any]:
-        """What is on all pages. Raises HttpError; HttpTerminalError beyond a bound."""
+    async def page(
+        self, route: Route, value: Any, reading: Reading, paging: Paging, cursor: str | None
+    ) -> Page[Any]:
+        """The first page, or the one at a cursor. Raises HttpError."""
         request = self._request(route, value, {"Accept": reading.accepts})
-        found: list[Any] = []
-        for _ in range(paging.max_pages):
-            page = await self._ask(request, reading)
-            found += paging.items_of(page.value)
-            if len(found) > paging.max_items:
-                why = f"there are more than max_items={paging.max_items:,} items"
-                raise HttpTerminalError(request.target, why)
-            try:
-                url = url_after(request.url, paging.after(page.value, page.answer))
-            except (ValueError, TypeError) as error:
-                raise HttpTerminalError(request.target, request.redact(str(error))) from None
-            if url is None:
-                return found
-            await _wait_for_more(page.answer)
-            request = replace(request, url=url)
-        why = f"there are more than max_pages={paging.max_pages:,} pages"
-        raise HttpTerminalError(request.target, why)
+        place = Place.of(cursor)
+        if place.target:
+            url = request.url.copy_with(raw_path=place.target.encode("ascii"))
+            request = replace(request, url=url.copy_merge_params(read_all(self.params)))
+        page = await self._ask(request, reading)
+        items = list(paging.items_of(page.value))
+        count = place.items + len(items)
+        if count > paging.max_items:
+            why = f"there are more than max_items={paging.max_items:,} items"
+            raise HttpTerminalError(request.target, why)
+        try:
+            url = url_after(request.url, paging.after(page.value, page.answer))
+        except (ValueError, TypeError) as error:
+            raise HttpTerminalError(request.target, request.redact(str(error))) from None
+        if url is None:
+            return Page(items)
+        return Page(items, self._cursor(request, url, count))
+
+    def _cursor(self, request: Request, url: httpx.URL, count: int) -> str:
+        """Where a page is, as the run keeps it: without what comes from the environment."""
+        for name in self.params:
+            url = url.copy_remove_param(name)
+        cursor = Place(count, url.raw_path.decode("ascii")).cursor
+        if request.redact(cursor) != cursor:
+            raise HttpTerminalError(request.target, "the URL of the next page has a secret in it")
+        return cursor
 
     async def send(self, route: Route, value: Any, headers: Mapping[str, str]) -> Answer:
         """The plain answer, from anywhere. Raises HttpError."""
         return await self.client.send(self._request(route, value, headers))
 
-    async def _ask(self, request: Request, reading: Reading) -> Page:
+    async def _ask(self, request: Request, reading: Reading) -> Read:
         try:
             answer = await self.client.send(request)
         except HttpStatusError as error:
             _pause_limits(error.response)
             raise
         _pause_limits(answer)
-        return Page(reading.value(request, answer), answer)
+        return Read(reading.value(request, answer), answer)
 
     def _request(self, route: Route, value: Any, headers: Mapping[str, str]) -> Request:
         """Raises ConfigurationError where the worker lacks a variable, TerminalError as HttpError
@@ -161,13 +170,3 @@ def _pause_limits(answer: Answer) -> None:
     pause = pause_of(answer.headers)
     if pause is not None:
         current().pause_limits(pause)
-
-
-async def _wait_for_more(answer: Answer) -> None:
-    """Before the next page: the limits keep others from starting, but not this node."""
-    pause = pause_of(answer.headers)
-    if pause is None:
-        return
-    if pause > LONGEST_WAIT:
-        raise RetryAfter(pause, f"the API takes no more calls for {pause:g} s")
-    await asyncio.sleep(pause)

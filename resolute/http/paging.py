@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -38,6 +38,24 @@ class Paging:
 
     def after(self, value: Any, answer: Answer) -> Next:
         return self.next(value) if self.next is not None else next_by_link(answer)
+
+
+class Place(NamedTuple):
+    """How far a node has come: the items so far, and path and query of the page to ask for."""
+
+    items: int = 0
+    target: str = ""
+
+    @classmethod
+    def of(cls, cursor: str | None) -> Place:
+        """What `cursor` says."""
+        count, _, target = (cursor or "0").partition(" ")
+        return cls(int(count), target)
+
+    @property
+    def cursor(self) -> str:
+        """The place as the run keeps it."""
+        return f"{self.items} {self.target}"
 
 
 def next_by_link(answer: Answer) -> str | None:

@@ -63,7 +63,8 @@ class Pages:
     the items out of it. `next` says of an answer what comes next instead of the header: a URL of
     the same host, values to change in the query, or None.
 
-    What has more than `max_pages` pages or `max_items` items fails for good.
+    It is a node of `paginate`: each page is kept, and timeout, retries and limits are those of a
+    page. More than `max_pages` pages (TooManyPages) or `max_items` items fail it for good.
     """
 
     def __init__(self, make: Callable[..., Any]) -> None:

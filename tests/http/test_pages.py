@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from resolute import FlowBuilder, RetryPolicy, manual
+from resolute import FlowBuilder, manual
+from resolute.http import env
+from resolute.http.paging import Place
 from resolute.testing import FlowTester
 from tests.http.conftest import Calls
 from tests.support.api import Api, Asked, Told
@@ -91,8 +93,7 @@ def test_more_than_a_bound_fails_for_good_and_says_which(api: Api, calls: Calls)
     http = calls.http(retry=None)
     few: dict[str, Any] = {"input": Query, "returns": list[Item]}
     error = calls.error(http.pages("a", "/", max_pages=2, **few), Query("r"))
-    assert (error.type, len(api.asked)) == ("HttpTerminalError", 2)
-    assert "there are more than max_pages=2 pages" in error.message
+    assert (error.type, len(api.asked)) == ("TooManyPages", 2)
     error = calls.error(http.pages("b", "/", max_items=3, **few), Query("r"))
     assert "there are more than max_items=3 items" in error.message
     exact = http.pages("c", "/", max_pages=3, max_items=6, **few)
@@ -114,25 +115,39 @@ def test_a_next_page_at_another_host_does_not_get_the_credentials(api: Api, call
     assert error.message.endswith("the next page is at another host (localhost)")
 
 
-def test_a_page_that_fails_is_tried_again_with_those_before_it(api: Api, calls: Calls):
-    link = {"Link": '</2>; rel="next"'}
-    api.tell(Told([1], headers=link), Told(status=503), Told([1], headers=link), Told([2]))
+def test_only_the_page_that_fails_is_asked_for_again(api: Api, calls: Calls):
+    api.tell(Told([1], headers={"Link": '</2?x=y>; rel="next"'}), Told(status=503), Told([2]))
     assert calls.output(calls.http(retry=None).pages("a", "/", returns=list[int])) == [1, 2]
+    assert [asked.path for asked in api.asked] == ["/", "/2", "/2"]
+    assert api.last.query == [("x", "y")]
 
 
-@pytest.mark.parametrize(("reset", "attempts"), [("20", 1), ("60", 2)])
-def test_a_limit_that_is_used_up_is_waited_for_between_pages(
-    api: Api, calls: Calls, reset: str, attempts: int
+def test_a_page_is_not_asked_for_while_the_limits_are_paused(api: Api, calls: Calls):
+    used_up = {"RateLimit-Remaining": "0", "RateLimit-Reset": "60"}
+    api.tell(Told([1], headers={"Link": '</2>; rel="next"', **used_up}), Told([2]))
+    node = calls.http(rate_limit="100/s").pages("a", "/", returns=list[int])
+    tester = FlowTester().with_rate_limiting()
+    flow = FlowBuilder("f").triggered_by(manual()).then(node).build()
+    assert tester.run(flow).output == [1, 2]
+    assert 59 <= tester.now < 70
+
+
+def test_a_next_page_that_begins_with_two_slashes_is_at_the_same_host(api: Api, calls: Calls):
+    api.tell(Told([1], headers={"Link": f'<{api.url}//other.example/2>; rel="next"'}), Told([2]))
+    assert calls.output(calls.http().pages("a", "/", returns=list[int])) == [1, 2]
+    assert (len(api.asked), api.last.path) == (2, "/other.example/2")  # http.server takes one away
+
+
+def test_a_secret_that_an_api_repeats_in_a_link_is_not_kept(
+    api: Api, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ):
-    """Within the node if it is not long; else the node comes back."""
-    used_up = {"RateLimit-Remaining": "0", "RateLimit-Reset": reset}
-    first = Told([1], headers={"Link": '</2>; rel="next"', **used_up})
-    again = Told([1], headers={"Link": '</2>; rel="next"'})
-    api.tell(first, *([again] * (attempts - 1)), Told([2]))
-    http = calls.http(retry=RetryPolicy(max_attempts=2), rate_limit="100/s")
-    node = http.pages("a", "/", returns=list[int])
-    tester = FlowTester()
-    result = tester.run(FlowBuilder("f").triggered_by(manual()).then(node).build())
-    assert result.output == [1, 2]
-    assert result.history[0].attempts == attempts
-    assert tester.now >= float(reset) - 0.1
+    monkeypatch.setenv("API_KEY", "s3cret")
+    api.tell(Told([1], headers={"Link": '</2?key=s3cret&p=2>; rel="next"'}), Told([2]))
+    http = calls.http(params={"key": env("API_KEY")}, retry=None)
+    assert calls.output(http.pages("a", "/", returns=list[int])) == [1, 2]
+    assert sorted(api.last.query) == [("key", "s3cret"), ("p", "2")]
+    page = Told([1], headers={"Link": '</2?token=s3cret>; rel="next"'})
+    api.tell(page)
+    error = calls.error(http.pages("b", "/", returns=list[int]))
+    assert error.message.endswith("the URL of the next page has a secret in it")
+    assert Place.of(Place(3, "/2?p=2").cursor) == (3, "/2?p=2")
