@@ -9,7 +9,7 @@ from examples.answer_issues.server import TOKEN, serving
 from resolute.testing import FlowTester
 
 with serving() as tracker:
-    os.environ |= {"TRACKER_URL": tracker.url, "TRACKER_TOKEN": TOKEN}
+    os.environ |= {"TRACKER_URL": tracker.url, "TRACKER_TOKEN": TOKEN, "NO_PROXY": "127.0.0.1"}
     result = FlowTester().run(flow, Search("books"))
     print(f"{result.status}: {len(tracker.comments)} of {tracker.issues} issues have an answer")
     for comment in tracker.comments.values():

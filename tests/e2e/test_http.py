@@ -29,6 +29,12 @@ SECRET = "s3cret-t0ken"
 PAUSE = 3  # s
 
 
+@pytest.fixture(autouse=True)
+def _(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the workers too, which get this environment."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+
+
 @pytest.fixture
 def api() -> Iterator[Api]:
     with serving() as found:

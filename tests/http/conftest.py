@@ -15,7 +15,8 @@ from tests.support.api import Api, serving
 
 
 @pytest.fixture
-def api() -> Iterator[Api]:
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     with serving() as found:
         yield found
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import date
-from typing import Any
+from typing import Any, assert_type
 
 import msgspec
 import pytest
 
+from resolute import AsyncNode
 from resolute.http import HttpApi
 from tests.http.conftest import Calls
 from tests.support.api import Api, Told
@@ -187,6 +188,23 @@ def test_an_answer_that_is_too_large_is_not_read_to_its_end(api: Api, calls: Cal
     assert error.type == "HttpTerminalError" and len(api.asked) == 1
     assert "more than max_answer=1,000 bytes" in error.message
     assert calls.output(calls.http(max_answer=1001).get("a", "/", returns=bytes)) == b"x" * 1001
+
+
+def test_the_types_of_a_node_are_those_that_were_given():
+    http = HttpApi("api", base_url="https://localhost")
+    assert_type(http.get("a", "/{owner}", input=Query, returns=Issue), AsyncNode[Query, Issue])
+    assert_type(http.post("b", "/", input=New, returns=list[int]), AsyncNode[New, list[int]])
+    assert_type(http.put("c", "/", input=New), AsyncNode[New, None])
+    assert_type(http.patch("d", "/", returns=Issue), AsyncNode[Any, Issue])
+    assert_type(http.delete("e", "/"), AsyncNode[Any, None])
+    found = http.pages("f", "/{owner}", input=Query, returns=list[Issue])
+    assert_type(found, AsyncNode[Query, list[Issue]])
+    boxed = http.pages(
+        "g", "/", returns=list[Issue], page=Box, items=lambda box: list[Issue](box.value)
+    )
+    assert_type(boxed, AsyncNode[Any, list[Issue]])
+    assert (found.input_type, found.output_type) == (Query, list[Issue])
+    assert boxed.output_type == list[Issue]
 
 
 def test_the_nodes_are_those_of_the_provider():
