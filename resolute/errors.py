@@ -34,6 +34,7 @@ ResoluteError
 │   ├── LoopLimitExceeded    a loop would take more turns than it may
 │   └── TooManyPages         a node that fetches page by page would take more than it may
 ├── RetryAfter               raised by a node: retry no sooner than this
+├── HttpError                a call of an API failed; see resolute.http.errors
 ├── NodeTimeout              an attempt overran its timeout
 ├── FlowTesterError          a test asks the FlowTester for what cannot be
 └── FlowFailed               the run ended, but not in `completed`

@@ -38,6 +38,7 @@ CODE = [
     "providers.md",
     "data-references.md",
     "hooks.md",
+    "http.md",
 ]
 
 

@@ -29,6 +29,7 @@ LAYERS = {
     "client": SURFACE,
     "coordinator": SURFACE,
     "testing": SURFACE,
+    "http": SURFACE,
     "web": SURFACE,
     "daemon": SURFACE,
     "sync": SURFACE,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from resolute.engine.attempt import Bound
+from resolute.errors import LONGEST_PAUSE
 from resolute.model import codec, references
 from resolute.model.costs import Costs, cost_of
 from resolute.model.messages import Entry
@@ -16,7 +19,18 @@ from resolute.model.references import DataRef
 
 T = TypeVar("T")
 
-_attempt: ContextVar[tuple[Entry, Bound, Costs]] = ContextVar("resolute_attempt")
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What is known of the attempt that runs, and what it may do; `pause` takes seconds."""
+
+    entry: Entry
+    bound: Bound
+    costs: Costs
+    pause: Callable[[float], None]
+
+
+_attempt: ContextVar[_Attempt] = ContextVar("resolute_attempt")
 
 
 class NodeContext(msgspec.Struct, frozen=True):
@@ -61,29 +75,57 @@ class NodeContext(msgspec.Struct, frozen=True):
         The sums of the run count it when the attempt completes or fails. Raises ValueError and
         TypeError for what is no amount, unit or label; LookupError outside of a node's function.
         """
-        found = _attempt.get(None)
-        if found is None:
-            raise LookupError("add_cost(): no node is running here")
-        found[2].add(cost_of(amount, unit, labels))
+        _running("add_cost").costs.add(cost_of(amount, unit, labels))
+
+    def pause_limits(self, seconds: float) -> None:
+        """Let nobody start under the rate limits of this node for so long, up to 30 days.
+
+        These are its own, the shared ones, and its provider's, with the key that they have for
+        this input. It is what RetryAfter does, for a node that succeeds, and holds from now on; a
+        longer pause stays. What has no limit has nothing to pause. Raises TypeError and ValueError
+        for what is no such number; LookupError outside of a node's function.
+        """
+        pause = _running("pause_limits").pause
+        if (checked := _pause_of(seconds)) > 0:
+            pause(checked)
 
 
 def current() -> NodeContext:
     """The attempt in which the caller runs. Raises LookupError outside of a node's function."""
-    found = _attempt.get(None)
-    if found is None:
-        raise LookupError("current(): no node is running here")
-    entry, bound, _ = found
+    found = _running("current")
+    entry, bound = found.entry, found.bound
     return NodeContext(
         entry.flow, bound.flow.name, bound.plan.name, entry.seq, entry.index, entry.attempt,
         entry.crashes,
     )  # fmt: skip
 
 
-def enter(entry: Entry, bound: Bound) -> Costs:
-    """From here on, in this task, the caller is this attempt; what it will have cost."""
+def enter(entry: Entry, bound: Bound, pause: Callable[[float], None]) -> Costs:
+    """From here on, in this task, the caller is this attempt; what it will have cost.
+
+    `pause` closes its limits for so many seconds; it may be called in any thread.
+    """
     costs = Costs()
-    _attempt.set((entry, bound, costs))
+    _attempt.set(_Attempt(entry, bound, costs, pause))
     return costs
+
+
+def _running(caller: str) -> _Attempt:
+    found = _attempt.get(None)
+    if found is None:
+        raise LookupError(f"{caller}(): no node is running here")
+    return found
+
+
+def _pause_of(seconds: float) -> float:
+    """Seconds that limits can be paused for. Raises TypeError, ValueError."""
+    expected = f"expected 0 to {LONGEST_PAUSE:,.0f} seconds"
+    given = cast("object", seconds)
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise TypeError(f"pause_limits: {expected}, got {given!r}")
+    if not 0 <= given <= LONGEST_PAUSE:  # not a number, too
+        raise ValueError(f"pause_limits: {expected}, got {given!r}")
+    return float(given)
 
 
 def _encode(value: Any) -> bytes:

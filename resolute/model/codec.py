@@ -24,7 +24,7 @@ DEFAULT_MAX_PAYLOAD = 1024 * 1024  # bytes
 UNBOUNDED = 1 << 31  # bytes; an input that is made on a worker never leaves the process
 
 
-def _encode_foreign(value: Any) -> Any:
+def encode_foreign(value: Any) -> Any:
     """References; pydantic models, where pydantic is installed: it is never imported for this."""
     if isinstance(value, Marker):
         raise NotImplementedError(f"{value!r} is a marker: it is for values given to with_input()")
@@ -36,7 +36,8 @@ def _encode_foreign(value: Any) -> Any:
     raise NotImplementedError(f"objects of type {type(value).__name__} are not supported")
 
 
-def _decode_foreign(expected: type[Any], value: Any) -> Any:
+def decode_foreign(expected: type[Any], value: Any) -> Any:
+    """What `encode_foreign` encoded, as what it was declared."""
     if is_ref(expected):
         return decode_ref(expected, value)
     validate = getattr(expected, "model_validate", None)
@@ -45,7 +46,7 @@ def _decode_foreign(expected: type[Any], value: Any) -> Any:
     raise NotImplementedError(f"objects of type {expected.__name__} are not supported")
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_foreign)
+_encoder = msgspec.msgpack.Encoder(enc_hook=encode_foreign)
 _encode = _encoder.encode
 
 
@@ -75,7 +76,7 @@ def encode(
 
 @lru_cache(maxsize=4096)
 def _decoder(expected: Any) -> Callable[[bytes], Any]:
-    return msgspec.msgpack.Decoder(expected, dec_hook=_decode_foreign).decode
+    return msgspec.msgpack.Decoder(expected, dec_hook=decode_foreign).decode
 
 
 def decode(data: bytes, expected: Any = Any) -> Any:
@@ -88,7 +89,7 @@ def decoder(expected: Any) -> Callable[[bytes], Any]:
     try:
         return _decoder(expected)
     except TypeError:  # an unhashable type expression
-        return msgspec.msgpack.Decoder(expected, dec_hook=_decode_foreign).decode
+        return msgspec.msgpack.Decoder(expected, dec_hook=decode_foreign).decode
 
 
 def schema(expected: Any) -> dict[str, Any]:
@@ -102,10 +103,10 @@ def schema(expected: Any) -> dict[str, Any]:
 
 
 def _encoding(found: Mapping[Marker, Any]) -> Callable[[Any], bytes]:
-    def encode_foreign(value: Any) -> Any:
-        return found[value] if isinstance(value, Marker) else _encode_foreign(value)
+    def encode_one(value: Any) -> Any:
+        return found[value] if isinstance(value, Marker) else encode_foreign(value)
 
-    return msgspec.msgpack.Encoder(enc_hook=encode_foreign).encode
+    return msgspec.msgpack.Encoder(enc_hook=encode_one).encode
 
 
 def _foreign_schema(expected: Any) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,9 @@ from resolute.model.policies import (
     as_limits,
 )
 
+# Raises, or returns a text that says what is wrong; a coroutine function or a plain one.
+HealthCheck = Callable[[], object]
+
 
 @dataclass(frozen=True, eq=False)
 class Provider:
@@ -27,7 +31,9 @@ class Provider:
 
     A node `charge` is offered as `cards.charge`. `rate_limit` is shared by all of them, beside
     those they have. `timeout`, `retry`, `queue` and `classify` are for nodes without their own.
-    `version` is for people: `resolute doctor` shows which ones live.
+    `version` is for people: `resolute doctor` shows which ones live. `health` is called by each
+    worker process at its start and then every 30 s, for 5 s at most; it raises or returns a text
+    when the service is ill. That is for `resolute doctor`, and stops no node.
     """
 
     name: str
@@ -38,6 +44,7 @@ class Provider:
     retry: RetryPolicy | None = None
     queue: str | None = None
     classify: Classifier | None = None
+    health: HealthCheck | None = None
 
     def __post_init__(self) -> None:
         check_name("provider", self.name)
@@ -48,6 +55,7 @@ class Provider:
             raise ValueError(
                 f"provider {self.name!r}: expected a timeout above 0, got {self.timeout!r}"
             )
+        _check_health(self.name, self.health)
         object.__setattr__(self, "nodes", tuple(self.nodes))
         if not self.offered:
             raise ValueError(f"provider {self.name!r} has no nodes")
@@ -99,3 +107,15 @@ class Provider:
     def _shared(self, limit: RateLimit, number: int) -> SharedRateLimit:
         name = f"provider:{self.name}" + (f":{number}" if number else "")
         return SharedRateLimit(name, limit.n, limit.per, limit.burst, limit.strict, limit.key)
+
+
+def _check_health(name: str, health: HealthCheck | None) -> None:
+    if health is None:
+        return
+    try:
+        inspect.signature(health).bind()
+    except TypeError:
+        expected = "expected a health check that is called without arguments"
+        raise TypeError(f"provider {name!r}: {expected}, got {health!r}") from None
+    except ValueError:
+        pass  # one in C, whose parameters nobody knows

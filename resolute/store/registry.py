@@ -23,7 +23,7 @@ class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """A live process. `flows` maps the flows it offers to their plans; `started` is Redis's ms.
 
     `nodes` are those that it runs for any flow that names them, `providers` the versions of those
-    that some of them belong to.
+    that some of them belong to, `ill` what the health checks of these say of those that are.
     """
 
     name: str
@@ -38,6 +38,7 @@ class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     supervisor: str = ""
     nodes: tuple[str, ...] = ()
     providers: dict[str, str] = {}
+    ill: dict[str, str] = {}
 
     @property
     def queues(self) -> list[str]:
@@ -88,6 +89,10 @@ class LeaseItem(Item):
     count: str
 
 
+class HealthItem(Item):
+    process: str
+
+
 _encode = msgspec.msgpack.encode
 _decode_process = msgspec.msgpack.Decoder(ProcessInfo).decode
 _decode_offer = msgspec.msgpack.Decoder(FlowOffer).decode
@@ -116,6 +121,13 @@ async def register(store: Store, process: ProcessInfo, plans: Mapping[str, Plan]
     commands.append(("INCRBY", meta.version, 1))
     await store.write_all(commands)
     await wake(store)
+
+
+async def note_health(store: Store, process: ProcessInfo) -> bool:
+    """Write down what is `ill` in a process; False where it is not registered any more."""
+    arguments = [pack_item(HealthItem(process.name)), _encode(process)]
+    (answer,) = await store.call("note_health", [store.keys.meta.processes], pack(), arguments)
+    return answer[0] == Code.OK.encode()
 
 
 async def wake(store: Store) -> None:

@@ -231,7 +231,7 @@ class MemoryWorker:
             self._finish_stopped(job)
             return
         job.called = self._loop.time()
-        job.costs = context.enter(job.entry, bound)
+        job.costs = context.enter(job.entry, bound, partial(self._pause, job))
         references.access.set(EntryData(self._run.objects, job.entry))
         try:
             pager = bound.pager if bound.plan.name not in self._bodies else None
@@ -369,11 +369,17 @@ class MemoryWorker:
         except BaseException as broken:  # its classifier, which is the user's
             self._report_failure(job, ErrorInfo.of(broken, plan.name), None)
             return
-        if found.pause is not None and plan.limits and self._buckets is not None:
-            for bucket in admission.buckets_of(job.bound, job.value):
-                self._buckets.push_back(bucket, found.pause)
+        if found.pause is not None:
+            self._pause(job, found.pause)
         info = ErrorInfo.of(error, plan.name)
         self._report_failure(job, info, found.delay, is_fatal=found.is_fatal)
+
+    def _pause(self, job: Job, seconds: float) -> None:
+        """Nobody starts under this job's limits for so long."""
+        if self._buckets is None:
+            return
+        for bucket in admission.buckets_of(job.bound, job.value):
+            self._buckets.push_back(bucket, seconds)
 
     def _report_failure(
         self, job: Job, info: ErrorInfo, delay: int | None, *, is_fatal: bool = False

@@ -250,6 +250,19 @@ def test_events_are_a_problem_once_they_are_old(events: int, age: float, severit
     assert [f.severity for f in found if f.check == "events"] == [severity]
 
 
+def test_an_ill_provider_is_a_problem_and_says_where_and_why():
+    def row(ill: dict[str, str], beats: bool = True) -> ProcessRow:
+        providers = {"cards": "1", "mail": "1"}
+        return ProcessRow("w", "worker", "h", 1, "q", 1.0, 10, 0, beats, providers, ill)
+
+    rows = [row({"cards": "no money"}), row({}), row({"cards": "no money"}), row({"cards": "?"})]
+    dead = row({"mail": "lost"}, beats=False)
+    found = [f for f in check_processes([*rows, dead], True) if f.check.startswith("health of")]
+    assert [(f.check, f.severity) for f in found] == [("health of cards", Severity.PROBLEM)]
+    assert found[0].text == "ill in 3 of 4 processes: no money"
+    assert "retried all the same" in found[0].advice
+
+
 def test_two_versions_of_a_provider_are_worth_a_look():
     def row(version: str, *, beats: bool = True) -> ProcessRow:
         providers = {"cards": version}

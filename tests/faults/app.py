@@ -274,10 +274,12 @@ best_effort = (
 
 @node("pushed-back", rate_limit="1000/1s", retry=QUICK)
 async def pushed_back(found: Made) -> Made:
-    """The API asks for a pause, once."""
+    """The API asks for a pause, once by an error, and now and then by an answer."""
     with execution([found.mark]) as (here, mark):
         if here.attempt == 1:
             raise RetryAfter(0.2)
+        if found.value % 3 == 0:
+            here.pause_limits(0.05)
         return Made(found.value, mark)
 
 
@@ -635,7 +637,14 @@ async def flaky_sum(found: list[Made]) -> Made:
         return Made(value_of(found), mark)
 
 
-provider = Provider("sums", "1", [flaky_sum, threaded("plain"), step("undo", 0)], timeout="10s")
+def always_ill() -> None:
+    """A health check of which each process has something to tell, and that tries to end it."""
+    raise SystemExit("ill on purpose")
+
+
+provider = Provider(
+    "sums", "1", [flaky_sum, threaded("plain"), step("undo", 0)], timeout="10s", health=always_ill
+)
 
 
 def named(name: str) -> Node[Any, Made]:

@@ -68,6 +68,12 @@ GUARDS = (
           "tests/store/test_reclaim_nodes.py"),
     Guard("a lease ends by the beat that was seen", f"{LUA}/end_leases.lua",
           "if found ~= count then return {CONFLICT} end", "", "tests/coordinator/test_leases.py"),
+    Guard("a process that is gone does not come back", f"{LUA}/note_health.lua",
+          "if redis.call('HEXISTS', KEYS[1], process) == 0 then return {GONE} end", "",
+          "tests/store/test_resends.py"),
+    Guard("a health check that ends itself", "worker/resolute_worker/health.py",
+          "except BaseException as error:", "except Exception as error:",
+          "tests/worker/test_health.py"),
     # Compare-and-set.
     Guard("compare-and-set of a transition", f"{LUA}/commit_transition.lua",
           "if current ~= expect then", "if not current then",

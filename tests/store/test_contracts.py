@@ -47,6 +47,7 @@ ITEMS: dict[str, type[Item]] = {
     "take_tokens": limits.TokenItem,
     "beat": registry.BeatItem,
     "end_leases": registry.LeaseItem,
+    "note_health": registry.HealthItem,
     "bury_entries": dead.BuryItem,
     "remove_letters": dead.LetterItem,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from resolute.client.retrying import plan_retry
 from resolute.model.plan import LimitPlan
 from resolute.status import RunStatus
@@ -198,6 +200,12 @@ async def _beside(stage: Stage, run_id: str) -> None:
     await limits.push_back(store, LIMIT, "", 1.0)
     await registry.beat(store, ["stage:0:offers"])
     assert await registry.end_silent_lease(store, "stage:9:nobody", None)
+    (offers,) = (await registry.processes(store)).values()
+    ill = msgspec.structs.replace(offers, ill={"cards": "away"})
+    assert await registry.note_health(store, ill)
+    stranger = msgspec.structs.replace(ill, name="stage:9:nobody")
+    assert not await registry.note_health(store, stranger)
+    assert (await registry.processes(store)) == {ill.name: ill}
     await registry.move_tick_cursor(store, "field", 1_700_000_000_000)
     common = pack(GROUP_WORKERS, "stage:9:nobody")
     await store.call("drop_consumer", [partition.queue(QUEUE)], common)

@@ -79,8 +79,8 @@ def test_the_providers_of_an_app_are_offered_with_its_flows(tmp_path: Path):
         app = load_app(f"{path}{name}")
         flows, nodes = app.choose()
         assert (list(flows), list(nodes)) == (expected, ["cards.charge"])
-        assert app.versions(nodes) == {"cards": "1.2"}
-        assert app.versions(["charge"]) == {}
+        assert [one.version for one in app.offering(nodes)] == ["1.2"]
+        assert app.offering(["charge"]) == []
     flows, nodes = load_app(str(path)).choose((), ["cards.charge"])
     assert (list(flows), list(nodes)) == ([], ["cards.charge"])
     path.write_text(
@@ -88,6 +88,16 @@ def test_the_providers_of_an_app_are_offered_with_its_flows(tmp_path: Path):
     )
     with pytest.raises(ConfigurationError, match="two providers are named 'cards'"):
         load_app(str(path))
+
+
+def test_a_node_that_was_got_out_of_its_provider_is_no_second_one(tmp_path: Path):
+    path = tmp_path / "nodes.py"
+    text = NODES.replace("Node,", "Node, Provider,").replace("svc.charge", "charge") + PROVIDER
+    path.write_text(text + "\npay = cards['charge']\n")
+    assert "cards.charge" in load_app(str(path)).choose()[1]
+    path.write_text(text + "\n@node('cards.charge')\ndef pay(): ...\n")
+    with pytest.raises(ConfigurationError, match=r"two nodes are named 'cards\.charge'"):
+        load_app(str(path)).choose()
 
 
 def test_a_node_whose_code_is_not_there_cannot_be_offered(tmp_path: Path):

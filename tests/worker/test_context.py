@@ -52,3 +52,9 @@ def test_the_key_of_a_node_is_that_of_all_its_attempts():
 def test_outside_of_a_node_there_is_no_attempt():
     with pytest.raises(LookupError, match="no node is running here"):
         current()
+
+
+def test_outside_of_a_node_there_are_no_limits_to_pause():
+    context = NodeContext("r", "f", "n", 3, 1, attempt=1, crashes=0)
+    with pytest.raises(LookupError, match=r"pause_limits\(\): no node is running here"):
+        context.pause_limits(1)

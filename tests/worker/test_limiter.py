@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from resolute import current
 from resolute.engine.admission import buckets_of
 from resolute.errors import RetryAfter
-from resolute.model.nodes import AsyncNode, Node
+from resolute.model.nodes import AsyncNode, Node, SyncNode
 from resolute.model.policies import RateLimit, SharedRateLimit
 from resolute.status import NodeStatus
 from resolute.store import limits, nodes
@@ -97,6 +98,70 @@ async def test_retry_after_keeps_everybody_under_the_same_limit_waiting(
     record = await stage.record_of("run-2", 1, 0)
     assert record is not None
     assert record.status is NodeStatus.WAITING
+
+
+async def pauses(value: int) -> int:
+    current().pause_limits(600)
+    return value
+
+
+def pauses_in_a_thread(value: int) -> int:
+    current().pause_limits(600)
+    return value
+
+
+@ONE
+@pytest.mark.parametrize("kind", ["on the loop", "in a thread"])
+async def test_a_node_that_succeeds_can_keep_everybody_under_its_limits_waiting(
+    stage: Stage, make_parts: Make, kind: str
+):
+    shared = (RateLimit(100, "1s"), SharedRateLimit("api", 100, "1s"))
+    limited: Node[Any, Any] = AsyncNode("a", pauses, rate_limit=shared)
+    if kind == "in a thread":
+        limited = SyncNode("a", pauses_in_a_thread, rate_limit=shared)
+    flow = chain_of(limited)
+    parts = make_parts(flow)
+    for number in (1, 2):
+        await stage.begin_run(flow, f"run-{number}", msgspec.msgpack.encode(number))
+        await parts.work()
+    assert await outcomes(stage) == [False, True]
+    for plan in flow.plan.step(0).nodes[0].limits:
+        (grant,) = await limits.take(stage.store, plan, "", [(Ask.NEW, 0, 0)])
+        assert not grant.granted or grant.time - grant.now > 500_000_000
+
+
+@ONE
+async def test_a_pause_is_of_the_bucket_that_the_input_chose(stage: Stage, make_parts: Make):
+    limit = RateLimit(100, "1s", key=str)
+    flow = chain_of(AsyncNode("a", pauses, rate_limit=limit))
+    parts = make_parts(flow)
+    for number in (1, 2):
+        await stage.begin_run(flow, f"run-{number}", msgspec.msgpack.encode(number))
+        await parts.work()
+    assert await outcomes(stage) == [True, True]
+
+
+@ONE
+@pytest.mark.parametrize("bad", [-1, float("nan"), float("inf"), 31 * 86_400, "10s", True, None])
+async def test_what_is_no_pause_fails_the_node_and_says_what_was_expected(
+    stage: Stage, make_parts: Make, bad: Any
+):
+    async def wrong(_: Any) -> None:
+        current().pause_limits(bad)
+
+    flow = chain_of(AsyncNode("a", wrong, rate_limit="100/s", retry=ONCE))
+    await stage.begin_run(flow)
+    await make_parts(flow).work()
+    error = (await stage.hash())["x:a"]
+    assert b"pause_limits: expected 0 to 2,592,000 seconds, got " + repr(bad).encode() in error
+
+
+@ONE
+async def test_a_node_without_limits_pauses_nothing(stage: Stage, make_parts: Make):
+    flow = chain_of(AsyncNode("a", pauses))
+    await stage.begin_run(flow, "run-1", msgspec.msgpack.encode(1))
+    await make_parts(flow).work()
+    assert "o:a" in await stage.hash("run-1")
 
 
 @ONE

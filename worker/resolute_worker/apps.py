@@ -57,10 +57,10 @@ class App:
         family = {one.name: one for name in flows for one in self.flows[name].family()}
         return family, {name: self.nodes[name] for name in nodes}
 
-    def versions(self, nodes: Iterable[str]) -> dict[str, str]:
-        """The providers that these nodes belong to, with their versions."""
+    def offering(self, nodes: Iterable[str]) -> list[Provider]:
+        """The providers that these nodes belong to."""
         found = set(nodes)
-        return {one.name: one.version for one in self.providers if found & one.offered.keys()}
+        return [one for one in self.providers if found & one.offered.keys()]
 
 
 def load_app(app: str) -> App:
@@ -89,7 +89,10 @@ def load_app(app: str) -> App:
                 pass
     offered = list(nodes) if colon else []
     for provider in providers.values():
-        twins |= nodes.keys() & provider.offered.keys()
+        # One that was got out of the provider, for a flow beside it, is no twin.
+        for name in nodes.keys() & provider.offered.keys():
+            if nodes[name].fn is not provider.offered[name].fn:
+                twins.add(name)
         nodes.update(provider.offered)
         offered += provider.offered
     named = tuple(dict.fromkeys(offered))

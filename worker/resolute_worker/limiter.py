@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from resolute.store.limits import Ask, Grant
 from resolute.store.nodes import Return, chunks
 from resolute.store.store import Store
 from resolute_worker.jobs import Job
+
+log = logging.getLogger(__name__)
 
 CLOCK_GRAIN = 0.0005  # s; a wait below this is none
 LATE = 0.1  # s; a start later than this after its time asks anew
@@ -121,9 +124,12 @@ class Limiter:
         self._again(job)
 
     async def pause(self, job: Job, seconds: float) -> None:
-        """An API said Retry-After: nobody starts under this job's limits until then."""
-        for bucket in rules.buckets_of(job.bound, job.value):
-            await limits.push_back(self._store, *bucket, seconds)
+        """Nobody starts under this job's limits for so long: an API asked for it."""
+        try:
+            for bucket in rules.buckets_of(job.bound, job.value):
+                await limits.push_back(self._store, *bucket, seconds)
+        except Exception:  # the key function of a limit is the user's
+            log.exception("pausing the limits of %s", job.bound.plan.name)
 
 
 def _ask(admission: Admission) -> tuple[Ask, int, int]:

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 
 import msgspec
 import uvloop
@@ -22,9 +23,10 @@ from resolute.daemon import EXIT_FAILED, EXIT_UNUSABLE, configure_logging
 from resolute.errors import ConfigurationError, ResoluteError
 from resolute.storage import Storage
 from resolute.store import registry
-from resolute.store.registry import named_stream
+from resolute.store.registry import ProcessInfo, named_stream
 from resolute.store.store import Store
 from resolute_worker.apps import load_app
+from resolute_worker.health import HealthChecks
 from resolute_worker.jobs import Stop
 from resolute_worker.reader import Reader
 from resolute_worker.runner import Runner
@@ -75,7 +77,8 @@ class Process:
         self._slots = Slots(config.concurrency)
         app = load_app(config.app)
         self._flows, self._nodes = app.choose(config.only, config.nodes)
-        self._providers = app.versions(self._nodes)
+        self._providers = app.offering(self._nodes)
+        self._health = HealthChecks(self._providers, self._note_health)
         storage = Storage.from_told(config.storage) if config.storage else None
         self._runner = Runner(
             store, config.name, self._flows, self._slots, page, self._nodes, storage
@@ -88,19 +91,21 @@ class Process:
     async def run(self, orders: asyncio.StreamReader) -> None:
         """Register and work until drained."""
         await self._reader.ensure_groups()
-        await self._register()
+        self._info = await self._register()
         self._page.is_registered = True
         reading = asyncio.create_task(self._reader.run())
         listening = asyncio.create_task(self._listen(orders))
         guarding = asyncio.create_task(self._guard())
         looking = asyncio.create_task(self._look_around())
         draining = asyncio.create_task(self._draining.wait())
+        checking = asyncio.create_task(self._health.run())  # whatever becomes of it ends nothing
         tasks = {reading, listening, guarding, looking, draining}
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {draining}:
             task.result()
         listening.cancel()
         looking.cancel()
+        checking.cancel()
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         await self._drain()
@@ -108,9 +113,9 @@ class Process:
         guarding.cancel()
         self._runner.close()
 
-    async def _register(self) -> None:
+    async def _register(self) -> ProcessInfo:
         config = self._config
-        info = registry.ProcessInfo(
+        info = ProcessInfo(
             name=config.name,
             kind="worker",
             host=socket.gethostname(),
@@ -122,10 +127,15 @@ class Process:
             concurrency=config.concurrency,
             supervisor=config.supervisor,
             nodes=tuple(self._nodes),
-            providers=self._providers,
+            providers={one.name: one.version for one in self._providers},
         )
         plans = {flow.plan_hash: flow.plan for flow in self._flows.values()}
         await registry.register(self._store, info, plans)
+        return info
+
+    async def _note_health(self, ill: Mapping[str, str]) -> None:
+        info = msgspec.structs.replace(self._info, ill=dict(ill))
+        await registry.note_health(self._store, info)
 
     async def _listen(self, orders: asyncio.StreamReader) -> None:
         decode = msgspec.json.Decoder(Order).decode

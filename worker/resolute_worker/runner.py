@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 import math
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -80,6 +82,7 @@ class Runner:
         self._pages = Pages(store, self._objects, self._keep, self._in_thread)
         self.queries = Queries(store, self.offers, self._outputs_in_thread)
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()  # of the loop
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.jobs: dict[JobKey, Job] = {}
         self.committer = Committer(store, process, self._settled)
@@ -264,7 +267,7 @@ class Runner:
                     raise asyncio.CancelledError
                 self._begin_timeout(job)
             job.called = time.time()
-            job.costs = context.enter(job.held.entry, bound)
+            job.costs = context.enter(job.held.entry, bound, partial(self._pause, job))
             references.access.set(JobData(self._objects, job, self._loop))
             value = await self._called(job)
             if job.stop is Stop.TIMEOUT:
@@ -420,6 +423,18 @@ class Runner:
             self._spawn(self._limiter.pause(job, found.pause))
         info = ErrorInfo.of(error, plan.name)
         self._report_failure(job, info, found.delay, is_fatal=found.is_fatal)
+
+    def _pause(self, job: Job, seconds: float) -> None:
+        """The node's function asks for a pause of its limits, from whatever thread.
+
+        From the loop's own it is under way before the outcome is: who follows finds it.
+        """
+        if not job.bound.plan.limits:
+            return
+        if threading.get_ident() == self._thread:
+            self._spawn(self._limiter.pause(job, seconds))
+        else:
+            self._loop.call_soon_threadsafe(self._pause, job, seconds)
 
     def _report_failure(
         self, job: Job, info: ErrorInfo, delay: int | None, *, is_fatal: bool = False

@@ -22,7 +22,10 @@ MARGIN = 1.0  # s that a beat may be late
 
 
 class ProcessRow(msgspec.Struct, frozen=True):
-    """A registered process; `age` (s) is since it registered, `beats` whether its beat moved."""
+    """A registered process; `age` (s) is since it registered, `beats` whether its beat moved.
+
+    `ill` is what the health checks of its providers say.
+    """
 
     name: str
     kind: str
@@ -34,6 +37,7 @@ class ProcessRow(msgspec.Struct, frozen=True):
     flows: int
     beats: bool
     providers: dict[str, str] = {}
+    ill: dict[str, str] = {}
 
 
 async def find_silent(store: Store, processes: Sequence[ProcessInfo]) -> set[str]:
@@ -64,6 +68,7 @@ def rows_of(situation: Situation, silent: set[str]) -> list[ProcessRow]:
             len(p.flows),
             p.name not in silent,
             p.providers,
+            p.ill,
         )
         for p in (*situation.coordinators, *situation.workers)
     ]
@@ -74,6 +79,7 @@ def check_processes(rows: Sequence[ProcessRow], has_flows: bool) -> Iterator[Fin
     yield _coordinators([row for row in rows if row.kind == "coordinator"])
     yield _workers([row for row in rows if row.kind == "worker"], has_flows)
     yield from _providers([row for row in rows if row.beats])
+    yield from _health([row for row in rows if row.beats])
     for row in rows:
         if not row.beats:
             yield Finding(
@@ -108,6 +114,22 @@ def _providers(rows: Sequence[ProcessRow]) -> Iterator[Finding]:
             text = f"versions {', '.join(versions)} live side by side on {queues}"
             advice = "during a deployment that is fine; else end the workers of the old one"
             yield Finding(f"provider {name}", Severity.WARNING, text, advice)
+
+
+def _health(rows: Sequence[ProcessRow]) -> Iterator[Finding]:
+    """Each provider whose health check says that it is ill, and in how many processes."""
+    for name in sorted({name for row in rows for name in row.ill}):
+        offering = [row for row in rows if name in row.providers]
+        said = [row.ill[name] for row in rows if name in row.ill]
+        usual, _ = Counter(said).most_common(1)[0]
+        processes = f"{len(said)} of {counted(len(offering), 'process')}"
+        yield Finding(
+            f"health of {name}",
+            Severity.PROBLEM,
+            f"ill in {processes}: {usual}",
+            "its nodes run and are retried all the same; look whether the service is up, and"
+            " reached from there, and whether the workers have its credentials",
+        )
 
 
 def _workers(rows: Sequence[ProcessRow], has_flows: bool) -> Finding:
