@@ -39,7 +39,7 @@ HEALTHY = Situation(NOW, [WORKER], [COORDINATOR])
 
 
 def waits(
-    record: NodeRecord, situation: Situation = HEALTHY, *, held: bool = False, **header: Any
+    record: NodeRecord, situation: Situation = HEALTHY, *, held: str = "", **header: Any
 ) -> list[Wait]:
     changed = msgspec.structs.replace(HEADER, **header)
     return find_waits(changed, PLAN, [record], {0: held}, situation)
@@ -107,7 +107,7 @@ def test_a_deferred_node_waits_for_its_limit_even_after_a_failure():
     first = changed(status=NodeStatus.WAITING, due=NOW + 3)
     later = changed(status=NodeStatus.WAITING, attempts=2, due=NOW + 3)
     assert waits(first)[0].kind is WaitKind.RATE_LIMIT
-    assert waits(later, held=True)[0].kind is WaitKind.RATE_LIMIT
+    assert waits(later, held="reserved:1:0")[0].kind is WaitKind.RATE_LIMIT
     assert waits(later)[0].kind is WaitKind.RETRY
 
 
