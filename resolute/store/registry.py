@@ -195,7 +195,8 @@ async def ended_leases(store: Store, names: Sequence[str]) -> set[str]:
         return set()
     values = await store.execute("HMGET", store.keys.meta.beats, *names)
     over = str(LEASE_OVER).encode()
-    return {name for name, value in zip(names, values, strict=True) if value in (None, over)}
+    found = zip(names, values, strict=True)
+    return {name for name, value in found if value is None or value.split(b" ")[0] == over}
 
 
 async def beat(
