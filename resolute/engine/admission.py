@@ -129,7 +129,7 @@ def turn_ms(seats: Sequence[Seat], lease: float) -> int:
     That is for when the word was lost. The more are before it, the later: so that however many
     wait, only a few of them ask in any second.
     """
-    return round(1000 * min(LONGEST_TURN, lease * (4 + seats[-1].before / 20)))
+    return round(1000 * min(LONGEST_TURN, lease * (1 + seats[-1].before / 5)))
 
 
 def delay_ms(wait: float) -> int:
