@@ -61,7 +61,12 @@ if TYPE_CHECKING:
     from resolute.model.markers import cursor, cursor_string, input_data, output
     from resolute.model.nodes import AsyncNode, Node, SyncNode, node
     from resolute.model.paging import Page, PageRequest, paginate
-    from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit
+    from resolute.model.policies import (
+        ConcurrencyLimit,
+        RateLimit,
+        RetryPolicy,
+        SharedRateLimit,
+    )
     from resolute.model.provider import Provider
     from resolute.model.references import DataRef
     from resolute.model.state import FlowState
@@ -77,6 +82,7 @@ __all__ = [
     "ChecksumMismatch",
     "Classifier",
     "Client",
+    "ConcurrencyLimit",
     "ConfigurationError",
     "CostEvent",
     "DataRef",
@@ -167,7 +173,7 @@ _HOMES = {
     "model.nodes": ("AsyncNode", "Node", "SyncNode", "node"),
     "model.paging": ("Page", "PageRequest", "paginate"),
     "model.provider": ("Provider",),
-    "model.policies": ("RateLimit", "RetryPolicy", "SharedRateLimit"),
+    "model.policies": ("ConcurrencyLimit", "RateLimit", "RetryPolicy", "SharedRateLimit"),
     "model.references": ("DataRef",),
     "model.state": ("FlowState",),
     "model.triggers": ("manual", "schedule", "signal", "webhook"),

@@ -81,4 +81,5 @@ class TimerKind(StrEnum):
     DEADLINE = "deadline"  # of a whole run
 
 
+WOKEN = "woken"  # the `hold` of a node for which a place became free while it was put to wait
 CHILD = "child"  # the `hold` of a node that waits for the end of a run which its run has started

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from resolute import Provider, TerminalError, current, node
+from resolute import ConcurrencyLimit, Provider, TerminalError, current, node
 
 
 class Charge(msgspec.Struct):
@@ -24,7 +24,12 @@ class Receipt(msgspec.Struct):
     cents: int
 
 
-@node("charge")
+# The bank takes one charge of a card at a time, wherever our workers are.
+CARD = ConcurrencyLimit("card", 1, key=lambda what: what.card)
+BANK = ConcurrencyLimit("bank", 50)  # connections that it allows us, charges and refunds together
+
+
+@node("charge", concurrency=CARD)
 async def charge(what: Charge) -> Receipt:
     """Charges a card once, however often it is tried: the id is the key for the bank."""
     if what.card == "declined":
@@ -38,4 +43,6 @@ async def refund(receipt: Receipt) -> str:
     return receipt.id
 
 
-provider = Provider("cards", "1.2", [charge, refund], rate_limit="100/s", timeout="30s")
+provider = Provider(
+    "cards", "1.2", [charge, refund], rate_limit="100/s", timeout="30s", concurrency=BANK
+)

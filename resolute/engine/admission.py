@@ -1,21 +1,32 @@
 """Admission: what a node asks of its limits, and what follows from what they grant. Pure.
 
-A node holds what it was told in its record, as text: a reservation of a start time, or a place in
-the line. It comes back with that and asks again.
+A node asks for its places first (concurrency limits), and for its start time (rate limits) when it
+has them all: so nobody takes a token and then waits for a place. One that must wait for its time
+gives its places back meanwhile; it has its ticket, and is before later ones when it comes again.
+
+A node holds what it was told in its record, as text: of a rate limit `reserved:<time>:<shift>`, or
+`line:<time>:<shift>`; behind that `+<ticket>:<number of the limit>` where it waits for a place,
+`=<ticket>` where it waits for its time. It comes back with that and asks again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from resolute.engine.attempt import Bound
 from resolute.model.plan import LimitPlan
 from resolute.store.limits import Ask, Grant
+from resolute.store.places import Seat, Spot
 
+LONGEST_TURN = 1800.0  # s; see turn_ms
 SHORT = 0.05  # s; a wait up to this is slept, a longer one holds no slot
 RESERVED, IN_LINE = "reserved", "line"  # what a node holds that comes back at a time it was given
+
+_HOLD = re.compile(r"([^+=]*)(?:\+(\d+):(\d+)|=(\d+))?")
 
 Bucket = tuple[LimitPlan, str]  # a limit, and what splits it by the input
 
@@ -31,7 +42,7 @@ def ask_of(hold: str, buckets: int) -> tuple[Ask, int, int]:
     if buckets > 1 or not hold:
         return (Ask.NEW, 0, 0)
     try:
-        kind, time, shift = hold.split(":")
+        kind, time, shift = read_hold(hold).rate.split(":")
         return (Ask.CONFIRM if kind == RESERVED else Ask.RETURNING, int(time), int(shift))
     except ValueError:
         return (Ask.NEW, 0, 0)  # its record is damaged; the others of the batch are not
@@ -57,6 +68,68 @@ def hold_of(grants: Collection[Grant]) -> str:
 def place(kind: str, grant: Grant) -> str:
     """A grant as a node's record holds it."""
     return f"{kind}:{grant.time}:{grant.shift}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a record holds, taken apart; `limit` is the number of the one it waits in line of."""
+
+    rate: str = ""
+    ticket: int = 0
+    limit: int | None = None
+
+
+def read_hold(text: str) -> Hold:
+    """What a node was told; nothing where that cannot be read."""
+    found = _HOLD.fullmatch(text)
+    if found is None:
+        return Hold()
+    rate, in_line, limit, ticket = found.groups()
+    return Hold(rate, int(in_line or ticket or 0), None if limit is None else int(limit))
+
+
+def spots_of(bound: Bound, value: Any) -> list[Spot]:
+    """Where a node with this input needs a place; raises what the user's key function raises."""
+    return [Spot(limit, str(key(value)) if key else "") for limit, key in bound.places]
+
+
+def reservation_in(hold: str) -> tuple[int, int] | None:
+    """The (time, shift) of the start that a node has reserved, if it has."""
+    try:
+        kind, time, shift = read_hold(hold).rate.split(":")
+        return (int(time), int(shift)) if kind == RESERVED else None
+    except ValueError:
+        return None
+
+
+def hold_in_line(hold: str, seats: Sequence[Seat]) -> str:
+    """What a node keeps that held `hold`, and whose last answer was that it must wait.
+
+    A start that it had reserved is given up; its turn among those who wait for a token is not.
+    """
+    limit = len(seats) - 1  # it was asked no further
+    reserved = reservation_in(hold)
+    rate = f"{IN_LINE}:{reserved[0]}:{reserved[1]}" if reserved else read_hold(hold).rate
+    return f"{rate}+{ticket_of(seats)}:{limit}"
+
+
+def hold_for_time(rate: str, seats: Sequence[Seat]) -> str:
+    """What a node keeps that had its places and waits for its start; `rate` is from `hold_of`."""
+    return f"{rate}={ticket_of(seats)}" if seats else rate
+
+
+def ticket_of(seats: Sequence[Seat]) -> int:
+    """When it asked first: with that it asks all of its limits."""
+    return min(seat.ticket for seat in seats)
+
+
+def turn_ms(seats: Sequence[Seat], lease: float) -> int:
+    """When a node that waits for a place asks again though nobody woke it; `lease` in s.
+
+    That is for when the word was lost. The more are before it, the later: so that however many
+    wait, only a few of them ask in any second.
+    """
+    return round(1000 * min(LONGEST_TURN, lease * (1 + seats[-1].before / 5)))
 
 
 def delay_ms(wait: float) -> int:

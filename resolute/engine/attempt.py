@@ -28,6 +28,7 @@ from resolute.errors import (
 from resolute.model import codec
 from resolute.model.flow import Binding, Flow, Lister, Predicate, Question, Saver, Until
 from resolute.model.messages import Entry
+from resolute.model.node_plans import places_plans
 from resolute.model.nodes import PREVIOUS, Node
 from resolute.model.paging import Pager
 from resolute.model.plan import (
@@ -35,6 +36,7 @@ from resolute.model.plan import (
     Loop,
     NamedPlan,
     NodePlan,
+    PlacesPlan,
     Plan,
     Producer,
     Run,
@@ -213,6 +215,29 @@ class Bound:
             own = [limit.key for limit in self.added]
             return (*[None] * (len(self.plan.limits) - len(own)), *own)
         return tuple(limit.key for limit in self.binding.limits)
+
+    @cached_property
+    def places(self) -> tuple[tuple[PlacesPlan, Callable[[Any], str] | None], ...]:
+        """Its concurrency limits, each with what splits it by the input.
+
+        What limits a served node holds beside what the flow asks for; who names it has no key.
+        """
+        node = self.binding
+        if not isinstance(node, Node):
+            return ()
+        own = self.flow.plan.places_at(self.pc, self.index, undo=self.undo)
+        if self.named is None:
+            return tuple(zip(own, (limit.key for limit in node.concurrency_limits), strict=True))
+        known = {limit.name for limit in own}
+        served = () if node.is_named else node.concurrency_limits
+        pairs = zip(places_plans(node), served, strict=False)
+        added = [(plan, limit.key) for plan, limit in pairs if plan.name not in known]
+        return (*((limit, None) for limit in own), *added)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether something else than a slot must be free before it starts."""
+        return bool(self.plan.limits or self.places)
 
     @cached_property
     def asides(self) -> dict[str, int]:

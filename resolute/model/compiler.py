@@ -17,7 +17,7 @@ from resolute.model.flow import Binding, Flow, Lister, Predicate, Until
 from resolute.model.gates import GateResult
 from resolute.model.loops import LoopFunctions
 from resolute.model.naming import passing, problems_of_named
-from resolute.model.node_plans import node_plan, retry_plan
+from resolute.model.node_plans import node_plan, places_plans, retry_plan
 from resolute.model.nodes import PREVIOUS, Node, same_of
 from resolute.model.operations import (
     Draft,
@@ -40,6 +40,7 @@ from resolute.model.operations import (
 from resolute.model.plan import (
     Branch,
     Children,
+    ConcurrencyPlan,
     Each,
     End,
     Gate,
@@ -142,6 +143,7 @@ class _Compiler:
     deadline_ms: int = 0
     signals: dict[str, Any] = field(default_factory=dict[str, Any])
     named: list[NamedPlan] = field(default_factory=list[NamedPlan])
+    concurrency: list[ConcurrencyPlan] = field(default_factory=list[ConcurrencyPlan])
     max_payload: int = codec.DEFAULT_MAX_PAYLOAD
 
     def __post_init__(self) -> None:
@@ -439,7 +441,7 @@ class _Compiler:
             self.instructions.append(Prepare(f"{name}.input", tuple(plans)))
 
     def _name(self, pc: int, index: int, node: Node[Any, Any]) -> None:
-        """Note which of a node and its compensation is run by name."""
+        """Note which of a node and its compensation is run by name, and how many at a time."""
         undo = node.compensation
         if node.is_named:
             prepared = node.input is not PREVIOUS
@@ -447,6 +449,10 @@ class _Compiler:
             self.named.append(NamedPlan(pc, index, False, prepared, returns))
         if undo is not None and undo.is_named:
             self.named.append(NamedPlan(pc, index, True, False, codec.schema(undo.output_type)))
+        for one, is_undo in ((node, False), (undo, True)):
+            limits = places_plans(one) if one is not None else ()
+            if limits:
+                self.concurrency.append(ConcurrencyPlan(pc, index, is_undo, limits))
 
     def _check_node(
         self, node: Node[Any, Any], *, before: tuple[Any, ...] | None = None, own: str = ""
@@ -615,6 +621,7 @@ class _Compiler:
             queries=tuple(self.queries),
             started_by=tuple(one.name for one in triggers if isinstance(one, Signalled)),
             named=tuple(self.named),
+            concurrency=tuple(self.concurrency),
             signals={name: codec.schema(type_) for name, type_ in self.signals.items()},
         )
         return Flow(

@@ -19,6 +19,8 @@ def problems_of_named(node: Node[Any, Any]) -> Iterator[str]:
         yield f"{what}: what its errors mean is said there, no with_classifier()"
     if any(limit.key is not None for limit in node.limits):
         yield f"{what}: its rate limit cannot have a key="
+    if any(limit.key is not None for limit in node.concurrency_limits):
+        yield f"{what}: its concurrency limit cannot have a key="
     undo = node.compensation
     if undo is not None and undo.is_named and undo.input is not PREVIOUS:
         yield (

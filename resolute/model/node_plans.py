@@ -6,7 +6,7 @@ from typing import Any
 
 from resolute.durations import milliseconds, seconds
 from resolute.model.nodes import Node
-from resolute.model.plan import LimitPlan, NodePlan, RetryPlan
+from resolute.model.plan import LimitPlan, NodePlan, PlacesPlan, RetryPlan
 from resolute.model.policies import Limit, RetryPolicy, SharedRateLimit
 
 STRICT_SLACK = 0.1  # s: how late a start may be, which a strict limit leaves room for
@@ -35,6 +35,13 @@ def retry_plan(policy: RetryPolicy) -> RetryPlan:
         max_attempts=policy.max_attempts,
         jitter=float(policy.jitter),
         non_retryable=tuple(error.__name__ for error in policy.non_retryable),
+    )
+
+
+def places_plans(node: Node[Any, Any]) -> tuple[PlacesPlan, ...]:
+    """The concurrency limits of a node."""
+    return tuple(
+        PlacesPlan(limit.name, limit.n, limit.key is not None) for limit in node.concurrency_limits
     )
 
 

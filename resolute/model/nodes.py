@@ -22,7 +22,15 @@ from resolute.durations import Duration, milliseconds
 from resolute.ids import check_name, check_queue
 from resolute.model.classifying import Classifier
 from resolute.model.cursors import CursorTarget
-from resolute.model.policies import Limit, Limits, RetryPolicy, as_limits
+from resolute.model.policies import (
+    ConcurrencyLimit,
+    ConcurrencyLimits,
+    Limit,
+    Limits,
+    RetryPolicy,
+    as_concurrency,
+    as_limits,
+)
 
 if TYPE_CHECKING:
     from resolute.model.state import FlowState
@@ -90,6 +98,7 @@ class Node(Generic[I_contra, O_co]):
     classify: Classifier | None = None
     cursor: CursorTarget | None = None
     window: int | None = None
+    concurrency: ConcurrencyLimits = None
 
     def __post_init__(self) -> None:
         check_name("node", self.name)
@@ -104,6 +113,7 @@ class Node(Generic[I_contra, O_co]):
         if len(positional_parameters(self.fn)) > 1:
             raise TypeError(f"node {self.name!r}: expected a function of one input or none")
         as_limits(self.rate_limit)
+        as_concurrency(self.concurrency)
 
     @overload
     @staticmethod
@@ -162,6 +172,10 @@ class Node(Generic[I_contra, O_co]):
     def limits(self) -> tuple[Limit, ...]:
         return as_limits(self.rate_limit)
 
+    @property
+    def concurrency_limits(self) -> tuple[ConcurrencyLimit, ...]:
+        return as_concurrency(self.concurrency)
+
     def as_(self, key: str) -> Self:
         """The same node with its output under another key."""
         return replace(self, output=key)
@@ -185,6 +199,9 @@ class Node(Generic[I_contra, O_co]):
 
     def with_rate_limit(self, limit: Limits) -> Self:
         return replace(self, rate_limit=limit)
+
+    def with_concurrency(self, limit: ConcurrencyLimits) -> Self:
+        return replace(self, concurrency=limit)
 
     def with_classifier(self, classify: Classifier) -> Self:
         """Let `classify(error)` say what an error means; see `Verdict`."""
@@ -271,13 +288,15 @@ def node(
     rate_limit: Limits = None,
     queue: str | None = None,
     classify: Classifier | None = None,
+    concurrency: ConcurrencyLimits = None,
 ) -> _Decorator:
     """Make a function a node.
 
     `output` is the key of its output in the state (default: the name). `timeout` is for one
     attempt. `rate_limit` is ``"50/1m"``, a RateLimit, a SharedRateLimit or a tuple of them.
     `queue` names the workers that run it (default: the flow's own). `classify` says of an error
-    whether it is worth another attempt, such as `http_classifier`.
+    whether it is worth another attempt, such as `http_classifier`. `concurrency` is how many may
+    run at one time: a ConcurrencyLimit or a tuple of them.
     """
     options: dict[str, Any] = {
         "output": output,
@@ -286,6 +305,7 @@ def node(
         "rate_limit": rate_limit,
         "queue": queue,
         "classify": classify,
+        "concurrency": concurrency,
     }
     return _Decorator(name, options)
 

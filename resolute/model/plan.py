@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -214,6 +214,26 @@ class NamedPlan(msgspec.Struct, frozen=True, array_like=True):
     returns: dict[str, Any] = {}
 
 
+class PlacesPlan(msgspec.Struct, frozen=True, array_like=True):
+    """A concurrency limit: `n` places, for each key if it is `keyed`."""
+
+    name: str
+    n: int
+    keyed: bool = False
+
+
+class ConcurrencyPlan(msgspec.Struct, frozen=True, array_like=True):
+    """The concurrency limits of the node at (pc, index), or with `undo` of its compensation."""
+
+    pc: int
+    index: int
+    undo: bool
+    limits: tuple[PlacesPlan, ...]
+
+
+Note = TypeVar("Note", NamedPlan, ConcurrencyPlan)
+
+
 class WebhookPlan(msgspec.Struct, frozen=True, array_like=True):
     """A webhook trigger; `secret_from` is the variable that has the key, '' for none."""
 
@@ -252,6 +272,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     started_by: tuple[str, ...] = ()  # the signals that start it
     queries: tuple[str, ...] = ()
     named: tuple[NamedPlan, ...] = ()
+    concurrency: tuple[ConcurrencyPlan, ...] = ()
 
     def encode(self) -> bytes:
         values = list(msgspec.structs.astuple(self))
@@ -285,9 +306,17 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
 
     def named_at(self, pc: int, index: int, *, undo: bool = False) -> NamedPlan | None:
         """What the plan says of the node at (pc, index) if that is run by name; else None."""
+        return self._noted(self.named, pc, index, undo=undo)
+
+    def places_at(self, pc: int, index: int, *, undo: bool = False) -> tuple[PlacesPlan, ...]:
+        """The concurrency limits of the node at (pc, index), or of its compensation."""
+        found = self._noted(self.concurrency, pc, index, undo=undo)
+        return found.limits if found is not None else ()
+
+    def _noted(self, notes: tuple[Note, ...], pc: int, index: int, *, undo: bool) -> Note | None:
+        """Of `notes` the one on the node at (pc, index); that of an item is on all of them."""
         at = 0 if isinstance(self.instructions[pc], Each) else index
-        found = (one for one in self.named if (one.pc, one.index, one.undo) == (pc, at, undo))
-        return next(found, None)
+        return next((one for one in notes if (one.pc, one.index, one.undo) == (pc, at, undo)), None)
 
     def width(self, pc: int, items: int) -> int:
         """How many nodes the step at `pc` has; `items` is that of a wide one."""

@@ -78,6 +78,8 @@ class RetentionPolicy:
             raise ValueError(f"retention: {error}") from None
 
 
+MOST_PLACES = 10_000  # of a concurrency limit
+
 _RATE = re.compile(r"\s*(\d+)\s*/\s*(\S+)\s*")
 
 
@@ -140,6 +142,46 @@ class SharedRateLimit:
 
 Limit = RateLimit | SharedRateLimit
 Limits = str | Limit | tuple[Limit, ...] | None
+
+
+@dataclass(frozen=True)
+class ConcurrencyLimit:
+    """At most `n` executions at one time of all nodes of the namespace that name this limit.
+
+    They are counted over all flows, processes and machines. Who waits is served in the order of
+    asking, and holds no slot meanwhile. `key` splits the limit by a text computed from the node's
+    input: `n` for each of them.
+    """
+
+    name: str
+    n: int
+    key: Callable[[Any], str] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        check_name("concurrency limit", self.name)
+        # A caller without a type checker gives what it likes.
+        is_number = isinstance(self.n, int)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_number or isinstance(self.n, bool) or not 1 <= self.n <= MOST_PLACES:
+            raise ValueError(
+                f"concurrency limit {self.name!r}: expected 1 to {MOST_PLACES:,} executions, got"
+                f" {self.n!r}"
+            )
+
+
+ConcurrencyLimits = ConcurrencyLimit | tuple[ConcurrencyLimit, ...] | None
+
+
+def as_concurrency(value: ConcurrencyLimits) -> tuple[ConcurrencyLimit, ...]:
+    """What was given as ``concurrency=``, as a tuple. Raises TypeError, ValueError."""
+    limits = value if isinstance(value, tuple) else () if value is None else (value,)
+    for limit in limits:
+        # As above: a number alone would say nothing of whom it is shared with.
+        if not isinstance(limit, ConcurrencyLimit):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"concurrency: expected ConcurrencyLimit(name, n), got {limit!r}")
+    names = [limit.name for limit in limits]
+    if len(set(names)) < len(names):
+        raise ValueError(f"concurrency: one limit is there twice, got {names}")
+    return limits
 
 
 def as_limits(value: Limits) -> tuple[Limit, ...]:

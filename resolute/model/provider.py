@@ -13,11 +13,14 @@ from resolute.ids import check_name, check_queue
 from resolute.model.classifying import Classifier
 from resolute.model.nodes import DEFAULT_TIMEOUT, Node
 from resolute.model.policies import (
+    ConcurrencyLimit,
+    ConcurrencyLimits,
     Limit,
     Limits,
     RateLimit,
     RetryPolicy,
     SharedRateLimit,
+    as_concurrency,
     as_limits,
 )
 
@@ -30,10 +33,11 @@ class Provider:
     """Nodes that belong together: ``Provider("cards", "1.2", [charge, refund])``.
 
     A node `charge` is offered as `cards.charge`. `rate_limit` is shared by all of them, beside
-    those they have. `timeout`, `retry`, `queue` and `classify` are for nodes without their own.
-    `version` is for people: `resolute doctor` shows which ones live. `health` is called by each
-    worker process at its start and then every 30 s, for 5 s at most; it raises or returns a text
-    when the service is ill. That is for `resolute doctor`, and stops no node.
+    those they have, and so is `concurrency`. `timeout`, `retry`, `queue` and `classify` are for
+    nodes without their own. `version` is for people: `resolute doctor` shows which ones live.
+    `health` is called by each worker process at its start and then every 30 s, for 5 s at most; it
+    raises or returns a text when the service is ill. That is for `resolute doctor`, and stops no
+    node.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Provider:
     queue: str | None = None
     classify: Classifier | None = None
     health: HealthCheck | None = None
+    concurrency: ConcurrencyLimits = None
 
     def __post_init__(self) -> None:
         check_name("provider", self.name)
@@ -94,7 +99,17 @@ class Provider:
             rate_limit=(*self._limits, *node.limits) or None,
             queue=node.queue or self.queue,
             classify=node.classify or self.classify,
+            concurrency=self._places(node) or None,
         )
+
+    def _places(self, node: Node[Any, Any]) -> tuple[ConcurrencyLimit, ...]:
+        """Those that a node has under other names, and behind them its own.
+
+        So who waits for a place of the narrower limit takes none of what all nodes share.
+        """
+        shared = as_concurrency(self.concurrency)
+        names = {limit.name for limit in shared}
+        return (*(one for one in node.concurrency_limits if one.name not in names), *shared)
 
     @property
     def _limits(self) -> tuple[Limit, ...]:

@@ -62,6 +62,12 @@ class MetaKeys:
         part = f":{quote(key, safe='')}" if key else ""
         return f"{{{self.namespace}:limit:{bucket}{part}}}"
 
+    def places(self, limit: str, key: str = "") -> tuple[str, str, str]:
+        """Of a concurrency limit who runs, who waits, and who was woken; it has a hash tag too."""
+        part = f":{quote(key, safe='')}" if key else ""
+        tag = f"{{{self.namespace}:places:{limit}{part}}}"
+        return f"{tag}:held", f"{tag}:line", f"{tag}:woken"
+
 
 class Partition:
     """The keys of one partition."""

@@ -201,6 +201,16 @@ async def beats(store: Store) -> dict[str, int]:
     return (await read_beats(store)).counts
 
 
+async def ended_leases(store: Store, names: Sequence[str]) -> set[str]:
+    """Of these processes those whose lease is over, or that are not known any more."""
+    if not names:
+        return set()
+    values = await store.execute("HMGET", store.keys.meta.beats, *names)
+    over = str(LEASE_OVER).encode()
+    found = zip(names, values, strict=True)
+    return {name for name, value in found if value is None or value.split(b" ")[0] == over}
+
+
 async def beat(
     store: Store, names: Sequence[str], told: Mapping[str, Sequence[str]] | None = None
 ) -> list[list[str] | None]:

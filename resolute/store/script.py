@@ -9,7 +9,15 @@ from importlib.resources import files
 
 import msgspec
 
-from resolute.status import CHILD, Code, EventKind, NodeStatus, RunStatus, TimerKind
+from resolute.status import (
+    CHILD,
+    WOKEN,
+    Code,
+    EventKind,
+    NodeStatus,
+    RunStatus,
+    TimerKind,
+)
 
 GROUP_WORKERS = "workers"
 GROUP_COORDINATORS = "coordinators"
@@ -95,6 +103,7 @@ def prelude() -> str:
         **{kind.name: kind.value for kind in EventKind},
         **{f"TIMER_{kind.name}": kind.value for kind in TimerKind},
         "CHILD": CHILD,
+        "WOKEN": WOKEN,
         "WORKERS": GROUP_WORKERS,
         "COORDINATORS": GROUP_COORDINATORS,
         # A run and a node share these words; the plain names are the run's.

@@ -15,6 +15,7 @@ import msgspec
 
 from resolute.coordinator.committing import next_rev
 from resolute.coordinator.timers import error_of
+from resolute.engine.admission import read_hold
 from resolute.engine.paging import page_fields
 from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model.messages import Entry, Event
@@ -265,11 +266,11 @@ class MemoryRun:
                 self._fail_run(error)
                 self._settle(timer.seq, timer.index, NodeStatus.FAILED)
             case _:
-                self._release(timer, header, record)
+                self._release(timer.seq, timer.index, header, record)
 
-    def _release(self, timer: Timer, header: Header, record: Record) -> None:
-        self._write(timer.seq, timer.index, record, status=NodeStatus.READY, ended=None)
-        self._hand_out(timer.seq, timer.index, header)
+    def _release(self, seq: int, index: int, header: Header, record: Record) -> None:
+        self._write(seq, index, record, status=NodeStatus.READY, ended=None)
+        self._hand_out(seq, index, header)
 
     def _hand_out(self, seq: int, index: int, header: Header) -> None:
         record = self.record(seq, index)
@@ -432,6 +433,16 @@ class MemoryRun:
             self._settle(entry.seq, entry.index, NodeStatus.SKIPPED)
         else:
             self._defer(entry, delay, hold=hold)
+
+    def wake(self, seq: int, index: int) -> bool:
+        """Hand a node out that waits for a place; whether it is to come."""
+        header, record = self.header(), self.record(seq, index)
+        is_over = header.status.is_terminal or header.seq != seq or record.status in SETTLED
+        if is_over:
+            return False
+        if record.status is NodeStatus.WAITING and read_hold(record.hold).limit is not None:
+            self._release(seq, index, header, record)
+        return True
 
     # The common parts, as in lib_node.lua.
 

@@ -34,6 +34,7 @@ from resolute.testing.buckets import MemoryBuckets
 from resolute.testing.family import Member, MemoryFamily, result_of
 from resolute.testing.memory import MemoryRun
 from resolute.testing.mocks import Calls, Mocks, Named
+from resolute.testing.places import MemoryPlaces
 from resolute.testing.virtual_time import VirtualTimeLoop
 from resolute.testing.working import MemoryOutputs, MemoryWorker
 
@@ -373,6 +374,7 @@ class _Play:
         self._nodes = nodes
         self._cursors = cursors
         self._buckets = MemoryBuckets(self._now_us) if has_limits else None
+        self._places = MemoryPlaces(self._now_us, self._wake)
         self.family = MemoryFamily(flows, self._make)
         self.run = self.family.start(RUN_ID, flow, flow.plan.queue or QUEUE, data)
         self.run.objects.keep_input(flow.max_payload)
@@ -389,9 +391,15 @@ class _Play:
             self._nodes,
             self.calls,
             self._buckets,
+            self._places,
             self._changed.set,
         )
         return run, worker
+
+    def _wake(self, name: str) -> bool:
+        """Hand out a node that waits for a place; whether it will come."""
+        flow_id, seq, index = name.split("|")
+        return self.family.members[flow_id].run.wake(int(seq), int(index))
 
     def plan(self, after: float, action: Callable[[], object]) -> None:
         """Let a client do something so many seconds after the start."""

@@ -30,13 +30,17 @@ from resolute.model.messages import Entry
 from resolute.model.nodes import Node
 from resolute.model.paging import Page, Pager, PageRequest
 from resolute.model.state import CURSOR
+from resolute.store.places import Ask, Seat, Spot
 from resolute.store.runs import decode_error
 from resolute.testing.buckets import MemoryBuckets
 from resolute.testing.hooking import call_hooks
 from resolute.testing.memory import MemoryRun
 from resolute.testing.mocks import Body, Calls
 from resolute.testing.objects import EntryData
+from resolute.testing.places import MemoryPlaces
 from resolute.testing.virtual_time import VirtualTimeLoop
+
+LEASE = 15.0  # s; of a worker, from which follows when a node that waits for a place asks again
 
 
 class Stop(Enum):
@@ -89,6 +93,13 @@ class Job:
     is_threaded: bool = False
     costs: Costs = field(default_factory=Costs)
     called: float | None = None  # virtual time at which its function was
+    seats: list[Seat] = field(default_factory=list[Seat])
+    spots: list[Spot] = field(default_factory=list[Spot])  # where it has a place
+
+    @property
+    def place(self) -> str:
+        """How its node is called in concurrency limits."""
+        return f"{self.entry.flow}|{self.entry.seq}|{self.entry.index}"
 
     @property
     def is_overdue(self) -> bool:
@@ -119,6 +130,7 @@ class MemoryWorker:
         nodes: Mapping[str, Node[Any, Any]],
         calls: Calls,
         buckets: MemoryBuckets | None,
+        places: MemoryPlaces,
         on_change: Callable[[], None],
     ) -> None:
         self._flow = flow
@@ -128,6 +140,7 @@ class MemoryWorker:
         self._nodes = nodes
         self._calls = calls
         self._buckets = buckets
+        self._places = places
         self._on_change = on_change
         self._outputs = MemoryOutputs(flow, run)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="node")
@@ -169,10 +182,7 @@ class MemoryWorker:
         except BaseException as error:  # SystemExit too, as in a worker
             self._ended_badly(job, error)
             return
-        if bound.plan.limits and self._buckets is not None:
-            self._admit(job, hold, self._buckets)
-        else:
-            self._start(job)
+        self._admit(job, hold)
 
     def _bound_for(self, entry: Entry) -> Bound | None:
         """The node of an entry; None, with a verdict, for a named one that the test does not have.
@@ -192,13 +202,45 @@ class MemoryWorker:
             return None
         return _without_jitter(bound)
 
-    def _admit(self, job: Job, hold: str, buckets: MemoryBuckets) -> None:
+    def _admit(self, job: Job, hold: str) -> None:
         """Start it when its limits allow, or hand it back until they do."""
         try:
-            wanted = admission.buckets_of(job.bound, job.value)
+            spots = admission.spots_of(job.bound, job.value)
+            wanted = admission.buckets_of(job.bound, job.value) if self._buckets else []
         except BaseException as error:  # the key function of a limit is the user's
             self._ended_badly(job, error)
             return
+        if not self._take_places(job, hold, spots, wanted):
+            return
+        if wanted and self._buckets is not None:
+            self._take_tokens(job, hold, self._buckets, wanted)
+        else:
+            self._start(job)
+
+    def _take_places(
+        self, job: Job, hold: str, spots: Sequence[Spot], buckets: Sequence[admission.Bucket]
+    ) -> bool:
+        """Whether it has all its places; if not it is handed back until there is one."""
+        entry, ticket = job.entry, admission.read_hold(hold).ticket
+        for spot in spots:
+            seat = self._places.take(spot, Ask(job.place, entry.token, ticket))
+            job.seats.append(seat)
+            if seat.granted:
+                job.spots.append(spot)
+                continue
+            reserved = admission.reservation_in(hold)
+            if reserved is not None and self._buckets is not None:
+                for bucket in buckets:
+                    self._buckets.take(bucket, (admission.Ask.GIVE_BACK, *reserved))
+            delay = admission.turn_ms(job.seats, LEASE)
+            self._run.give_back(entry, delay, admission.hold_in_line(hold, job.seats))
+            self._leave(job)
+            return False
+        return True
+
+    def _take_tokens(
+        self, job: Job, hold: str, buckets: MemoryBuckets, wanted: Sequence[admission.Bucket]
+    ) -> None:
         ask = admission.ask_of(hold, len(wanted))
         grants = {bucket: buckets.take(bucket, ask) for bucket in wanted}
         wait = admission.wait_of(grants.values())
@@ -210,6 +252,7 @@ class MemoryWorker:
             for bucket, grant in grants.items():
                 if grant.granted:
                     buckets.take(bucket, (admission.Ask.GIVE_BACK, grant.time, grant.shift))
+        held = admission.hold_for_time(held, job.seats)
         self._run.give_back(job.entry, admission.delay_ms(wait), held)
         self._leave(job)
 
@@ -395,6 +438,8 @@ class MemoryWorker:
         if job.deadline is not None:
             job.deadline.cancel()
         del self._jobs[job.entry.seq, job.entry.index]
+        for spot in job.spots:
+            self._places.leave(spot, job.place, job.entry.token)
         self._on_change()
 
 

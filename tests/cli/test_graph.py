@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from resolute import FlowBuilder, FlowState, RateLimit, RetryPolicy, SharedRateLimit, manual, node
+from resolute import (
+    ConcurrencyLimit,
+    FlowBuilder,
+    FlowState,
+    RateLimit,
+    RetryPolicy,
+    SharedRateLimit,
+    manual,
+    node,
+)
 from resolute.cli.exits import Exit
 from resolute.cli.graph.mermaid import mermaid
 from resolute.cli.graph.notes import limit_note, notes_on, retry_note
@@ -145,10 +154,10 @@ async def reserve(value: int) -> int:
 
 def test_notes_say_what_is_not_the_default():
     plan = node_plan("f", reserve.as_("kept").best_effort())
-    assert notes_on(plan) == [
+    assert notes_on(plan, {}) == [
         "as kept", "queue stock", "timeout 30.0 s", "no retry", "best effort",
     ]  # fmt: skip
-    assert notes_on(node_plan("f", a)) == []
+    assert notes_on(node_plan("f", a), {}) == []
 
 
 def test_notes_on_limits_and_retries():
@@ -160,6 +169,19 @@ def test_notes_on_limits_and_retries():
     assert retry_note(retry_plan(policy)) == (
         "5 attempts, 1.0 s x 2 up to 1m 0s apart, never after ValueError"
     )
+
+
+def test_concurrency_limits_are_those_of_each_place():
+    seats = ConcurrencyLimit("seats", 1_000, key=str)
+    limited = a.with_concurrency(seats).on_error(b.with_concurrency(ConcurrencyLimit("undo", 1)))
+    one_arm = flow().when(lambda _: True).then(limited).else_().then(a).end_when().build().plan
+    chart = mermaid(one_arm)
+    assert chart.count("1,000 at one time as seats, by key") == 1
+    assert "1 at one time as undo" in chart
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(flow_tree(one_arm))
+    assert captured.get().count("at one time") == 2
 
 
 def test_a_compensation_hangs_below_its_node():

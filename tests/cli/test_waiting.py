@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from resolute import FlowBuilder, Node, manual, node
+from resolute import ConcurrencyLimit, FlowBuilder, Node, manual, node
 from resolute.cli.live import SLOW_EVENT, Situation
 from resolute.cli.show.waiting import Wait, WaitKind, find_waits
 from resolute.errors import ErrorInfo
@@ -18,7 +18,7 @@ from resolute.store.runs import Header
 NOW = 1_000_000.0
 
 
-@node("call", queue="gpu")
+@node("call", queue="gpu", concurrency=ConcurrencyLimit("seats", 2))
 async def call(value: int) -> int:
     return value
 
@@ -39,7 +39,7 @@ HEALTHY = Situation(NOW, [WORKER], [COORDINATOR])
 
 
 def waits(
-    record: NodeRecord, situation: Situation = HEALTHY, *, held: bool = False, **header: Any
+    record: NodeRecord, situation: Situation = HEALTHY, *, held: str = "", **header: Any
 ) -> list[Wait]:
     changed = msgspec.structs.replace(HEADER, **header)
     return find_waits(changed, PLAN, [record], {0: held}, situation)
@@ -107,8 +107,20 @@ def test_a_deferred_node_waits_for_its_limit_even_after_a_failure():
     first = changed(status=NodeStatus.WAITING, due=NOW + 3)
     later = changed(status=NodeStatus.WAITING, attempts=2, due=NOW + 3)
     assert waits(first)[0].kind is WaitKind.RATE_LIMIT
-    assert waits(later, held=True)[0].kind is WaitKind.RATE_LIMIT
+    assert waits(later, held="reserved:1:0")[0].kind is WaitKind.RATE_LIMIT
     assert waits(later)[0].kind is WaitKind.RETRY
+
+
+def test_a_node_in_line_says_for_which_limit():
+    record = changed(status=NodeStatus.WAITING, due=NOW + 60)
+    (wait,) = waits(record, held="line:1:0+5:0")
+    assert (wait.kind, wait.due) == (WaitKind.CONCURRENCY, NOW + 60)
+    assert wait.text == "call: concurrency limit seats, it is in line for a place"
+    # Of limits behind those of the flow only who runs the node by name knows the names.
+    assert "concurrency limit of its provider" in waits(record, held="+5:1")[0].text
+    assert waits(record, held="reserved:1:0=5")[0].kind is WaitKind.RATE_LIMIT
+    overdue = changed(status=NodeStatus.WAITING, due=NOW - 60)
+    assert waits(overdue, held="+5:0")[0].kind is WaitKind.COORDINATOR
 
 
 def test_a_timer_that_nobody_fires_is_a_coordinators_fault():

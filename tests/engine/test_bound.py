@@ -9,7 +9,8 @@ import pytest
 
 from resolute.engine.attempt import Bound
 from resolute.errors import ErrorInfo
-from resolute.model.policies import RateLimit
+from resolute.model.nodes import Node
+from resolute.model.policies import ConcurrencyLimit, RateLimit
 from resolute.model.state import FlowState
 from tests.engine.test_attempt import Hash, bound_at, input_of, take_nothing
 from tests.support.flows import chain_of, either, step
@@ -31,6 +32,18 @@ def test_an_input_function_sees_why_a_best_effort_node_failed():
     bound = bound_at(chain_of(step("try").best_effort(), step("a").with_input(reason)), 1)
     stored = Hash(errors={"try": ErrorInfo("ValueError", "no luck")})
     assert input_of(bound, stored) == "no luck"
+
+
+def test_concurrency_limits_of_who_runs_a_node_by_name_come_behind_those_of_the_flow():
+    asked: Node[Any, Any] = Node.named("svc.a")
+    asked = asked.with_concurrency((ConcurrencyLimit("flow", 1), ConcurrencyLimit("both", 2)))
+    mine = (ConcurrencyLimit("both", 9), ConcurrencyLimit("tenant", 3, key=str))
+    flow = chain_of(asked)
+    served = Bound.of(flow, 0, 0, served=step("svc.a", concurrency=mine))
+    found = [(limit.name, limit.n, key) for limit, key in served.places]
+    assert found == [("flow", 1, None), ("both", 2, None), ("tenant", 3, str)]
+    assert [limit.name for limit, _ in Bound.of(flow, 0, 0).places] == ["flow", "both"]
+    assert bound_at(either(), 1).places == ()
 
 
 def test_the_keys_of_limits_are_found_in_the_order_of_the_plan():

@@ -16,7 +16,7 @@ from resolute.testing.server import find_server, inspect_binary
 from tests.faults import nemesis
 from tests.faults.chaos import Plan, Report, Soak, Stuck, summary
 
-INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9")
+INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10")
 
 
 @click.command(context_settings={"show_default": True})
@@ -111,6 +111,7 @@ def table(report: Report) -> Table:
         ("  cut short by a kill", f"{report.account.unfinished:,}"),
         ("  at once with another, cut off", f"{report.account.overlaps:,}"),
         ("  under the limit", f"{report.account.limited:,}"),
+        ("  with a place", f"{report.account.seated:,}"),
         ("crashes counted", f"{report.crashes:,}"),
         ("nodes poisoned", f"{report.poisoned:,}"),
         ("stale commits refused", f"{report.stale:,}"),

@@ -14,6 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from resolute import (
+    ConcurrencyLimit,
     CostEvent,
     Flow,
     FlowBuilder,
@@ -40,6 +41,7 @@ from tests.faults.oracle import FOLDER, execution
 QUEUE = "faults"
 QUICK = RetryPolicy(initial_interval="100ms", maximum_interval="300ms", max_attempts=5)
 ONCE = RetryPolicy(max_attempts=1)
+ROOM, TABLE = 4, 2  # nodes of `crowded` at one time, and of those with the same key
 RATE, BURST = 40, 10  # starts a second under the limit, and at once
 CALLS = "calls"  # the unit of what a flaky node costs: one for each attempt
 WIDTH = 600  # nodes of the wide flow: more than one page
@@ -246,6 +248,42 @@ async def limited(found: Made) -> Made:
 
 
 throttled = flow("throttled").then(begin).then(limited).build()
+
+
+def table_of(found: Made) -> str:
+    return f"table-{found.value % 3}"
+
+
+SEATS = (ConcurrencyLimit("table", TABLE, key=table_of), ConcurrencyLimit("room", ROOM))
+
+
+def seated(name: str) -> Node[Made, Made]:
+    @node(f"seated-{name}", retry=QUICK, concurrency=SEATS)
+    async def sit(found: Made) -> Made:
+        with execution([found.mark], table_of(found)) as (_, mark):
+            await busy(20)
+            return Made(found.value, mark)
+
+    return sit
+
+
+@node("seated-threaded", retry=QUICK, concurrency=SEATS)
+def seated_in_a_thread(found: Made) -> Made:
+    """Fails at its first attempt now and then."""
+    with execution([found.mark], table_of(found)) as (here, mark):
+        time.sleep(0.02)  # in a node
+        if here.attempt == 1 and found.value % 5 == 0:
+            raise ConnectionError("not yet")
+        return Made(found.value, mark)
+
+
+crowded = (
+    flow("crowded")
+    .then(begin)
+    .then_parallel("seats", seated("a"), seated("b"), seated_in_a_thread)
+    .then(step("gather", 0))
+    .build()
+)
 
 
 @node("optional", retry=ONCE)
@@ -673,5 +711,5 @@ delivered = (
 ALL: tuple[Flow[Any, Any], ...] = (
     sequence, fan, wide, branching, retrying, throttled, best_effort, pausing, saga, long,
     overrunning, poisonous, misbehaving, hungry, depending, every_second,
-    gated, delivered, listing, looping, naming, paged, kid, family,
+    gated, delivered, listing, looping, naming, paged, kid, family, crowded,
 )  # fmt: skip

@@ -71,8 +71,8 @@ def write(line: Line, folder: Path | None = None) -> None:
 
 
 @contextlib.contextmanager
-def execution(saw: Sequence[str] = ()) -> Generator[tuple[NodeContext, str]]:
-    """An execution of the node that runs here: where it is, and its mark."""
+def execution(saw: Sequence[str] = (), about: str = "") -> Generator[tuple[NodeContext, str]]:
+    """An execution of the node that runs here: where it is, and its mark; `about` is noted."""
     here, mark = current(), random_text(16)
 
     def note(what: str, why: str = "") -> None:
@@ -83,7 +83,7 @@ def execution(saw: Sequence[str] = ()) -> Generator[tuple[NodeContext, str]]:
             )
         )  # fmt: skip
 
-    note("start")
+    note("start", about)
     try:
         yield here, mark
     except BaseException as error:

@@ -13,7 +13,7 @@ from tests.faults.app import BURST, RATE
 from tests.faults.checker.ended import Ended, judge_letters
 from tests.faults.checker.lines import CutOff, judge_lines
 from tests.faults.nemesis import GARBAGE
-from tests.faults.oracle import Line
+from tests.faults.oracle import Line, in_order
 
 LEASE = 3.0  # s
 
@@ -46,6 +46,34 @@ def test_two_bursts_break_the_limit_where_one_is_allowed() -> None:
     times = [0.0] * BURST + [0.1] * BURST
     assert broken_in(limited(times)) == {"I7"}
     assert broken_in(limited(times), extra_bursts=1) == set()
+
+
+def seated(*spans: tuple[float, float | None], pid: int = 1) -> list[Line]:
+    """Executions at one table, from and until these times, each of a run of its own."""
+    found: list[Line] = []
+    for number, (since, until) in enumerate(spans):
+        line = Line("start", f"{pid}-{number}", "seated-a", 2, 0, 1, f"{pid}-{number}", pid=pid)
+        found.append(msgspec.structs.replace(line, at=since, note="table"))
+        if until is not None:
+            found.append(msgspec.structs.replace(line, what="end", at=until))
+    return in_order(found)
+
+
+def test_one_more_than_there_are_places_is_seen() -> None:
+    assert broken_in(seated((0, 5), (1, 5), (5, 6))) == set()
+    assert broken_in(seated((0, 5), (1, 5), (4, 6))) == {"I10"}
+
+
+def test_one_that_never_ended_ran_as_long_as_its_process() -> None:
+    there = seated((2, 3), (2.5, 4), pid=2)
+    assert broken_in(in_order([*seated((0, None)), *there])) == set()
+    assert broken_in(in_order([*seated((0, None), (3.5, 4)), *there])) == {"I10"}
+
+
+def test_a_place_of_a_process_that_was_cut_off_beyond_its_lease_may_be_another_s() -> None:
+    lines = in_order([*seated((0, 9)), *seated((7, 8), (7, 8), pid=2)])
+    assert broken_in(lines, CutOff(1, 1.0, 6.0, LEASE)) == set()
+    assert broken_in(lines, CutOff(1, 1.0, 2.0, LEASE)) == {"I10"}
 
 
 CANCELLED, TERMINATED = RunStatus.CANCELLED, RunStatus.TERMINATED

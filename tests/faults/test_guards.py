@@ -148,6 +148,19 @@ GUARDS = (
     Guard("the bucket's capacity", f"{LUA}/take_tokens.lua",
           "local start = math.max(now, tat - capacity)", "local start = now",
           "tests/store/test_take_tokens.py"),
+    Guard("no more places than there are", f"{LUA}/take_places.lua",
+          "if before < n - redis.call('HLEN', held) then", "if before < n then",
+          "tests/store/test_places.py"),
+    Guard("a free place is for those in line", f"{LUA}/take_places.lua",
+          "return math.max(now, last[2] and tonumber(last[2]) + 1 or 0), redis.call('ZCARD', line)",
+          "return now, 0", "tests/store/test_places.py"),
+    Guard("a late look takes nothing", f"{LUA}/sync_places.lua",
+          " and tonumber(since) < round", "", "tests/store/test_places.py"),
+    Guard("a wake before the wait", f"{LUA}/return_nodes.lua",
+          "node.record.hold == WOKEN and is_in_line({hold = hold})", "false",
+          "tests/store/test_places.py"),
+    Guard("only the dead lose their places", "resolute/store/registry.py",
+          'if value is None or value.split(b" ")[0] == over}', "}", "tests/store/test_beat.py"),
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from resolute.errors import ResoluteError
 from resolute.model.builder import FlowBuilder
 from resolute.model.nodes import AsyncNode, Node
 from resolute.model.plan import FORMAT, Plan, RetentionPlan, decode_plan
-from resolute.model.policies import RateLimit, RetryPolicy
+from resolute.model.policies import ConcurrencyLimit, RateLimit, RetryPolicy
 from resolute.model.triggers import schedule
 from tests.support.flows import always, builder, chain, chain_of, either, fan, step, undoable
 
@@ -42,6 +42,9 @@ def test_the_hash_changes_with_every_policy():
         plain.with_retry(RetryPolicy(max_attempts=9)),
         plain.with_retry(RetryPolicy(non_retryable=(ValueError,))),
         plain.with_rate_limit(RateLimit(5, "1s")),
+        plain.with_concurrency(ConcurrencyLimit("a", 5)),
+        plain.with_concurrency(ConcurrencyLimit("a", 6)),
+        plain.with_concurrency(ConcurrencyLimit("a", 5, key=str)),
         plain.on_queue("gpu"),
         plain.on_error(step("undo")),
         plain.best_effort(),

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from resolute.model.node_plans import limit_plan, retry_plan
-from resolute.model.policies import RateLimit, RetryPolicy, SharedRateLimit, as_limits
+from resolute.model.policies import (
+    ConcurrencyLimit,
+    RateLimit,
+    RetryPolicy,
+    SharedRateLimit,
+    as_limits,
+)
+from tests.support.flows import step
 
 
 @pytest.mark.parametrize(
@@ -133,3 +140,23 @@ def test_a_first_pause_longer_than_the_longest_is_refused():
     with pytest.raises(ValueError, match="at least the initial_interval '1h', got '1m'"):
         RetryPolicy(initial_interval="1h")
     assert RetryPolicy(initial_interval="1h", maximum_interval="1h").maximum_interval == "1h"
+
+
+@pytest.mark.parametrize("n", [0, -1, 10_001, 1.5, True, "5"])
+def test_a_number_of_executions_that_cannot_be_is_refused(n: Any):
+    with pytest.raises(ValueError, match="'tenant': expected 1 to 10,000 executions, got"):
+        ConcurrencyLimit("tenant", n)
+
+
+def test_a_concurrency_limit_has_a_name():
+    with pytest.raises(ValueError, match="concurrency limit: expected"):
+        ConcurrencyLimit("a b", 5)
+
+
+def test_what_is_no_concurrency_limit_is_refused_by_the_node():
+    several: Any = 5
+    with pytest.raises(TypeError, match=r"expected ConcurrencyLimit\(name, n\), got 5"):
+        step("a", concurrency=several)
+    twice = (ConcurrencyLimit("a", 1), ConcurrencyLimit("a", 2))
+    with pytest.raises(ValueError, match="one limit is there twice, got"):
+        step("a", concurrency=twice)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from resolute import (
+    ConcurrencyLimit,
     FlowBuilder,
     Node,
     Provider,
@@ -18,7 +19,7 @@ from resolute import (
     manual,
     node,
 )
-from resolute.model.node_plans import node_plan
+from resolute.model.node_plans import node_plan, places_plans
 from resolute.testing import FlowTester
 
 
@@ -73,6 +74,14 @@ def test_a_limit_that_is_shared_already_keeps_its_name():
     found = node_plan("flow", cards(rate_limit=several)["charge"]).limits
     buckets = ["shared:bank", "shared:provider:cards:1", "shared:provider:cards:2"]
     assert [plan.bucket for plan in found] == buckets
+
+
+def test_its_concurrency_limits_come_behind_those_of_its_nodes():
+    mine = charge.with_concurrency((ConcurrencyLimit("tenant", 1), ConcurrencyLimit("all", 9)))
+    provider = Provider("cards", "1", [mine, refund], concurrency=ConcurrencyLimit("all", 5))
+    found = places_plans(provider["charge"])
+    assert [(limit.name, limit.n) for limit in found] == [("tenant", 1), ("all", 5)]
+    assert [limit.name for limit in places_plans(provider["refund"])] == ["all"]
 
 
 REFUSED: list[tuple[tuple[Any, ...], str]] = [

@@ -102,3 +102,14 @@ async def test_a_beat_counts_where_what_to_cancel_cannot_be_read(stage: Stage):
     assert await registry.beat(stage.store, ["one", "two"], {"one": ["r|1.0|t"]}) == [[], []]
     assert await registry.beats(stage.store) == {"one": 2, "two": 2}
     await stage.store.execute("DEL", cancels)
+
+
+async def test_a_lease_is_over_when_somebody_ended_it_or_nobody_knows_the_process(stage: Stage):
+    await register(stage, "lives", "beats", "ended", "silent")
+    await registry.beat(stage.store, ["beats"])
+    await registry.end_lease(stage.store, "ended")
+    count = (await registry.beats(stage.store))["silent"]
+    assert await registry.end_silent_lease(stage.store, "silent", count)
+    names = ["lives", "beats", "ended", "silent", "unknown"]
+    assert await registry.ended_leases(stage.store, names) == {"ended", "silent", "unknown"}
+    assert await registry.ended_leases(stage.store, []) == set()

@@ -11,7 +11,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from resolute.store import cursors, dead, ended, folders, limits, nodes, registry, runs, transitions
+from resolute.store import (
+    cursors,
+    dead,
+    ended,
+    folders,
+    limits,
+    nodes,
+    places,
+    registry,
+    runs,
+    transitions,
+)
 from resolute.store.script import Item, load_script
 from resolute.store.store import Store
 from resolute.testing.server import EmbeddedServer
@@ -45,6 +56,9 @@ ITEMS: dict[str, type[Item]] = {
     "unlist_flows": transitions.IndexedItem,
     "save_cursor": cursors.CursorItem,
     "take_tokens": limits.TokenItem,
+    "take_places": places.PlaceItem,
+    "leave_places": places.LeaveItem,
+    "wake_nodes": places.WakeItem,
     "beat": registry.BeatItem,
     "end_leases": registry.LeaseItem,
     "note_health": registry.HealthItem,

@@ -20,6 +20,7 @@ OTHERWISE = {
     ("reclaim_nodes", "OK"): "STALE",  # no holder's call: whoever comes second finds it done
     ("release_due", "OK"): "STALE",
     ("fire_timers", "OK"): "STALE",
+    ("wake_nodes", "OK"): "EXISTS",
     ("unlist_flows", "OK"): "SKIP",  # says whether it was there
 }
 # These count, give out something new each time, or only read.
@@ -79,7 +80,7 @@ async def test_every_script_sent_twice_does_what_it_does_once(resending: Resendi
         "reclaim_nodes", "commit_transition", "release_due", "cancel_flow", "retry_flow",
         "drop_flows", "drop_consumer", "ensure_group", "unlist_flows", "end_leases",
         "fire_timers", "signal_flow", "store_items", "bury_entries", "remove_letters",
-        "move_cursor", "note_health",
+        "move_cursor", "note_health", "take_places", "leave_places", "sync_places", "wake_nodes",
     }  # fmt: skip
 
 

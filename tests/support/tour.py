@@ -5,13 +5,16 @@ from __future__ import annotations
 import msgspec
 
 from resolute.client.retrying import plan_retry
-from resolute.model.plan import LimitPlan
+from resolute.engine.admission import hold_in_line
+from resolute.model.plan import LimitPlan, PlacesPlan
 from resolute.status import RunStatus
-from resolute.store import cursors, dead, folders, limits, registry, runs
+from resolute.store import cursors, dead, folders, limits, places, registry, runs
 from resolute.store.ended import drop_ended
 from resolute.store.keys import Partition
 from resolute.store.limits import Ask
 from resolute.store.nodes import Held
+from resolute.store.places import Ask as Asked
+from resolute.store.places import Spot, Terms, node_name
 from resolute.store.script import GROUP_WORKERS, pack
 from resolute.store.store import Store
 from resolute.store.transitions import unlist
@@ -31,6 +34,7 @@ KID = builder("kid").then(step("one")).build()
 PARENT = builder("parent").then_children("kids", flow=KID, inputs=lambda _: [1, 2, 3]).build()
 PAGED = builder("paged").then(step("one")).build()
 GATED = builder("gated").then_gate("early").then_gate("late", timeout="1h").build()
+SINGLE = builder("single").then(step("one")).build()
 LIMIT = LimitPlan("tour", 1_000_000, 2)
 WORKER = "stage:1:worker"
 PAST_MS = -60_000
@@ -64,6 +68,28 @@ async def tour(store: Store) -> None:
         await cursors.save(store, "tour", "cursor", run, started, 1, b"\x01")
     await _folders(stage)
     await _family(stage)
+    await _places(stage)
+
+
+async def _places(stage: Stage) -> None:
+    """A node that waits for the place of another one, and is woken when that gives it back."""
+    store = stage.store
+    await stage.offer(SINGLE, process="stage:1:single", queue="places")
+    await stage.start(SINGLE, "single", queue="places")
+    await stage.coordinate()
+    held = await stage.claim_one(WORKER, "places")
+    name, spot, terms = node_name(held, "places"), Spot(PlacesPlan("tour", 1)), Terms(5000, 60_000)
+    first, mine = Asked("other|1|0|q", "t.0"), Asked(name, held.entry.token)
+    seats, told = await places.take(store, WORKER, 1, spot, terms, [first, mine])
+    assert [seat.granted for seat in seats] == [True, False] and not told
+    back = hold_in_line("", seats[1:])
+    assert await stage.give_back(WORKER, held, 60_000, hold=back) == "OK"
+    synced, _ = await places.sync(store, WORKER, 2, spot, terms, ["other|1|0|q|t.0"])
+    assert (synced.processes, synced.waiting) == ([WORKER], 1)
+    assert await places.leave(store, spot, terms, [("other|1|0|q", "t.0")]) == [name]
+    assert await places.wake(store, [name]) == []
+    assert len(await stage.claim(WORKER, "places")) == 1
+    assert await places.leave(store, spot, terms, [(name, "")]) == []
 
 
 async def _folders(stage: Stage) -> None:

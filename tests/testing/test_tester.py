@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from resolute import (
+    ConcurrencyLimit,
     DataRef,
     Flow,
     FlowBuilder,
@@ -28,6 +29,7 @@ from resolute import (
     RetryAfter,
     RetryPolicy,
     RunStatus,
+    TerminalError,
     UnknownSignal,
     current,
     manual,
@@ -484,6 +486,40 @@ def test_a_retry_after_closes_the_limit_for_all(tester: FlowTester):
     result = tester.run(flow)
     assert result.status == "completed"
     assert min(one.ended or 0.0 for one in result.history) >= 100
+
+
+def test_a_concurrency_limit_takes_its_virtual_time(tester: FlowTester):
+    @node("call", concurrency=ConcurrencyLimit("two", 2))
+    async def call(minutes: int) -> None:
+        await asyncio.sleep(60 * minutes)
+
+    calls = [call.with_input(minutes).as_(f"c{minutes}") for minutes in (3, 2, 1, 4)]
+    result = tester.run(builder("crowd").then_parallel("all", *calls).build())
+    starts = [round(one.begun or 0.0) for one in result.history]
+    assert starts == [0, 0, 120, 180]
+    assert [one.attempts for one in result.history] == [1] * 4
+
+
+def test_a_place_is_free_when_its_node_has_timed_out_or_failed(tester: FlowTester):
+    @node("call", timeout="1m", concurrency=ConcurrencyLimit("one", 1))
+    async def call(number: int) -> None:
+        await asyncio.sleep(600 if number == 0 else 0)
+        raise TerminalError("no")
+
+    calls = [call.with_input(number).as_(f"c{number}").best_effort() for number in range(3)]
+    result = tester.run(builder("crowd").then_parallel("all", *calls).build())
+    assert result.status == "completed"
+    assert all(one.status == "failed" for one in result.history)
+
+
+def test_a_key_function_of_a_concurrency_limit_that_raises_fails_its_node(tester: FlowTester):
+    def broken(value: object) -> str:
+        raise LookupError("no tenant")
+
+    limited = step("call", concurrency=ConcurrencyLimit("one", 1, key=broken))
+    limited = limited.with_retry(RetryPolicy(max_attempts=1))
+    result = tester.run(chain_of(limited))
+    assert result.error is not None and result.error.message == "no tenant"
 
 
 # Loops.

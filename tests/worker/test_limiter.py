@@ -174,7 +174,9 @@ async def test_a_start_that_a_stall_made_late_asks_anew(stage: Stage, make_parts
     job.begun = await stage.begin(NAME, job.held)
     started: list[Any] = []
     again: list[Any] = []
-    limiter = Limiter(stage.store, started.append, unexpected, unexpected, again.append)
+    limiter = Limiter(
+        stage.store, parts.runner.places, 60.0, started.append, unexpected, unexpected, again.append
+    )
     loop = asyncio.get_running_loop()
     bucket: Bucket = (job.bound.plan.limits[0], "")
     grant: dict[Bucket, Grant] = {bucket: Grant(True, 1_000, 7, 1_000)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from resolute.engine import admission as rules
@@ -13,8 +13,10 @@ from resolute.engine.admission import IN_LINE, SHORT, Bucket
 from resolute.store import limits
 from resolute.store.limits import Ask, Grant
 from resolute.store.nodes import Return, chunks
+from resolute.store.places import Seat, Spot
 from resolute.store.store import Store
 from resolute_worker.jobs import Job
+from resolute_worker.places import Places
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class Admission:
     sent: float
     answered: float = 0.0
     grants: dict[Bucket, Grant] = field(default_factory=dict[Bucket, Grant])
+    seats: Sequence[Seat] = ()
 
     @property
     def wait(self) -> float:
@@ -53,12 +56,16 @@ class Limiter:
     def __init__(
         self,
         store: Store,
+        places: Places,
+        lease: float,
         start: Callable[[Job], None],
         hand_back: Callable[[Job, Return], None],
         fail: Callable[[Job, BaseException], None],
         again: Callable[[Job], None],
     ) -> None:
         self._store = store
+        self._places = places
+        self._lease = lease
         self._start = start
         self._hand_back = hand_back
         self._fail = fail
@@ -67,7 +74,13 @@ class Limiter:
 
     async def admit(self, jobs: Sequence[Job]) -> None:
         """Start each job when its limits allow, or hand it back until they do."""
-        waiting = [found for job in jobs if (found := self._admission(job)) is not None]
+        waiting: list[Admission] = []
+        for job, seats in (await self._seated(jobs)).items():
+            found = self._admission(job, seats)
+            if found is not None and found.buckets:
+                waiting.append(found)
+            elif found is not None:
+                self._start(job)
         asked: dict[Bucket, list[Admission]] = defaultdict(list)
         for admission in waiting:
             for bucket in admission.buckets:
@@ -81,13 +94,40 @@ class Limiter:
         for admission in waiting:
             await self._decide(admission)
 
-    def _admission(self, job: Job) -> Admission | None:
+    async def _seated(self, jobs: Sequence[Job]) -> Mapping[Job, Sequence[Seat]]:
+        """Those that have all their places; who must wait for one is handed back."""
+        wanted: dict[Job, list[Spot]] = {}
+        for job in jobs:
+            try:
+                wanted[job] = rules.spots_of(job.bound, job.value)
+            except BaseException as error:  # the key function of a limit is the user's
+                self._fail(job, error)
+        found = await self._places.take(wanted)
+        for job, seats in list(found.items()):
+            if all(seat.granted for seat in seats):
+                continue
+            del found[job]
+            held = job.begun.hold if job.begun else ""
+            await self._unreserve(job, held)
+            delay = rules.turn_ms(seats, self._lease)
+            hold = rules.hold_in_line(held, seats)
+            self._hand_back(job, Return(job.held, job.queue, delay, hold))
+        return found
+
+    async def _unreserve(self, job: Job, hold: str) -> None:
+        """Who has reserved a start, and now no place, leaves it to others."""
+        reserved = rules.reservation_in(hold)
+        if reserved is not None:
+            for bucket in rules.buckets_of(job.bound, job.value):
+                await limits.take(self._store, *bucket, [(Ask.GIVE_BACK, *reserved)])
+
+    def _admission(self, job: Job, seats: Sequence[Seat]) -> Admission | None:
         try:
             buckets = rules.buckets_of(job.bound, job.value)
         except BaseException as error:  # the key function of a limit is the user's
             self._fail(job, error)
             return None
-        return Admission(job, buckets, self._loop.time())
+        return Admission(job, buckets, self._loop.time(), seats=seats)
 
     async def _decide(self, admission: Admission) -> None:
         job, wait = admission.job, admission.wait
@@ -97,6 +137,7 @@ class Limiter:
         hold = rules.hold_of(admission.grants.values())
         if not hold:
             await self._give_back(admission)
+        hold = rules.hold_for_time(hold, admission.seats)
         self._hand_back(job, Return(job.held, job.queue, rules.delay_ms(wait), hold))
 
     async def _give_back(self, admission: Admission) -> None:

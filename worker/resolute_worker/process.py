@@ -97,9 +97,10 @@ class Process:
         listening = asyncio.create_task(self._listen(orders))
         guarding = asyncio.create_task(self._guard())
         looking = asyncio.create_task(self._look_around())
+        placing = asyncio.create_task(self._runner.places.run())
         draining = asyncio.create_task(self._draining.wait())
         checking = asyncio.create_task(self._health.run())  # whatever becomes of it ends nothing
-        tasks = {reading, listening, guarding, looking, draining}
+        tasks = {reading, listening, guarding, looking, placing, draining}
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {draining}:
             task.result()
@@ -111,6 +112,7 @@ class Process:
         await self._drain()
         self._page.is_drained = True
         guarding.cancel()
+        placing.cancel()
         self._runner.close()
 
     async def _register(self) -> ProcessInfo:

@@ -39,6 +39,7 @@ from resolute_worker.limiter import Limiter
 from resolute_worker.objects import JobData, Objects
 from resolute_worker.offers import Offers
 from resolute_worker.paging import Pages
+from resolute_worker.places import Places
 from resolute_worker.queries import Queries
 from resolute_worker.remote import RemoteOutputs
 from resolute_worker.shared import SharedPage
@@ -86,8 +87,11 @@ class Runner:
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.jobs: dict[JobKey, Job] = {}
         self.committer = Committer(store, process, self._settled)
+        self.places = Places(store, process, page.lease)
         self._limiter = Limiter(
             store,
+            self.places,
+            page.lease,
             self._start,
             self.report,
             self._fail,
@@ -156,7 +160,7 @@ class Runner:
             except BaseException as error:  # SystemExit too: it is the user's function
                 self._input_failed(job, error)
                 continue
-            if job.bound.plan.limits:
+            if job.bound.is_limited:
                 limited.append(job)
             else:
                 self._start(job)
@@ -170,7 +174,7 @@ class Runner:
         except BaseException as error:
             self._input_failed(job, error)
             return
-        if job.bound.plan.limits:
+        if job.bound.is_limited:
             await self._admit([job])
         else:
             self._start(job)
@@ -234,6 +238,9 @@ class Runner:
             return
         if job.is_stopped:
             self._finish_stopped(job)
+            return
+        if job.bound.places and self.is_fenced:  # its places may be another's by now
+            self.report(job, Return(job.held, job.queue))
             return
         if job.bound.flow.hooks.before_node is None:
             self._begin_timeout(job)
@@ -492,6 +499,7 @@ class Runner:
             self._spawn(self._objects.clean(job))
         if self.jobs.get(key) is job:
             del self.jobs[key]
+            self.places.leave(job)
             self._leave_slot(job)
             self._slots.release(job.slot)
             # Its context has the job: together they would be left to the garbage collector.
@@ -517,7 +525,10 @@ class Runner:
             job.request_stop(why)
 
     async def reaffirm(self) -> None:
-        """Begin again what runs here, after a reconnect: a claim that is gone ends its job."""
+        """Begin again what runs here, after a reconnect: a claim that is gone ends its job.
+
+        The server may have forgotten a second, and with it which places were taken or given back.
+        """
         by_stream: dict[str, list[Job]] = defaultdict(list)
         for job in self.jobs.values():
             if job.task is not None:
@@ -532,12 +543,14 @@ class Runner:
                         log.warning("lost the claim of %s of run %s: %s", job.bound.plan.name,
                                     job.held.entry.flow, begun.code)  # fmt: skip
                         job.request_stop(Stop.LOST)
+        await self.places.look()
 
     async def wait_idle(self) -> None:
         """Wait until no job is left and every outcome was answered."""
         while self.jobs:
             await self.committer.drain()
             await self._slots.wait(min(self._slots.size, self._slots.free + 1))
+        await self.places.drain()
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

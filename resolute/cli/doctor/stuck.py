@@ -23,7 +23,7 @@ MAX_OPEN = 1000  # of the oldest open runs of a partition
 MAX_LOOKS = 50
 MAX_SAID = 5
 
-_CLOCKED = {WaitKind.NODE, WaitKind.RETRY, WaitKind.RATE_LIMIT}
+_CLOCKED = {WaitKind.NODE, WaitKind.RETRY, WaitKind.RATE_LIMIT, WaitKind.CONCURRENCY}
 
 
 class StuckRun(msgspec.Struct, frozen=True):

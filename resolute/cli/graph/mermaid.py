@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resolute.cli.graph.notes import children_note, each_note, notes_on, pause_note
+from resolute.cli.graph.notes import (
+    Places,
+    children_note,
+    each_note,
+    notes_on,
+    pause_note,
+    places_in,
+)
 from resolute.cli.graph.structure import (
     Block,
     Choice,
@@ -23,7 +30,7 @@ Source = tuple[str, str]
 
 def mermaid(plan: Plan) -> str:
     """The flowchart; parallel steps are subgraphs, compensations hang on dotted edges."""
-    chart = _Chart()
+    chart = _Chart(places_in(plan))
     chart.line(f'start(["{plan.flow}"])')
     ends = chart.blocks(blocks_of(plan), [("start", "")])
     chart.line("done((end))")
@@ -34,7 +41,8 @@ def mermaid(plan: Plan) -> str:
 class _Chart:
     """The lines so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places) -> None:
+        self._places = places
         self.lines: list[str] = []
         self._depth = 1
 
@@ -102,11 +110,10 @@ class _Chart:
         return then + self.blocks(choice.otherwise, [(name, "no")])
 
     def _node(self, name: str, node: NodePlan) -> None:
-        self.line(f'{name}["{_label(node)}"]')
+        self.line(f'{name}["{self._label(node)}"]')
         if node.compensation is not None:
-            self.line(f'{name}_undo["{_label(node.compensation)}"]')
+            self.line(f'{name}_undo["{self._label(node.compensation)}"]')
             self.line(f"{name} -.->|undone by| {name}_undo")
 
-
-def _label(node: NodePlan) -> str:
-    return "<br/>".join([node.name, *notes_on(node)])
+    def _label(self, node: NodePlan) -> str:
+        return "<br/>".join([node.name, *notes_on(node, self._places)])

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from resolute.durations import humanize, spell
-from resolute.model.plan import Children, Each, Gate, LimitPlan, NodePlan, RetryPlan, Sleep, Wait
+from resolute.model.plan import (
+    Children,
+    Each,
+    Gate,
+    LimitPlan,
+    NodePlan,
+    PlacesPlan,
+    Plan,
+    RetryPlan,
+    Sleep,
+    Wait,
+)
 
 DEFAULTS = NodePlan("", "")
 
+# The concurrency limits of nodes, by the identity of their plans: two may be equal but for those.
+Places = Mapping[int, Sequence[PlacesPlan]]
 
-def notes_on(node: NodePlan) -> list[str]:
+
+def places_in(plan: Plan) -> Places:
+    """The concurrency limits of the nodes of a flow."""
+    found: dict[int, Sequence[PlacesPlan]] = {}
+    for one in plan.concurrency:
+        node = plan.node(one.pc, one.index)
+        limited = node.compensation if one.undo else node
+        found[id(limited)] = one.limits
+    return found
+
+
+def notes_on(node: NodePlan, places: Places) -> list[str]:
     """Everything that is not the default, and the compensation."""
     notes: list[str] = []
     if node.key != node.name:
@@ -20,6 +46,7 @@ def notes_on(node: NodePlan) -> list[str]:
     if node.retry != DEFAULTS.retry:
         notes.append(retry_note(node.retry))
     notes += [limit_note(limit) for limit in node.limits]
+    notes += [places_note(limit) for limit in places.get(id(node), ())]
     if node.best_effort:
         notes.append("best effort")
     return notes
@@ -41,6 +68,11 @@ def limit_note(limit: LimitPlan) -> str:
     shared = limit.bucket.removeprefix("shared:")
     whose = f", shared as {shared}" if shared != limit.bucket else ""
     return f"{pace}{whose}{', by key' if limit.keyed else ''}"
+
+
+def places_note(limit: PlacesPlan) -> str:
+    """``5 at one time as tenant, by key``"""
+    return f"{limit.n:,} at one time as {limit.name}{', by key' if limit.keyed else ''}"
 
 
 def each_note(each: Each) -> str:

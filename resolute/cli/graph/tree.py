@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from rich.text import Text
 from rich.tree import Tree
 
-from resolute.cli.graph.notes import children_note, each_note, notes_on, pause_note
+from resolute.cli.graph.notes import (
+    Places,
+    children_note,
+    each_note,
+    notes_on,
+    pause_note,
+    places_in,
+)
 from resolute.cli.graph.structure import (
     Block,
     Choice,
@@ -32,22 +39,22 @@ def flow_tree(plan: Plan) -> Tree:
     tree = Tree(title, guide_style="dim")
     for schedule in plan.schedules:
         tree.add(Text(f"◷ {schedule.cron} ({schedule.timezone})", style="magenta"))
-    _add_blocks(tree, blocks_of(plan))
+    _add_blocks(tree, blocks_of(plan), places_in(plan))
     return tree
 
 
-def _add_blocks(tree: Tree, blocks: Sequence[Block]) -> None:
+def _add_blocks(tree: Tree, blocks: Sequence[Block], places: Places) -> None:
     for block in blocks:
         match block:
             case Step(run=run):
                 if not run.parallel:
-                    _add_node(tree, run.nodes[0])
+                    _add_node(tree, run.nodes[0], places)
                     continue
                 label = Text(f"∥ {run.step}", style="bold cyan")
                 label.append(f"  {len(run.nodes)} in parallel", style="dim")
                 step = tree.add(label)
                 for node in run.nodes[:MAX_NODES]:
-                    _add_node(step, node)
+                    _add_node(step, node, places)
                 if len(run.nodes) > MAX_NODES:
                     step.add(Text(f"… {len(run.nodes) - MAX_NODES:,} more", style="dim"))
             case Pause(wait=wait):
@@ -56,34 +63,34 @@ def _add_blocks(tree: Tree, blocks: Sequence[Block]) -> None:
             case Every(each=each):
                 label = Text(f"∥ {each.step}", style="bold cyan")
                 step = tree.add(label.append(f"  {each_note(each)}", style="dim"))
-                _add_node(step, each.nodes[0])
+                _add_node(step, each.nodes[0], places)
             case Spawn(children=children):
                 label = Text(f"⑂ {children.step}", style="bold cyan")
                 tree.add(label.append(f"  {children_note(children)}", style="dim"))
             case Round(name=name, most=most, body=body):
                 label = Text(f"↻ {name}", style="bold yellow")
                 label.append(f"  while its condition holds, {most:,} turns at most", style="dim")
-                _add_blocks(tree.add(label), body)
+                _add_blocks(tree.add(label), body, places)
             case Choice():
-                _add_choice(tree, block)
+                _add_choice(tree, block, places)
 
 
-def _add_choice(tree: Tree, choice: Choice) -> None:
+def _add_choice(tree: Tree, choice: Choice, places: Places) -> None:
     label = Text(f"? {choice.name}", style="bold yellow")
     branch = tree.add(label)
-    _add_blocks(branch.add(Text("then", style="yellow")), choice.then)
+    _add_blocks(branch.add(Text("then", style="yellow")), choice.then, places)
     if choice.otherwise:
-        _add_blocks(branch.add(Text("else", style="yellow")), choice.otherwise)
+        _add_blocks(branch.add(Text("else", style="yellow")), choice.otherwise, places)
 
 
-def _add_node(tree: Tree, node: NodePlan) -> None:
-    leaf = tree.add(_label(Text(node.name), node))
+def _add_node(tree: Tree, node: NodePlan, places: Places) -> None:
+    leaf = tree.add(_label(Text(node.name), node, places))
     if node.compensation is not None:
         undo = Text("↩ ", style="red").append(node.compensation.name)
         undo.append(" if the flow fails later", style="dim")
-        leaf.add(_label(undo, node.compensation))
+        leaf.add(_label(undo, node.compensation, places))
 
 
-def _label(name: Text, node: NodePlan) -> Text:
-    notes = notes_on(node)
+def _label(name: Text, node: NodePlan, places: Places) -> Text:
+    notes = notes_on(node, places)
     return name.append(f"  {' · '.join(notes)}", style="dim") if notes else name

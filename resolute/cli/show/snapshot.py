@@ -68,12 +68,12 @@ async def _read(client: Client, header: runs.Header) -> Snapshot:
     )
 
 
-async def _held(store: Store, header: runs.Header) -> dict[int, bool]:
-    """Of each node of the current step that has a record, whether a limiter defers it."""
+async def _held(store: Store, header: runs.Header) -> dict[int, str]:
+    """Of each node of the current step that has a record, what a limiter told it."""
     prefix = f"n:{header.seq}."
     fields = await read_fields(store, header.id, prefix)
     return {
-        int(name.removeprefix(prefix)): bool(runs.parse_record(value).hold)
+        int(name.removeprefix(prefix)): runs.parse_record(value).hold
         for name, value in fields.items()
     }
 

@@ -9,6 +9,7 @@ import msgspec
 
 from resolute.cli.live import OVERDUE, Situation
 from resolute.durations import humanize
+from resolute.engine.admission import read_hold
 from resolute.errors import ErrorInfo
 from resolute.model.messages import NodeRecord
 from resolute.model.plan import Children, Gate, NodePlan, Plan, Sleep, Step
@@ -24,6 +25,7 @@ class WaitKind(StrEnum):
     SIGNAL = "signal"
     TIME = "time"
     RATE_LIMIT = "rate_limit"
+    CONCURRENCY = "concurrency"
     RETRY = "retry"
     CHILD = "child"
     NODE = "node"
@@ -46,10 +48,10 @@ def find_waits(
     header: Header,
     plan: Plan | None,
     nodes: Sequence[NodeRecord],
-    held: Mapping[int, bool],
+    held: Mapping[int, str],
     situation: Situation,
 ) -> list[Wait]:
-    """What an open run waits for; `held` says of indices in its step that a limiter defers them."""
+    """What an open run waits for; `held` says of indices in its step what a limiter told them."""
     current = [node for node in nodes if node.seq == header.seq]
     waits = [
         _of_node(
@@ -60,6 +62,7 @@ def find_waits(
             held,
             situation,
             is_named=_is_named(plan, header, node),
+            place=_place_awaited(plan, header, node, held.get(node.index, "")),
         )
         for node in current
         if plan is not None and node.status not in SETTLED
@@ -86,6 +89,16 @@ def _planned(plan: Plan | None, header: Header, node: NodeRecord) -> NodePlan | 
     return planned.compensation if node.compensates else planned
 
 
+def _place_awaited(plan: Plan, header: Header, node: NodeRecord, hold: str) -> str:
+    """The concurrency limit that a node waits for, '' for none that is known."""
+    number = read_hold(hold).limit
+    if number is None or node.status is not NodeStatus.WAITING:
+        return ""
+    limits = plan.places_at(header.pc, node.index, undo=bool(node.compensates))
+    # Behind those of the flow are those of who runs the node by name, which only that one knows.
+    return limits[number].name if number < len(limits) else "of its provider"
+
+
 def _is_named(plan: Plan, header: Header, node: NodeRecord) -> bool:
     return plan.named_at(header.pc, node.index, undo=bool(node.compensates)) is not None
 
@@ -95,10 +108,11 @@ def _of_node(
     header: Header,
     step: Step,
     planned: NodePlan | None,
-    held: Mapping[int, bool],
+    held: Mapping[int, str],
     situation: Situation,
     *,
     is_named: bool,
+    place: str,
 ) -> Wait:
     match node.status:
         case NodeStatus.WAITING if isinstance(step, Gate):
@@ -114,8 +128,10 @@ def _of_node(
             return _later(f"{node.name} is over", node.due or situation.now, situation, node.name)
         case NodeStatus.RUNNING:
             return _running(node, situation)
+        case NodeStatus.WAITING if place:
+            return _in_line(node, place, situation)
         case NodeStatus.WAITING:
-            return _timer(node, planned, held.get(node.index, False), situation)
+            return _timer(node, planned, bool(held.get(node.index)), situation)
         case _:
             queue = (planned.queue if planned else "") or header.queue
             return _ready(node, header, queue, situation, is_named=is_named)
@@ -152,6 +168,13 @@ def _running(node: NodeRecord, situation: Situation) -> Wait:
         return Wait(WaitKind.NODE, text, node.name, node.process, since=node.begun)
     text = f"{node.name} ran on {node.process}, which is gone: a coordinator hands it out again"
     return Wait(WaitKind.COORDINATOR, text, node.name, node.process, since=node.begun)
+
+
+def _in_line(node: NodeRecord, place: str, situation: Situation) -> Wait:
+    if node.due is not None and node.due < situation.now - OVERDUE:
+        return _overdue(node.name, node.due, situation)
+    text = f"{node.name}: concurrency limit {place}, it is in line for a place"
+    return Wait(WaitKind.CONCURRENCY, text, node.name, since=node.dispatched, due=node.due)
 
 
 def _timer(node: NodeRecord, planned: NodePlan | None, is_held: bool, situation: Situation) -> Wait:

@@ -69,6 +69,11 @@ local function is_wait(record)
   return record.hold == TIMER_GATE or record.hold == TIMER_SLEEP
 end
 
+-- Whether it waits for a place of a concurrency limit: see admission.py for what a `hold` is.
+local function is_in_line(record)
+  return string.find(record.hold, '+', 1, true) ~= nil
+end
+
 -- The timer of a node that waits.
 local function timer_member(node)
   local r = node.record
@@ -113,16 +118,22 @@ local function settle(node, inbox, state, now, fields, arg, stream)
   end
 end
 
--- Hands the node out again at once: a new token, a new entry in `stream`, which serves `queue`.
--- A limiter's reservation stays with a node that nobody claimed.
-local function hand_out(node, stream, queue)
+-- Puts the node into `stream`, which serves `queue`, under the token that it has.
+local function release(node, stream, queue)
   local r = node.record
-  r.token = next_token(r.token)
-  if r.state ~= READY then r.hold = '' end
-  r.state, r.process, r.queue, r.begun = READY, '', queue, ''
+  r.state, r.process, r.queue, r.begun, r.ended = READY, '', queue, '', ''
   r.entry = redis.call('XADD', stream, '*', 'e', cmsgpack.pack({node.flow, node.plan, node.pc,
     node.seq, node.index, r.token, tonumber(r.attempt), tonumber(r.crashes), node.undoing}))
   redis.call('HSET', node.key, node.field, format_record(r))
+end
+
+-- Hands the node out again at once: a new token, a new entry. What a limiter told it stays with a
+-- node that nobody claimed; `hold` is what one says now.
+local function hand_out(node, stream, queue, hold)
+  local r = node.record
+  r.token = next_token(r.token)
+  if hold then r.hold = hold elseif r.state ~= READY then r.hold = '' end
+  release(node, stream, queue)
 end
 
 -- Hands the node out later: a new token, a timer.

@@ -17,13 +17,7 @@ return for_each(2, 1, function(packed)
   local answer = node and STALE or GONE
   if node and node.open and node.current == seq and node.record.state == WAITING
       and node.record.token == token then
-    local hold = node.record.hold
-    local r = node.record
-    r.state, r.queue, r.ended = READY, queue, ''
-    r.entry = redis.call('XADD', KEYS[stream], '*', 'e', cmsgpack.pack({flow, node.plan, node.pc,
-      seq, index, token, tonumber(r.attempt), tonumber(r.crashes), node.undoing}))
-    r.hold = hold
-    redis.call('HSET', node.key, node.field, format_record(r))
+    release(node, KEYS[stream], queue)
     answer = OK
   end
   redis.call('ZREM', KEYS[1], member)

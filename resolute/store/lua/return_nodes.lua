@@ -35,6 +35,9 @@ local replies = for_each(2, 1, function(packed)
   if costs ~= '' then add_costs(node.key, costs) end
   if node.status == FAILING then
     settle(node, KEYS[1], SKIPPED, now, {}, '')
+  elseif delay > 0 and node.record.hold == WOKEN and is_in_line({hold = hold}) then
+    -- A place became free for it since it was refused one: who woke it did not find it waiting.
+    hand_out(node, KEYS[target], queue, hold)
   elseif delay > 0 then
     defer(node, KEYS[4], KEYS[1], queue, now + delay, hold)
   else

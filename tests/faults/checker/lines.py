@@ -1,6 +1,6 @@
 """Holds what the oracle was told, by all processes of all runs, against the invariants.
 
-I1 to I4, I7 and I9: what no single run shows. What the runs came to is known by then.
+I1 to I4, I7, I9 and I10: what no single run shows. What the runs came to is known by then.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from resolute.ids import parent_of, root_of
 from resolute.status import RunStatus
-from tests.faults.app import BURST, RATE, REPEATED
+from tests.faults.app import BURST, RATE, REPEATED, ROOM, TABLE
 from tests.faults.cases import OTHER_ENDS
 from tests.faults.checker.broken import Broken
 from tests.faults.checker.ended import Ended
@@ -60,6 +60,7 @@ class Account:
     unfinished: int = 0
     overlaps: int = 0
     limited: int = 0
+    seated: int = 0
 
 
 def judge_lines(
@@ -70,7 +71,7 @@ def judge_lines(
     lease: float,
     extra_bursts: int = 0,
 ) -> Account:
-    """I1 to I4, I7 and I9 over all processes; `lines` are in order of time."""
+    """I1 to I4, I7, I9 and I10 over all processes; `lines` are in order of time."""
     account = Account()
     instances: dict[Instance, list[Execution]] = defaultdict(list)
     by_mark: dict[str, Execution] = {}
@@ -99,7 +100,44 @@ def judge_lines(
     account.broken += _one_result(by_mark.values(), ended)
     account.broken += _one_place(instances)
     account.broken += _over_limit(lines, account, extra_bursts)
+    seated = [one for one in by_mark.values() if one.line.node.startswith("seated")]
+    account.seated = len(seated)
+    account.broken += _over_full("the room", ROOM, seated, alive, excuses)
+    tables: dict[str, list[Execution]] = defaultdict(list)
+    for one in seated:
+        tables[one.line.note].append(one)
+    for table, those in tables.items():
+        account.broken += _over_full(table, TABLE, those, alive, excuses)
     return account
+
+
+def _over_full(
+    where: str,
+    places: int,
+    executions: Iterable[Execution],
+    alive: Mapping[tuple[int, str], float],
+    cut_off: Sequence[CutOff],
+) -> Iterable[Broken]:
+    """I10: no more run at one time than there are places; the first that is one too many.
+
+    Not counted is what runs on, or begins, in a process that was cut off for longer than a lease.
+    """
+    running: list[tuple[Execution, float]] = []
+    for newer in sorted(executions, key=lambda one: one.line.at):
+        began = newer.line.at
+        running = [(older, end) for older, end in running if end > began]
+        counted = [
+            older.line.pid
+            for older, _ in running
+            if not any(span.excuses(older.line, began) for span in cut_off)
+        ]
+        is_excused = any(span.excuses(newer.line, began + CLOCK_GRAIN) for span in cut_off)
+        if len(counted) >= places and not is_excused:
+            why = f"{newer.line.node} began in {newer.line.pid} beside {counted}"
+            yield Broken("I10", newer.line.run, f"{where} has {places} places: {why}")
+            return
+        end = alive[newer.line.pid, newer.line.who] if newer.end is None else newer.end
+        running.append((newer, end))
 
 
 def _wrong_stop(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[Broken]:

@@ -1,0 +1,336 @@
+"""Places in a worker process: taken before a start, given back whatever comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from resolute import ConcurrencyLimit, RateLimit
+from resolute.engine.admission import read_hold
+from resolute.model.nodes import AsyncNode, Node
+from resolute.model.plan import PlacesPlan
+from resolute.status import NodeStatus
+from resolute.store import limits, places, registry
+from resolute.store.keys import Partition
+from resolute.store.limits import Ask
+from resolute.store.places import Spot, Terms
+from resolute.store.runs import Record
+from resolute_worker.jobs import Stop
+from tests.support.flows import chain_of, step
+from tests.support.stage import Stage
+from tests.support.system import until
+from tests.worker.parts import NAME, ONCE, ONE, OTHER, Gate, Make, Parts, held_by
+
+ONE_PLACE = ConcurrencyLimit("one", 1)
+SPOT = Spot(PlacesPlan("one", 1))
+TERMS = Terms(60_000, 60_000)
+
+
+async def held_in(stage: Stage, limit: str = "one") -> list[str]:
+    """The processes that have places."""
+    key = stage.store.keys.meta.places(limit)[0]
+    return [str(v, "utf-8").partition("|")[0] for v in await stage.store.execute("HVALS", key)]
+
+
+async def in_line(stage: Stage, limit: str = "one") -> int:
+    return int(await stage.store.execute("ZCARD", stage.store.keys.meta.places(limit)[1]))
+
+
+async def record_of(stage: Stage, run_id: str) -> Record:
+    record = await stage.record_of(run_id, 1, 0)
+    assert record is not None
+    return record
+
+
+async def begin_two(stage: Stage, make_parts: Make, node: Node[Any, Any]) -> Parts:
+    """Two runs of a flow of one node, read by one process."""
+    flow = chain_of(node)
+    for number in (1, 2):
+        await stage.begin_run(flow, f"run-{number}", msgspec.msgpack.encode(number))
+    parts = make_parts(flow)
+    await parts.read()
+    return parts
+
+
+async def one_of_two(stage: Stage, make_parts: Make, node: Node[Any, Any]) -> tuple[Parts, str]:
+    """As before; one of them got the place, the other one, which is named, waits."""
+    parts = await begin_two(stage, make_parts, node)
+
+    async def is_deferred() -> bool:
+        return await stage.store.execute("ZCARD", stage.of("run-1").timers) == 1
+
+    await until(is_deferred, "one of them waits")
+    records = {name: await record_of(stage, name) for name in ("run-1", "run-2")}
+    (waiting,) = [n for n, one in records.items() if one.status is NodeStatus.WAITING]
+    return parts, waiting
+
+
+def limited(gate: Gate) -> Node[Any, Any]:
+    return held_by(gate).with_concurrency(ONE_PLACE)
+
+
+async def streams_of(stage: Stage, partition: Partition) -> int:
+    return int(await stage.store.execute("XLEN", partition.queue("q")))
+
+
+@ONE
+async def test_who_gets_no_place_waits_without_a_slot_and_is_woken(stage: Stage, make_parts: Make):
+    gate = Gate()
+    parts, waiting = await one_of_two(stage, make_parts, limited(gate))
+    record = await record_of(stage, waiting)
+    assert (read_hold(record.hold).limit, record.attempt) == (0, 1)
+    assert len(parts.runner.jobs) == 1
+    gate.open.set()
+    await parts.idle()
+    assert (await record_of(stage, waiting)).status is NodeStatus.READY
+    await parts.work()
+    assert gate.began == 2
+    assert (await held_in(stage), await in_line(stage)) == ([], 0)
+
+
+async def raises(value: Any) -> None:
+    raise ConnectionError("no")
+
+
+async def hangs(value: Any) -> None:
+    await asyncio.Event().wait()
+
+
+@ONE
+@pytest.mark.parametrize("how", ["fails", "is tried again", "times out", "cancelled", "returned"])
+async def test_a_place_is_given_back_whatever_comes_of_its_node(
+    stage: Stage, make_parts: Make, how: str
+):
+    fn = raises if how in ("fails", "is tried again") else hangs
+    node: Node[Any, Any] = AsyncNode("a", fn, concurrency=ONE_PLACE)
+    if how != "is tried again":
+        node = node.with_retry(ONCE)
+    if how == "times out":
+        node = node.with_timeout("50ms")
+    flow = chain_of(node)
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.read()
+    if how in ("cancelled", "returned"):
+        await until(lambda: parts.job().is_running, "it runs")
+        assert await held_in(stage) == [NAME]
+        parts.runner.stop_all(Stop.CANCEL if how == "cancelled" else Stop.HAND_BACK)
+    await parts.idle()
+    assert await held_in(stage) == []
+
+
+@ONE
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+async def test_a_key_function_that_raises_fails_its_node(
+    stage: Stage, make_parts: Make, kind: type[BaseException]
+):
+    def broken(value: int) -> str:
+        raise kind(f"no key for {value}")
+
+    limit = ConcurrencyLimit("one", 1, key=broken)
+    parts = await begin_two(stage, make_parts, step("a", concurrency=limit, retry=ONCE))
+    await parts.idle()
+    for number in (1, 2):
+        assert b"no key for" in (await stage.hash(f"run-{number}"))["x:a"]
+
+
+@ONE
+async def test_who_waits_for_one_limit_has_no_place_of_another(stage: Stage, make_parts: Make):
+    gate = Gate()
+    wide = ConcurrencyLimit("wide", 5)
+    node = held_by(gate).with_concurrency((wide, ONE_PLACE))
+    parts, _ = await one_of_two(stage, make_parts, node)
+    await until(lambda: not parts.runner.places._tasks, "what is not needed is given back")
+    assert (await held_in(stage, "wide"), await in_line(stage, "wide")) == ([NAME], 0)
+    gate.open.set()
+    await parts.idle()
+
+
+# Beside rate limits.
+
+
+@ONE
+async def test_who_waits_for_its_time_has_no_place_meanwhile(stage: Stage, make_parts: Make):
+    node = step("a", rate_limit=RateLimit(1, "8s", burst=1), concurrency=ONE_PLACE)
+    parts = await begin_two(stage, make_parts, node)
+    await parts.idle()
+    assert await held_in(stage) == []
+    # Whichever had to wait for the other's place asks for its time when it is woken.
+    while await streams_of(stage, stage.of("run-1")):
+        await parts.work()
+    records = [await record_of(stage, name) for name in ("run-1", "run-2")]
+    (waiting,) = [one for one in records if one.status is NodeStatus.WAITING]
+    hold = read_hold(waiting.hold)
+    assert hold.rate.startswith("reserved:") and hold.ticket and hold.limit is None
+    assert (await held_in(stage), await in_line(stage)) == ([], 0)
+
+
+@ONE
+async def test_who_waits_for_a_place_takes_no_token(stage: Stage, make_parts: Make):
+    gate = Gate()
+    rate = RateLimit(2, "8s", burst=2)
+    node = limited(gate).with_rate_limit(rate)
+    parts, _ = await one_of_two(stage, make_parts, node)
+    (grant,) = await limits.take(
+        stage.store, parts.job().bound.plan.limits[0], "", [(Ask.NEW, 0, 0)]
+    )
+    assert grant.time <= grant.now  # the second of two
+    gate.open.set()
+    await parts.idle()
+
+
+@ONE
+async def test_who_comes_at_its_time_and_gets_no_place_leaves_its_start_to_others(
+    stage: Stage, make_parts: Make
+):
+    node = step("a", rate_limit=RateLimit(1, "8s", burst=1), concurrency=ONE_PLACE)
+    flow = chain_of(node)
+    plan = flow.plan.step(0).nodes[0].limits[0]
+    grants = await limits.take(stage.store, plan, "", [(Ask.NEW, 0, 0)] * 2)
+    await places.take(stage.store, OTHER, 1, SPOT, TERMS, [places.Ask("x|1|0|q", "t.0")])
+    await stage.begin_run(flow)
+    held = await stage.claim_one(OTHER)
+    hold = f"reserved:{grants[1].time}:0=5"
+    await stage.give_back(OTHER, held, 1, hold=hold)
+    await stage.make_due(held.partition)
+    await stage.release(held.partition)
+    await make_parts(flow).work()
+    record = await record_of(stage, "run")
+    assert read_hold(record.hold).rate == f"line:{grants[1].time}:0"
+    (again,) = await limits.take(stage.store, plan, "", [(Ask.NEW, 0, 0)])
+    assert again.time == grants[1].time
+
+
+# What a look puts right.
+
+
+async def wait_behind(stage: Stage, make_parts: Make, process: str) -> Parts:
+    """A node in line, since `process` has the place."""
+    await places.take(stage.store, process, 1, SPOT, TERMS, [places.Ask("x|1|0|q", "t.0")])
+    flow = chain_of(step("a", concurrency=ONE_PLACE))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.work()
+    assert await in_line(stage) == 1
+    return parts
+
+
+@ONE
+async def test_a_place_of_a_process_whose_lease_is_over_is_free(stage: Stage, make_parts: Make):
+    parts = await wait_behind(stage, make_parts, OTHER)
+    await parts.runner.places.look()
+    await parts.runner.places.drain()
+    await parts.work()
+    assert "o:a" in await stage.hash()
+
+
+@ONE
+async def test_a_place_of_a_process_that_lives_is_not_free(stage: Stage, make_parts: Make):
+    await stage.offer(process=OTHER)
+    parts = await wait_behind(stage, make_parts, OTHER)
+    await parts.runner.places.look()
+    await parts.runner.places.drain()
+    assert (await held_in(stage), await in_line(stage)) == ([OTHER], 1)
+    assert (await record_of(stage, "run")).status is NodeStatus.WAITING
+    await registry.end_lease(stage.store, OTHER)
+    await parts.runner.places.look()
+    await parts.runner.places.drain()
+    assert (await record_of(stage, "run")).status is NodeStatus.READY
+
+
+@ONE
+async def test_places_that_the_server_forgot_are_taken_again_after_a_reconnect(
+    stage: Stage, make_parts: Make
+):
+    gate = Gate()
+    parts, _ = await one_of_two(stage, make_parts, limited(gate))
+    await stage.store.execute("DEL", *stage.store.keys.meta.places("one"))
+    await parts.runner.reaffirm()
+    assert await held_in(stage) == [NAME]
+    gate.open.set()
+    await parts.idle()
+
+
+@ONE
+async def test_a_wake_that_was_lost_is_made_up_for(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    async def dies(*_: object) -> list[str]:
+        raise OSError("the process died here")
+
+    gate = Gate()
+    parts, waiting = await one_of_two(stage, make_parts, limited(gate))
+    with monkeypatch.context() as patched:
+        patched.setattr(places, "wake", dies)
+        gate.open.set()
+        await parts.idle()
+    assert (await record_of(stage, waiting)).status is NodeStatus.WAITING
+    woken = stage.store.keys.meta.places("one")[2]
+    (name,) = await stage.store.execute("ZRANGE", woken, 0, -1)
+    await stage.store.execute("ZINCRBY", woken, -60_000, name)
+    await parts.runner.places.look()
+    await parts.runner.places.drain()
+    await parts.work()
+    assert gate.began == 2
+
+
+@ONE
+async def test_who_waits_and_is_cancelled_makes_way(stage: Stage, make_parts: Make):
+    gate = Gate()
+    parts, waiting = await one_of_two(stage, make_parts, limited(gate))
+    await stage.stop(waiting)
+    await stage.coordinate()
+    gate.open.set()
+    await parts.idle()
+    assert (await held_in(stage), await in_line(stage)) == ([], 0)
+
+
+@ONE
+async def test_what_got_its_place_when_the_lease_may_be_over_does_not_start(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    gate = Gate()
+    flow = chain_of(limited(gate))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    take = places.take
+
+    async def late(*arguments: Any) -> Any:
+        answer = await take(*arguments)
+        parts.fence()
+        return answer
+
+    monkeypatch.setattr(places, "take", late)
+    await parts.work()
+    assert gate.began == 0
+    assert await held_in(stage) == []
+    assert (await record_of(stage, "run")).status is NodeStatus.READY
+
+
+@ONE
+async def test_a_limit_whose_key_is_damaged_uses_up_no_attempt(stage: Stage, make_parts: Make):
+    key = stage.store.keys.meta.places("one")[0]
+    await stage.store.execute("SET", key, "x", "EX", 60)
+    flow = chain_of(step("a", concurrency=ONE_PLACE))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.work()
+    record = await record_of(stage, "run")
+    assert (record.status, record.attempt) == (NodeStatus.WAITING, 1)
+
+
+@ONE
+async def test_a_limit_that_is_not_used_any_more_is_forgotten(stage: Stage, make_parts: Make):
+    flow = chain_of(step("a", concurrency=ONE_PLACE))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    await parts.work()
+    seats = parts.runner.places
+    await seats.look()
+    assert SPOT in seats._limits
+    seats._limits[SPOT].used -= 1000
+    await seats.look()
+    assert not seats._limits

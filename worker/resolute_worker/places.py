@@ -1,0 +1,205 @@
+"""The places that this process has of concurrency limits, and the lines that its nodes wait in.
+
+Whoever gives a place back is told who is next, and wakes it. What a crash or a lost reply leaves
+undone is made up for by `look`, which every process does for the limits that it uses: it says which
+places it has, frees those of processes whose lease is over, and wakes who has a turn. So a place
+lives as long as the lease of its process, by the beats of the supervisor: a process that is cut off
+has stopped its nodes before that is over.
+
+Calls of one limit follow each other here, so that what `look` says is what the process was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from resolute.engine import admission as rules
+from resolute.errors import ResoluteError
+from resolute.store import places, registry
+from resolute.store.nodes import chunks
+from resolute.store.places import Ask, Seat, Spot, Terms
+from resolute.store.store import Store
+from resolute_worker.jobs import Job
+
+log = logging.getLogger(__name__)
+
+LOOKS = 4  # in a lease
+LAPSE = 1 / 3  # of a lease that a place is kept for a node that was woken
+
+
+@dataclass(slots=True, eq=False)
+class _Limit:
+    """What this process knows of one limit. `used` is the loop's time when it last asked."""
+
+    spot: Spot
+    used: float
+    held: set[str] = field(default_factory=set[str])  # <node>|<token>
+    leaving: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0  # nodes in line, as it was seen last
+    ttl_ms: int = 0
+
+
+class Places:
+    """Takes and gives back; `lease` is that of this process in seconds."""
+
+    def __init__(self, store: Store, process: str, lease: float) -> None:
+        self._store = store
+        self._process = process
+        self._lease = lease
+        self._rounds = itertools.count(1)
+        self._limits: dict[Spot, _Limit] = {}
+        self._jobs: dict[Job, list[tuple[_Limit, str]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    async def take(self, wanted: Mapping[Job, Sequence[Spot]]) -> dict[Job, list[Seat]]:
+        """Ask for the places that jobs need; each with its answers, up to the first refusal.
+
+        What was granted to one that cannot start for another limit's sake it has until it `leaves`.
+        """
+        seats: dict[Job, list[Seat]] = {job: [] for job in wanted}
+        for at in range(max(map(len, wanted.values()), default=0)):
+            asked: dict[Spot, list[Job]] = defaultdict(list)
+            for job, spots in wanted.items():
+                if at < len(spots) and all(seat.granted for seat in seats[job]):
+                    asked[spots[at]].append(job)
+            for spot, jobs in asked.items():
+                limit = self._limit(spot)
+                for batch in chunks(jobs):
+                    for job, seat in zip(batch, await self._ask(limit, batch), strict=True):
+                        seats[job].append(seat)
+        return seats
+
+    async def _ask(self, limit: _Limit, jobs: Sequence[Job]) -> list[Seat]:
+        asks = [Ask(_name(job), job.held.entry.token, _ticket(job)) for job in jobs]
+        longest = max(job.bound.plan.timeout_ms for job in jobs)
+        async with limit.lock:
+            round_ = next(self._rounds)
+            limit.ttl_ms = max(limit.ttl_ms, longest + places.SPARE_MS)
+            terms = self._terms(limit)
+            seats, told = await places.take(
+                self._store, self._process, round_, limit.spot, terms, asks
+            )
+            for job, ask, seat in zip(jobs, asks, seats, strict=True):
+                if seat.granted:
+                    limit.held.add(f"{ask.node}|{ask.token}")
+                    self._jobs.setdefault(job, []).append((limit, ask.node))
+                else:
+                    limit.waiting += 1
+        self._wake(limit, told)
+        return seats
+
+    def leave(self, job: Job) -> None:
+        """Give back what a job has, soon."""
+        for limit, node in self._jobs.pop(job, ()):
+            self._leave(limit, [(node, job.held.entry.token)])
+
+    def _leave(self, limit: _Limit, gone: Iterable[tuple[str, str]]) -> None:
+        is_first = not limit.leaving
+        limit.leaving += gone
+        if is_first and limit.leaving:
+            self._spawn(self._send_leaving(limit))
+
+    async def _send_leaving(self, limit: _Limit) -> None:
+        async with limit.lock:
+            gone, limit.leaving = limit.leaving, []
+            limit.used = self._loop.time()
+            told: list[str] = []
+            limit.held -= {f"{node}|{token}" for node, token in gone}
+            for batch in chunks(gone):
+                told += await places.leave(self._store, limit.spot, self._terms(limit), batch)
+        self._wake(limit, told)
+
+    def _wake(self, limit: _Limit, nodes: Sequence[str]) -> None:
+        if nodes:
+            self._spawn(self._send_wakes(limit, nodes))
+
+    async def _send_wakes(self, limit: _Limit, nodes: Sequence[str]) -> None:
+        """Hand out those whose turn it is; who will never come leaves the line to the next."""
+        never = await places.wake(self._store, nodes)
+        self._leave(limit, [(node, "") for node in never])
+
+    async def run(self) -> None:
+        """Look several times a lease, until cancelled."""
+        while True:
+            await asyncio.sleep(self._lease / LOOKS)
+            try:
+                await self.look()
+            except ResoluteError as error:
+                log.warning("looking at concurrency limits: %s", error)
+
+    async def look(self) -> None:
+        """Put right what is wrong at the limits that are used here, and forget the others."""
+        self._forget()
+        found: dict[_Limit, Sequence[str]] = {}
+        for limit in list(self._limits.values()):
+            found[limit] = await self._sync(limit, ())
+        others = {name for names in found.values() for name in names} - {self._process}
+        dead = await registry.ended_leases(self._store, sorted(others))
+        for limit, names in found.items():
+            if lost := sorted(dead.intersection(names)):
+                log.info("concurrency limit %s: processes have left: %s", limit.spot.limit.name,
+                         ", ".join(lost))  # fmt: skip
+                await self._sync(limit, lost)
+
+    async def _sync(self, limit: _Limit, dead: Sequence[str]) -> Sequence[str]:
+        """The processes that have places of a limit, once ours are as they are here."""
+        async with limit.lock:
+            round_ = next(self._rounds)
+            mine, terms = sorted(limit.held), self._terms(limit)
+            synced, told = await places.sync(
+                self._store, self._process, round_, limit.spot, terms, mine, dead
+            )
+            limit.waiting = synced.waiting
+        self._wake(limit, told)
+        return synced.processes
+
+    def _forget(self) -> None:
+        """Limits of which nobody here has anything, nobody waits, and nobody asked for a while."""
+        old = self._loop.time() - 2 * self._lease / LOOKS
+        for spot, limit in list(self._limits.items()):
+            is_idle = not (limit.held or limit.leaving or limit.waiting or limit.lock.locked())
+            if is_idle and limit.used < old:
+                del self._limits[spot]
+
+    def _limit(self, spot: Spot) -> _Limit:
+        limit = self._limits.get(spot)
+        if limit is None:
+            limit = self._limits[spot] = _Limit(spot, 0.0)
+        limit.used = self._loop.time()
+        return limit
+
+    def _terms(self, limit: _Limit) -> Terms:
+        return Terms(round(1000 * self._lease * LAPSE), limit.ttl_ms)
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(self._surviving(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _surviving(self, work: Any) -> None:
+        try:
+            await work
+        except Exception:
+            # The next look makes up for it.
+            log.exception("concurrency limits")
+
+    async def drain(self) -> None:
+        """Wait until everything that was given back has been answered."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def _name(job: Job) -> str:
+    return places.node_name(job.held, job.queue)
+
+
+def _ticket(job: Job) -> int:
+    return rules.read_hold(job.begun.hold).ticket if job.begun is not None else 0
