@@ -33,7 +33,7 @@ from tests.faults.nemesis import Scene, add_garbage, delete_stream
 from tests.faults.points import Action, Phase, Point, Spec, fired_in, reached, sites
 from tests.support.leaks import find_leaks
 from tests.support.processes import send
-from tests.support.system import ROOT, System, first_use, until
+from tests.support.system import ROOT, System, first_use
 
 LEASE = 3.0  # s
 PATIENCE = 6.0  # s a victim lives without coming by a point,
@@ -196,12 +196,13 @@ class Gauntlet:
         last, ended = time.monotonic(), len(scene.load.ended)
         while finishing is None or not finishing.done():
             await asyncio.sleep(0.02)  # files in another process's hands
-            for point in [point for point in waiting if spec.fired(point).exists()]:
+            # With its pid: a victim that is ended before it has written that has not fired.
+            for point in [point for point in waiting if fired_in(spec.fired(point))]:
                 waiting.remove(point)
                 last, ended = time.monotonic(), len(scene.load.ended)
                 self._say(f"fired  {point}")
                 if point.action is Action.STOP:
-                    thaws.add(asyncio.create_task(self._thaw(spec.fired(point))))
+                    thaws.add(asyncio.create_task(self._thaw(fired_in(spec.fired(point)))))
             is_over = victim.process.poll() is not None or not waiting
             waited = time.monotonic() - last
             many_ended = len(scene.load.ended) - ended >= PATIENT_RUNS
@@ -215,10 +216,8 @@ class Gauntlet:
         self.outcome.missed += waiting
         await asyncio.gather(finishing, *thaws)
 
-    async def _thaw(self, fired: Path) -> None:
+    async def _thaw(self, pid: int) -> None:
         """Let a stopped process lie, at times for longer than a lease, then go on."""
-        await until(lambda: fired_in(fired) > 0, "the point has told its pid")
-        pid = fired_in(fired)
         since = time.monotonic()
         await asyncio.sleep(LEASE * self._random.choice((0.2, 0.4, 1.4)))  # so long it is stopped
         send([pid], signal.SIGCONT)

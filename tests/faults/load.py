@@ -78,7 +78,7 @@ class Load:
             how = self._random.choice(("cancel", "terminate")) if stop else ""
             after = self._random.uniform(0.0, 2.0)
             drive = self._drive(name, case, work, how, after)
-            self._keep(asyncio.create_task(self._guarded(name, drive)))
+            self._keep(asyncio.create_task(self._guarded(name, drive), name=name))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)

@@ -214,13 +214,36 @@ async def trial(
         finally:
             stopped.set()
             await loading
-        await until(lambda: not load.open, "every run has ended, or is gone")
+        try:
+            await until(lambda: not load.open, "every run has ended, or is gone")
+        except AssertionError as error:
+            raise AssertionError("\n".join([str(error), *await _still_open(on)])) from None
         await load.drained()
         broken = await _judge(on)
         await cluster.close()
         broken += [Broken("I8", "-", leak) for leak in await find_leaks(on.store)]
         await on.store.close()
     assert not broken, "\n".join([f"seed {seed}", *map(str, broken)])
+
+
+async def _still_open(on: Trial) -> list[str]:
+    """What the server and the client know of the runs that nobody saw the end of."""
+    found: list[str] = []
+    for task in asyncio.all_tasks():
+        if (name := task.get_name()) not in on.load.tracked:
+            continue
+        found.append(f"{name}: {on.load.tracked[name]}")
+        found.append(f"  there: {await runs.read_header(on.store, name)}")
+        found.append(f"  the client waits in {' '.join(_frames(task))}")
+    return found
+
+
+def _frames(task: asyncio.Task[None]) -> Iterator[str]:
+    """Where a task is, down to what it awaits: its own stack names the outermost call alone."""
+    awaited: Any = task.get_coro()
+    while (frame := getattr(awaited, "cr_frame", None)) is not None:
+        yield f"{frame.f_code.co_name}:{frame.f_lineno}"
+        awaited = awaited.cr_await
 
 
 async def _judge(on: Trial) -> list[Broken]:

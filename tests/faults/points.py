@@ -319,5 +319,5 @@ def reached(folder: Path) -> set[tuple[str, str]]:
 
 
 def fired_in(path: Path) -> int:
-    """The pid of the process that a point fired in; 0 where that is not written yet."""
-    return int(path.read_text() or 0)
+    """The pid of the process that a point fired in; 0 where none has, or has not told it yet."""
+    return int(path.read_text() or 0) if path.exists() else 0
