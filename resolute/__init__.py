@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from resolute.model.classifying import Classifier, Verdict, http_classifier
     from resolute.model.flow import Flow
     from resolute.model.gates import GateResult
-    from resolute.model.hooks import CostEvent, FlowHooks, NodeEvent
+    from resolute.model.hooks import CostEvent, FlowEvent, FlowHooks, NodeEvent, StepEvent
     from resolute.model.markers import cursor, cursor_string, input_data, output
     from resolute.model.nodes import AsyncNode, Node, SyncNode, node
     from resolute.model.paging import Page, PageRequest, paginate
@@ -95,6 +95,7 @@ __all__ = [
     "FlowBuilder",
     "FlowCancelled",
     "FlowDefinitionError",
+    "FlowEvent",
     "FlowFailed",
     "FlowHooks",
     "FlowRun",
@@ -129,6 +130,7 @@ __all__ = [
     "ServerUnsuitable",
     "SharedRateLimit",
     "SignalsFull",
+    "StepEvent",
     "Storage",
     "StorageError",
     "StorageUnavailable",
@@ -168,7 +170,7 @@ _HOMES = {
     "model.classifying": ("Classifier", "Verdict", "http_classifier"),
     "model.flow": ("Flow",),
     "model.gates": ("GateResult",),
-    "model.hooks": ("CostEvent", "FlowHooks", "NodeEvent"),
+    "model.hooks": ("CostEvent", "FlowEvent", "FlowHooks", "NodeEvent", "StepEvent"),
     "model.markers": ("cursor", "cursor_string", "input_data", "output"),
     "model.nodes": ("AsyncNode", "Node", "SyncNode", "node"),
     "model.paging": ("Page", "PageRequest", "paginate"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from resolute.client.history import StepEntry, steps_of
-from resolute.model.plan import End, Jump, Loop, Plan, Producer, Wide
+from resolute.model.plan import Aside, End, Jump, Loop, Plan, Producer, Wide
 from resolute.status import NodeStatus
 from resolute.store.runs import Header, read_record
 
@@ -44,7 +44,8 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
     `fields` are those of its hash that begin with one of `TOLD`.
     """
     steps = [step for step in steps_of(fields) if not step.undo]
-    first, loop = _first_to_repeat(header, plan, steps, fields)
+    undone = _last_undone(header, plan, fields)
+    first, loop = _first_to_repeat(plan, steps, undone, fields)
     kept = [step for step in steps if step.seq < first]
     repeated = [step for step in steps if step.seq >= first]
     made = _made_in(plan, repeated, fields)
@@ -53,7 +54,7 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
     tried = {key for step in repeated for key in _keys(plan, step.pc)}
     undos = [n for n in range(1, header.undos + 1) if _undo_seq(fields, n) < first]
     # Pages that were fetched by the step that failed need not be fetched again.
-    goes_on = not header.undoing and (kept[-1].seq if kept else 0) + 1 == first
+    goes_on = not undone and (kept[-1].seq if kept else 0) + 1 == first
     drop: list[str] = list(_RESET)
     for name in fields:
         kind, _, rest = name.partition(":")
@@ -64,6 +65,8 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
         elif kind == "p":
             seq = int(rest.partition(".")[0])
             gone = seq > first or (seq == first and not goes_on)
+        elif kind in ("uo", "ux"):
+            gone = True  # what came of telling that the run ended: of nothing else that is kept
         else:
             gone = int(rest) not in undos
         if gone:
@@ -102,18 +105,30 @@ def _made_in(plan: Plan, steps: Sequence[StepEntry], fields: Mapping[str, bytes]
     return made
 
 
+def _last_undone(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> int:
+    """The number of the step of the flow's that was undone last, in all from the top; 0 for none.
+
+    Below it may be the telling that the run had begun, which is undone by telling of its end.
+    """
+    for number in range(header.undoing, header.undos + 1) if header.undoing else ():
+        pc = int(fields[f"u:{number}"].split(b"|")[0])
+        if not isinstance(plan.instructions[pc], Aside):
+            return number
+    return 0
+
+
 def _first_to_repeat(
-    header: Header, plan: Plan, steps: Sequence[StepEntry], fields: Mapping[str, bytes]
+    plan: Plan, steps: Sequence[StepEntry], undone: int, fields: Mapping[str, bytes]
 ) -> tuple[int, int | None]:
     """The seq of the first step to repeat, and the head of the loop that is begun anew by that.
 
     The state of a loop is that of its last turn: who repeats an earlier one repeats them all.
     """
     last = steps[-1].seq if steps else 1
-    if not header.undoing or not header.undos:
+    if not undone:
         return last + _is_over(plan, steps, fields), None
     # Undone were those from the last down to the one that was being undone at the end.
-    pc, _, seq = (int(part) for part in fields[f"u:{header.undoing}"].split(b"|"))
+    pc, _, seq = (int(part) for part in fields[f"u:{undone}"].split(b"|"))
     loop = _outermost_loop(plan, pc)
     if loop is None:
         return min(last, seq), None

@@ -26,7 +26,17 @@ from resolute.errors import (
     UnknownSignal,
 )
 from resolute.model import codec
-from resolute.model.flow import Binding, Flow, Lister, Predicate, Question, Saver, Until
+from resolute.model.flow import (
+    Binding,
+    Flow,
+    Lister,
+    Notice,
+    Predicate,
+    Question,
+    Saver,
+    Until,
+    compensation_of,
+)
 from resolute.model.messages import Entry
 from resolute.model.node_plans import places_plans
 from resolute.model.nodes import PREVIOUS, Node
@@ -125,7 +135,7 @@ class Bound:
         binding = flow.bindings[flow.place(pc, index)]
         if not undo:
             return cls(flow, pc, index, plan, binding, named=named)
-        compensation = binding.compensation if isinstance(binding, Node) else None
+        compensation = compensation_of(binding)
         if plan.compensation is None or compensation is None:
             raise LookupError(f"node {plan.name!r} has no compensation")
         return cls(flow, pc, index, plan.compensation, compensation, undo=True, named=named)
@@ -133,6 +143,8 @@ class Bound:
     @cached_property
     def source(self) -> Source:
         """Where the input of the node comes from."""
+        if isinstance(self.binding, Notice):
+            return Source.NOTHING
         if self.undo:
             return Source.UNDO
         if self.is_item and self.takes_input:
@@ -163,7 +175,7 @@ class Bound:
     @cached_property
     def check_output(self) -> Callable[[bytes], Any] | None:
         """Decodes an output to its declared type; None where it declares none."""
-        if isinstance(self.binding, Question) or self.binding.output_type is Any:
+        if not isinstance(self.binding, Node) or self.binding.output_type is Any:
             return None
         return codec.decoder(self.binding.output_type)
 
@@ -196,11 +208,15 @@ class Bound:
 
     @property
     def takes_input(self) -> bool:
-        return isinstance(self.binding, Question) or self.binding.takes_input
+        if isinstance(self.binding, Node):
+            return self.binding.takes_input
+        return isinstance(self.binding, Question)
 
     @cached_property
     def call(self) -> Callable[[Any], Any]:
         """The user's function, called with the input; what takes none is called without."""
+        if isinstance(self.binding, Notice):
+            raise LookupError(f"node {self.plan.name!r} has no function: it tells the hooks")
         fn: Callable[..., Any] = self.binding.fn or _itself
         if self.takes_input:
             return fn
@@ -209,7 +225,7 @@ class Bound:
     @cached_property
     def limit_keys(self) -> tuple[Callable[[Any], str] | None, ...]:
         """For each limit of the plan, what splits its bucket by the input."""
-        if isinstance(self.binding, Question):
+        if not isinstance(self.binding, Node):
             return ()
         if self.named is not None:  # those of the flow come first, and split nothing
             own = [limit.key for limit in self.added]
@@ -245,7 +261,7 @@ class Bound:
 
         The run's folder in the storage, where an input is read as it is asked for; how many
         compensations there are, where a loop may bring many; when the run began, where a cursor is
-        saved.
+        saved; why it fails, where the hooks are told of its end.
         """
         names: list[str] = []
         match self.source:
@@ -261,6 +277,8 @@ class Bound:
             names.append(UNDOS)
         if isinstance(self.binding, Saver):
             names.append(STARTED)
+        if isinstance(self.binding, Notice) and self.undo:
+            names += [ERROR, CANCEL]
         return {name: at - len(names) for at, name in enumerate(names)}
 
     @cached_property
@@ -379,6 +397,7 @@ def _check_item(check: Callable[[bytes], Any], data: bytes, what: str) -> None:
 
 INPUT = "\0input"  # among learned keys: the flow's input
 FOLDER, UNDOS, STARTED = "folder", "undos", "started"  # fields of the hash
+ERROR, CANCEL = "error", "cancel"  # and these
 MANY_UNDOS = 1000  # compensations of a run; of one in a loop beyond that the input is stored
 
 
@@ -683,10 +702,10 @@ def undo_input(bound: Bound, output: bytes, remote: Outputs, most: int = 0) -> U
         return None
     if bound.named is not None:
         return UndoInput(UNDO_OPEN, output)
-    compensation = bound.binding.compensation if isinstance(bound.binding, Node) else None
+    compensation = compensation_of(bound.binding)
     if compensation is None:
         raise LookupError(f"node {bound.plan.name!r} has no compensation")
-    if compensation.input is PREVIOUS:
+    if isinstance(compensation, Notice) or compensation.input is PREVIOUS:
         return UndoInput(UNDO_MADE, output)
     try:
         state = FlowState(Preloaded(bound, {}, remote, own=(bound.plan.key, output)))

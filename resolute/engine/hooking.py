@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 
-from resolute.engine.attempt import Bound
+from resolute.engine.attempt import CANCEL, ERROR, Bound
 from resolute.errors import ErrorInfo
 from resolute.model.costs import Cost
-from resolute.model.hooks import CostEvent, NodeEvent
+from resolute.model.flow import Notice
+from resolute.model.hooks import CostEvent, FlowEvent, NodeEvent, StepEvent
 from resolute.model.messages import Entry
-from resolute.status import NodeStatus
+from resolute.status import NodeStatus, RunStatus
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,38 @@ HOOK_SECONDS = 10.0  # for all hooks of one moment together
 Call = Callable[[], object]
 
 
+def calls_of_notice(
+    entry: Entry, bound: Bound, notice: Notice, values: Sequence[bytes | None]
+) -> list[Call]:
+    """What a node of ours calls, which is there for that; `values` are those of its fields."""
+    hook = getattr(bound.flow.hooks, notice.moment)
+    if hook is None:
+        return []
+    run, flow, step = entry.flow, bound.flow.name, notice.step
+    match notice.moment:
+        case "before_flow":
+            event = FlowEvent(run, flow, RunStatus.RUNNING)
+        case "after_flow" if bound.undo:
+            error = bound.aside(ERROR, values)
+            event = FlowEvent(
+                run,
+                flow,
+                RunStatus.CANCELLED if bound.aside(CANCEL, values) else RunStatus.FAILED,
+                msgspec.msgpack.decode(error, type=ErrorInfo) if error else None,
+            )
+        case "after_flow":
+            event = FlowEvent(run, flow, RunStatus.COMPLETED)
+        case "before_step":
+            event = StepEvent(run, flow, step, entry.seq, NodeStatus.RUNNING)
+        case "after_step":
+            event = StepEvent(run, flow, step, entry.seq, NodeStatus.COMPLETED)
+    return [_call(hook, event)]
+
+
 def calls_before(entry: Entry, bound: Bound, now: float) -> list[Call]:
     """What is called before the function of a node is."""
     hook = bound.flow.hooks.before_node
-    if hook is None:
+    if hook is None or isinstance(bound.binding, Notice):
         return []
     event = _event(entry, bound, NodeStatus.RUNNING, now)
     return [_call(hook, event)]
@@ -56,7 +85,7 @@ def calls_after(
     `error` is the encoded one of a failed attempt, `delay` the ms until the next.
     """
     hook = bound.flow.hooks.after_node
-    if hook is None:
+    if hook is None or isinstance(bound.binding, Notice):
         return []
     status = NodeStatus.COMPLETED if error is None else NodeStatus.FAILED
     event = msgspec.structs.replace(

@@ -290,9 +290,10 @@ class FlowBuilder(Generic[I, O]):
         return self._with(queries={**self._draft.queries, name: fn})
 
     def with_hooks(self, hooks: FlowHooks) -> FlowBuilder[I, O]:
-        """Call functions on the worker before and after each attempt of a node, and for each cost.
+        """Call functions on the worker: before and after attempts, steps and runs, and for costs.
 
-        They are no part of the plan: a flow with other hooks is the same version. Raises TypeError.
+        Which ones is no part of the plan: a flow with other ones is the same version. Those of
+        steps and of the flow have nodes of their own in it. Raises TypeError.
         """
         if not isinstance(cast("object", hooks), FlowHooks):
             raise TypeError(f"with_hooks: expected FlowHooks, got {hooks!r}")

@@ -13,8 +13,9 @@ from resolute.errors import FlowDefinitionError, ResoluteError
 from resolute.ids import check_name, check_queue
 from resolute.model import codec
 from resolute.model.fitting import fits, type_name
-from resolute.model.flow import Binding, Flow, Lister, Predicate, Until
+from resolute.model.flow import Binding, Flow, Lister, Notice, Predicate, Until
 from resolute.model.gates import GateResult
+from resolute.model.hooks import FlowHooks
 from resolute.model.loops import LoopFunctions
 from resolute.model.naming import passing, problems_of_named
 from resolute.model.node_plans import node_plan, places_plans, retry_plan
@@ -36,8 +37,10 @@ from resolute.model.operations import (
     ThenSleep,
     ThenSleepUntil,
     When,
+    step_of,
 )
 from resolute.model.plan import (
+    Aside,
     Branch,
     Children,
     ConcurrencyPlan,
@@ -55,7 +58,6 @@ from resolute.model.plan import (
     Prepare,
     RetentionPlan,
     Run,
-    Save,
     SchedulePlan,
     Sleep,
     WebhookPlan,
@@ -78,15 +80,18 @@ MOST_PAYLOAD = 64 * 1024 * 1024  # bytes; a value in Redis is in the reply of a 
 def compile_flow(draft: Draft) -> Flow[Any, Any]:
     """The flow; raises FlowDefinitionError with all that is wrong."""
     operations, problems = unfold(draft.operations)
-    compiler = _Compiler(draft.name, draft.input_type, outputs_of(operations), problems)
+    produced = outputs_of(operations)
+    compiler = _Compiler(draft.name, draft.input_type, draft.hooks, produced, problems)
     compiler.check(lambda: check_name("flow", draft.name))
     if draft.queue:
         compiler.check(lambda: check_queue(draft.queue))
+    compiler.begin()
     for operation in operations:
         try:
             compiler.add(operation)
         except ValueError as error:  # a name of ours that is too long, since theirs is
             compiler.problems.append(str(error))
+    compiler.end()
     if draft.retention is not None:
         policy = draft.retention
         compiler.check(lambda: compiler.keep(RetentionPolicy(*policy)))
@@ -100,8 +105,7 @@ def compile_flow(draft: Draft) -> Flow[Any, Any]:
     for name, fn in draft.queries.items():
         compiler.ask(name, fn)
     compiler.bound(draft.max_payload)
-    flow = compiler.finish(draft.triggers, compiler.schedules(draft.triggers), draft.queue)
-    return replace(flow, hooks=draft.hooks)
+    return compiler.finish(draft.triggers, compiler.schedules(draft.triggers), draft.queue)
 
 
 @dataclass
@@ -121,6 +125,7 @@ class _OpenBranch:
 class _Compiler:
     flow: str
     input_type: Any
+    hooks: FlowHooks
     produced: dict[str, Any]  # the types of all outputs, by key
     problems: list[str] = field(default_factory=list[str])
     instructions: list[Instruction | None] = field(default_factory=list[Instruction | None])
@@ -162,7 +167,37 @@ class _Compiler:
         else:
             self.problems.append(f"max_payload: expected 1 to {MOST_PAYLOAD:,} bytes, got {size!r}")
 
+    def begin(self) -> None:
+        """What a run does before its first step: it tells the hooks of it.
+
+        That is undone, last of all that is, by telling them of the end.
+        """
+        ending = Notice("after_flow", "after_flow") if self.hooks.after_flow else None
+        if self.hooks.before_flow or ending:
+            self._tell(Notice("before_flow", "before_flow", ending=ending))
+
+    def end(self) -> None:
+        """What a run does after its last step."""
+        if self.hooks.after_flow:
+            self._tell(Notice("after_flow", "after_flow"))
+
     def add(self, operation: Operation) -> None:
+        """Add a step, between what tells the hooks of it."""
+        step = step_of(operation)
+        if step and self.hooks.before_step:
+            self._tell(Notice(f"{step.key}.before_step", "before_step", step.name))
+        self._add(operation)
+        if step and self.hooks.after_step:
+            self._tell(Notice(f"{step.key}.after_step", "after_step", step.name))
+
+    def _tell(self, notice: Notice) -> None:
+        undo = self._question(notice.ending.name) if notice.ending else None
+        plan = self._question(notice.name)
+        plan = msgspec.structs.replace(plan, best_effort=True, compensation=undo)
+        self.bindings[len(self.instructions), 0] = notice
+        self.instructions.append(Aside(notice.name, (plan,)))
+
+    def _add(self, operation: Operation) -> None:
         match operation:
             case Then(node=node):
                 self._step(node.name, (node,), parallel=False)
@@ -420,7 +455,7 @@ class _Compiler:
             self.bindings[len(self.instructions), len(plans)] = saver
             plans.append(self._question(saver.name))
         if plans:
-            self.instructions.append(Save(f"{name}.save", tuple(plans)))
+            self.instructions.append(Aside(f"{name}.save", tuple(plans)))
 
     def _prepare(self, name: str, nodes: tuple[Node[Any, Any], ...]) -> None:
         """A step that makes the inputs of those named nodes whose input is not the default one."""
@@ -636,4 +671,5 @@ class _Compiler:
             namespace=self.namespace or self.flow,
             children=tuple(self.children.values()),
             max_payload=self.max_payload,
+            hooks=self.hooks,
         )

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from resolute.model.codec import DEFAULT_MAX_PAYLOAD
 from resolute.model.hooks import NO_HOOKS, FlowHooks
 from resolute.model.nodes import Node
 from resolute.model.plan import Loop, Plan, Wide
 from resolute.model.state import FlowState
+
+Moment = Literal["before_flow", "after_flow", "before_step", "after_step"]
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -55,8 +57,32 @@ class Saver:
     cursor: str
 
 
+@dataclass(frozen=True)
+class Notice:
+    """That a hook is to be told: of the run, or of its step `step`; a node with a name of its own.
+
+    `ending` is what is told, as its compensation, when the run fails.
+    """
+
+    name: str
+    moment: Moment
+    step: str = ""
+    ending: Notice | None = None
+
+
 Question = Predicate | Until | Lister | Saver  # asked with the state; no node of the user's
-Binding = Node[Any, Any] | Question
+Binding = Node[Any, Any] | Question | Notice
+
+
+def compensation_of(binding: Binding) -> Node[Any, Any] | Notice | None:
+    """What is bound as the compensation of a node."""
+    match binding:
+        case Node():
+            return binding.compensation
+        case Notice():
+            return binding.ending
+        case _:
+            return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from typing import cast
 import msgspec
 
 from resolute.errors import ErrorInfo
-from resolute.status import NodeStatus
+from resolute.status import NodeStatus, RunStatus
 
 
 class NodeEvent(msgspec.Struct, frozen=True):
@@ -58,6 +58,36 @@ class CostEvent(msgspec.Struct, frozen=True):
     labels: Mapping[str, str]
 
 
+class StepEvent(msgspec.Struct, frozen=True):
+    """A step is about to begin (`status` is running), or is over and the run goes on (completed).
+
+    In a loop it is told of in each turn; `seq` is the number of the telling in the run's history.
+    """
+
+    run_id: str
+    flow: str
+    step: str
+    seq: int
+    status: NodeStatus
+
+    @property
+    def key(self) -> str:
+        """The same whenever this is told again, and for no other."""
+        return f"{self.run_id}/{self.seq}.0"
+
+
+class FlowEvent(msgspec.Struct, frozen=True):
+    """A run has begun (`status` is running), or is about to end.
+
+    It is then completed, or failed or cancelled, with `error`, when all is compensated.
+    """
+
+    run_id: str
+    flow: str
+    status: RunStatus
+    error: ErrorInfo | None = None
+
+
 @dataclass(frozen=True)
 class FlowHooks:
     """Functions, plain or coroutine functions, that a worker calls beside the nodes of a flow.
@@ -69,6 +99,10 @@ class FlowHooks:
     before_node: Callable[[NodeEvent], object] | None = None
     after_node: Callable[[NodeEvent], object] | None = None
     on_cost: Callable[[CostEvent], object] | None = None
+    before_flow: Callable[[FlowEvent], object] | None = None
+    after_flow: Callable[[FlowEvent], object] | None = None
+    before_step: Callable[[StepEvent], object] | None = None
+    after_step: Callable[[StepEvent], object] | None = None
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from resolute.durations import Duration
 from resolute.model.codec import DEFAULT_MAX_PAYLOAD
@@ -133,6 +133,26 @@ Operation = (
     | KeepLast
     | Recall
 )
+
+
+class StepName(NamedTuple):
+    """What the author calls a step, and under which key its output is found."""
+
+    name: str
+    key: str
+
+
+def step_of(operation: Operation) -> StepName | None:
+    """The step that an operation adds, as its author knows it; None where it adds none, or waits
+    for nothing but time.
+    """
+    match operation:
+        case Then(node=node):
+            return StepName(node.name, node.key)
+        case Parallel() | ThenGate() | ThenEach() | ThenChildren() | ThenLoop():
+            return StepName(operation.name, operation.name)
+        case _:
+            return None
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,11 @@ class Children(msgspec.Struct, frozen=True, array_like=True, tag="children"):
         return f"{parent}/{self.step}{turn}.{index}"
 
 
-class Save(msgspec.Struct, frozen=True, array_like=True, tag="save"):
-    """Save cursors from the outputs of the step before; the next step's default input stays."""
+class Aside(msgspec.Struct, frozen=True, array_like=True, tag="save"):
+    """Run nodes of ours that no step hears of: the next step's default input stays.
+
+    They save cursors from the outputs of the step before, or tell the flow's hooks.
+    """
 
     step: str
     nodes: tuple[NodePlan, ...]
@@ -187,7 +190,7 @@ Question = Branch | Loop | Moment | Items  # the node's answer goes to the coord
 Wait = Gate | Sleep  # settled by a signal or a timer; no worker is asked
 Wide = Each | Children  # as wide as the list that the `items` before it told
 # What is dispatched and has nodes.
-Step = Run | Branch | Loop | Moment | Items | Wide | Prepare | Save | Wait
+Step = Run | Branch | Loop | Moment | Items | Wide | Prepare | Aside | Wait
 Producer = Run | Wide | Gate  # steps that have an output
 Instruction = Step | Jump | End
 

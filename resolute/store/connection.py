@@ -163,6 +163,7 @@ class Connection(asyncio.Protocol):
         future = self._loop.create_future()
         if self._transport is None or self.closed.done():
             future.set_exception(StoreUnavailable("the connection to Redis is closed"))
+            future.exception()  # of commands sent together only the first one's error is asked for
             return future
         deadline = self._loop.time() + timeout
         self._waiting.append((future, deadline))

@@ -20,12 +20,12 @@ import msgspec
 
 from resolute.engine import admission, attempt, context, judging, paging
 from resolute.engine.attempt import Bound
-from resolute.engine.hooking import calls_after, calls_before, calls_of_costs
+from resolute.engine.hooking import calls_after, calls_before, calls_of_costs, calls_of_notice
 from resolute.errors import ErrorInfo, FlowTesterError
 from resolute.model import codec, references
 from resolute.model.costs import Costs
 from resolute.model.cursors import cursor_field
-from resolute.model.flow import Flow, Lister, Saver
+from resolute.model.flow import Flow, Lister, Notice, Saver
 from resolute.model.messages import Entry
 from resolute.model.nodes import Node
 from resolute.model.paging import Page, Pager, PageRequest
@@ -374,6 +374,9 @@ class MemoryWorker:
     def _call(self, job: Job, request: PageRequest | None = None) -> Any:
         """What the function returns, or the coroutine of one that is asynchronous."""
         bound = job.bound
+        if isinstance(bound.binding, Notice):
+            calls = calls_of_notice(job.entry, bound, bound.binding, job.values)
+            return call_hooks(calls, bound.plan.name)
         body = self._bodies.get(bound.plan.name)
         self._calls.add(bound.plan.name, job.value)
         if body is not None:

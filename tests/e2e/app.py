@@ -15,6 +15,7 @@ import msgspec
 from resolute import (
     CostEvent,
     FlowBuilder,
+    FlowEvent,
     FlowHooks,
     FlowState,
     NodeEvent,
@@ -127,6 +128,22 @@ hooked = (
     FlowBuilder("hooked", input=Word)
     .triggered_by(manual("test"))
     .with_hooks(FlowHooks(before_node, after_node, on_cost))
+    .then(spends)
+    .build()
+)
+
+
+async def after_flow(event: FlowEvent) -> None:
+    """Says so, and then waits for the test, so that it can kill this process."""
+    error = event.error.type if event.error else "-"
+    note("after-flow", event.run_id, event.status, error)
+    await opened(f"{event.run_id}.told")
+
+
+told = (
+    FlowBuilder("told", input=Word)
+    .triggered_by(manual("test"))
+    .with_hooks(FlowHooks(after_flow=after_flow))
     .then(spends)
     .build()
 )

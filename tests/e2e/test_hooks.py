@@ -7,7 +7,9 @@ import os
 import signal
 from decimal import Decimal
 
-from resolute import RunStatus
+import pytest
+
+from resolute import FlowCancelled, RunStatus
 from tests.e2e import app
 from tests.e2e.app import Word
 from tests.support.system import System, until
@@ -56,5 +58,37 @@ def test_a_process_killed_while_the_node_runs_calls_the_hooks_of_the_next_one(
             assert await one.costs() == {"usd": Decimal("0.5")}
         assert len(system.lines("before-node", "spends")) == 2
         assert [line[3] for line in system.lines("after-node", "spends")] == ["1"]
+
+    asyncio.run(run())
+
+
+def test_a_process_killed_while_the_hooks_hear_of_the_end_is_made_up_for(
+    system: System,
+) -> None:
+    """A run has not ended before they were told: however it ends, and by as many as it takes."""
+
+    async def run() -> None:
+        async with system.client() as client:
+            await system.offered(client, "told", processes=2)
+            done = await client.start(app.told, Word("done"), id="done")
+            stopped = await client.start(app.told, Word("stopped"), id="stopped")
+            system.release("done")
+            await until(lambda: bool(system.lines("spends", "stopped")), "both nodes run")
+            await stopped.cancel()
+            await until(lambda: bool(system.lines("after-flow", "done")), "one end is told")
+            await until(lambda: bool(system.lines("after-flow", "stopped")), "and the other")
+            assert await done.status() is RunStatus.RUNNING
+            assert await stopped.status() is RunStatus.COMPENSATING
+            for pid in {int(line[-2]) for line in system.lines("after-flow")}:
+                os.kill(pid, signal.SIGKILL)
+            await until(lambda: len(system.lines("after-flow", "done")) == 2, "it is told again")
+            await until(lambda: len(system.lines("after-flow", "stopped")) == 2, "and the other")
+            system.release("done.told")
+            system.release("stopped.told")
+            assert await done.result() == "done"
+            with pytest.raises(FlowCancelled):
+                await stopped.result()
+        told = {tuple(line[1:4]) for line in system.lines("after-flow")}
+        assert told == {("done", "completed", "-"), ("stopped", "cancelled", "Cancelled")}
 
     asyncio.run(run())

@@ -18,6 +18,7 @@ from resolute import (
     CostEvent,
     Flow,
     FlowBuilder,
+    FlowEvent,
     FlowHooks,
     FlowState,
     NodeEvent,
@@ -27,6 +28,7 @@ from resolute import (
     RetryAfter,
     RetryPolicy,
     SharedRateLimit,
+    StepEvent,
     TerminalError,
     manual,
     node,
@@ -36,7 +38,7 @@ from resolute import (
     webhook,
 )
 from resolute.model.nodes import Node
-from tests.faults.oracle import FOLDER, execution
+from tests.faults.oracle import FOLDER, Line, execution, write
 
 QUEUE = "faults"
 QUICK = RetryPolicy(initial_interval="100ms", maximum_interval="300ms", max_attempts=5)
@@ -338,8 +340,18 @@ async def charge(found: dict[str, Any]) -> Made:
         return Made(value, mark)
 
 
+def tell(event: FlowEvent | StepEvent) -> None:
+    """The oracle is told, too; and what a hook raises then harms nothing."""
+    step = event.step if isinstance(event, StepEvent) else ""
+    write(Line("told", event.run_id, step, note=event.status))
+    raise RuntimeError("a hook fails")
+
+
+TOLD = FlowHooks(before_flow=tell, after_flow=tell, after_step=tell)
+
 saga = (
     flow("saga")
+    .with_hooks(TOLD)
     .then(begin.on_error(step("undo-begin")))
     .then(undoable("flight"))
     .then_parallel("rest", undoable("hotel"), undoable("car"))
@@ -514,6 +526,7 @@ LATE = 80  # from this number on, nobody decides
 
 gated = (
     flow("gated")
+    .with_hooks(FlowHooks(after_flow=tell, before_step=tell))
     .then(begin.on_error(step("undo-begin")))
     .then_sleep_until(lambda state: state[begin].value / 200)
     .when(lambda state: state.input(Work).number < LATE)

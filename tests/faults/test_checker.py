@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -119,6 +120,15 @@ def test_a_run_ends_as_its_stops_were_answered(
         if not judge_lines(stops(*told), ended_as(status), [], lease=LEASE).broken
     }
     assert found == allowed
+
+
+def test_hooks_that_heard_of_another_end_are_seen() -> None:
+    one = {"r": replace(ended_as(FAILED)["r"], is_told=True)}
+    heard = [Line("told", "r", note="running"), Line("told", "r", note="completed")]
+    (broken,) = judge_lines(heard, one, [], lease=LEASE).broken
+    assert "were not told that it failed" in broken.why
+    heard.append(Line("told", "r", note="failed"))
+    assert not judge_lines(heard, one, [], lease=LEASE).broken
 
 
 def executed(

@@ -476,7 +476,9 @@ def test_a_flow_knows_the_function_of_every_node_of_its_plan():
     for pc, instruction in enumerate(flow.plan.instructions):
         for index, found in enumerate(getattr(instruction, "nodes", ())):
             assert flow.bindings[pc, index].name == found.name
-    assert flow.bindings[0, 0].fn is echo
+    first = flow.bindings[0, 0]
+    assert isinstance(first, Node)
+    assert first.fn is echo
 
 
 def test_the_result_of_a_flow_has_the_type_of_its_last_step():

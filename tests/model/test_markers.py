@@ -24,6 +24,7 @@ from resolute import (
     output,
 )
 from resolute.model import codec
+from resolute.model.flow import Lister
 from resolute.model.templates import Template
 
 T = TypeVar("T")
@@ -315,7 +316,8 @@ def test_the_compensation_of_an_item_sees_that_item() -> None:
 def test_the_items_of_a_list_can_be_a_marker() -> None:
     flow = start().then_each("all", take, items=output("vpc.subnets")).build()
     lister = flow.bindings[1, 0]
-    assert not isinstance(lister, Node) and lister.fn is not None
+    assert isinstance(lister, Lister)
+    assert lister.fn is not None
     assert lister.fn(STATE) == [{"subnetId": "s-1", "zone": 1}, {"subnetId": "s-2", "zone": 2}]
     (problem,) = problems_of(start().then_each("all", take, items=output("vpc.name")))
     assert problem == "step 'all': items: expected list, but output('vpc.name') is str"

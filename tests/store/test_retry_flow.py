@@ -4,6 +4,7 @@ from typing import Any
 
 from resolute.client.retrying import TOLD, plan_retry
 from resolute.model.flow import Flow
+from resolute.model.hooks import FlowHooks
 from resolute.model.nodes import Node
 from resolute.status import RunStatus
 from resolute.store import runs
@@ -75,6 +76,34 @@ async def test_what_was_compensated_is_run_again(stage: Stage):
     assert not {name for name in found if name in ("o:b", "u:1", "ui:1", "uo:1", "undoing")}
     assert await stage.work() == 2
     assert await stage.status("run/~1") == "completed"
+
+
+def ignore(_: object) -> None: ...
+
+
+async def test_that_the_hooks_were_told_of_the_end_repeats_nothing(stage: Stage):
+    """It is the compensation of their having been told of the beginning; it will be told again."""
+    hooked = builder("hooked").with_hooks(FlowHooks(after_flow=ignore))
+    flow = hooked.then(step("a")).then(step("b")).build()
+    await stage.begin_run(flow)
+    await stage.complete("worker", await stage.claim_one("worker"), undo=NO_UNDO_INPUT)
+    await stage.coordinate()
+    await stage.complete("worker", await stage.claim_one("worker"))
+    await stage.coordinate()
+    await stage.fail("worker", await stage.claim_one("worker"))
+    assert await stage.work() == 1
+    assert await stage.status() == "failed"
+    assert await retry(stage, flow=flow) == "OK"
+    found = await stage.hash("run/~1")
+    assert {"o:a", "u:1", "ui:1"} <= found.keys()
+    assert not found.keys() & {"uo:1", "undoing", "x:b"}
+    await stage.coordinate()
+    held = await stage.claim_one("worker")
+    assert (stage.node(held).name, held.entry.flow) == ("b", "run/~1")
+    await stage.fail("worker", held)
+    assert await stage.work() == 1
+    assert await stage.status("run/~1") == "failed"
+    assert "uo:1" in await stage.hash("run/~1")
 
 
 async def test_what_can_be_compensated_before_the_failed_step_still_can_be(stage: Stage):

@@ -11,12 +11,14 @@ import pytest
 
 from resolute import (
     CostEvent,
+    FlowEvent,
     FlowHooks,
     Node,
     NodeEvent,
     NodeStatus,
     RetryPolicy,
     RunStatus,
+    StepEvent,
     current,
 )
 from resolute.model.nodes import AsyncNode, SyncNode
@@ -92,3 +94,55 @@ def test_a_mock_may_spend_too():
 
     result = FlowTester().mock(step("a"), mocked).run(builder("f").then(step("a")).build())
     assert result.costs == {"tokens": Decimal(3)}
+
+
+def test_hooks_of_the_flow_hear_how_each_run_ends():
+    heard: list[FlowEvent | StepEvent] = []
+    hooks = FlowHooks(
+        before_flow=heard.append, after_flow=heard.append,
+        before_step=heard.append, after_step=heard.append,
+    )  # fmt: skip
+    made = builder("f").with_hooks(hooks).then(step("a").on_error(step("undo")))
+    flow = made.then_gate("go", timeout="1h").build()
+
+    def endings() -> list[tuple[RunStatus, str]]:
+        found = [
+            (one.status, one.error.type if one.error else "")
+            for one in heard
+            if isinstance(one, FlowEvent)
+        ]
+        steps = [(one.step, one.status) for one in heard if isinstance(one, StepEvent)]
+        assert steps[:3] == [
+            ("a", NodeStatus.RUNNING), ("a", NodeStatus.COMPLETED), ("go", NodeStatus.RUNNING)
+        ]  # fmt: skip
+        assert steps[3:] == [("go", NodeStatus.COMPLETED)] * (found[-1] == ("completed", ""))
+        heard.clear()
+        return found
+
+    tester = FlowTester()
+    assert tester.run(flow).status is RunStatus.FAILED
+    assert endings() == [(RunStatus.RUNNING, ""), (RunStatus.FAILED, "GateTimeout")]
+    tester.signal("go", {"approved": True})
+    assert tester.run(flow).status is RunStatus.COMPLETED
+    assert endings() == [(RunStatus.RUNNING, ""), (RunStatus.COMPLETED, "")]
+
+
+def test_hooks_of_steps_are_told_in_each_turn_of_a_loop():
+    heard: list[tuple[str, NodeStatus]] = []
+    hooks = FlowHooks(
+        before_step=lambda event: heard.append((event.step, event.status)),
+        after_step=lambda event: heard.append((event.step, event.status)),
+    )
+    flow = (
+        builder("f")
+        .with_hooks(hooks)
+        .then_loop(
+            "twice", body=[step("a")], state=int, initial=0, while_=lambda n: n < 2,
+            after=lambda _, n: n + 1,
+        )
+        .build()
+    )  # fmt: skip
+    assert FlowTester().run(flow).status is RunStatus.COMPLETED
+    turn = [("a", NodeStatus.RUNNING), ("a", NodeStatus.COMPLETED)]
+    around = [("twice", NodeStatus.RUNNING)], [("twice", NodeStatus.COMPLETED)]
+    assert heard == [*around[0], *turn, *turn, *around[1]]

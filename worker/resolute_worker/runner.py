@@ -19,10 +19,16 @@ import msgspec
 
 from resolute.engine import attempt, context, judging
 from resolute.engine.attempt import AWAY, Bound
-from resolute.engine.hooking import Call, calls_after, calls_before, calls_of_costs
+from resolute.engine.hooking import (
+    Call,
+    calls_after,
+    calls_before,
+    calls_of_costs,
+    calls_of_notice,
+)
 from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model import codec, references
-from resolute.model.flow import Flow, Lister, Question, Saver
+from resolute.model.flow import Flow, Lister, Notice, Question, Saver, compensation_of
 from resolute.model.hooks import NO_HOOKS
 from resolute.model.nodes import Node
 from resolute.status import Code
@@ -304,6 +310,9 @@ class Runner:
             return await self._keep_items(job)
         if isinstance(bound.binding, Saver):
             return await self._save_cursor(job, bound.binding)
+        if isinstance(bound.binding, Notice):
+            calls = calls_of_notice(job.held.entry, bound, bound.binding, job.values)
+            return await self.hooks.call(calls, bound.plan.name)
         if bound.pager is not None:
             return await self._pages.fetch(job, bound.pager)
         if bound.is_threaded or (job.is_slow and isinstance(bound.binding, Question)):
@@ -387,8 +396,8 @@ class Runner:
     async def _make_undo_input(self, job: Job, output: bytes) -> attempt.UndoInput | None:
         """In a thread where it may read from the storage: its function may ask for any output."""
         bound, most = job.bound, self._objects.most
-        undo = bound.binding.compensation if isinstance(bound.binding, Node) else None
-        is_asked = undo is not None and callable(undo.input)
+        undo = compensation_of(bound.binding)
+        is_asked = isinstance(undo, Node) and callable(undo.input)
         if not is_asked or self._objects.storage is None:
             return attempt.undo_input(bound, output, self._remote(job, self._reader), most)
         remote = self._remote(job, self._thread_reader)

@@ -15,7 +15,7 @@ import msgspec
 from resolute.client.history import StepEntry, read_fields, steps_of
 from resolute.client.objects import Objects
 from resolute.model.messages import Entry, Event
-from resolute.model.plan import Branch, Jump, Loop, Plan
+from resolute.model.plan import Aside, Branch, Jump, Loop, Plan
 from resolute.status import SETTLED, NodeStatus, RunStatus
 from resolute.store import dead, runs
 from resolute.store.costs import costs_of
@@ -44,6 +44,7 @@ class Ended:
     marks: Mapping[str, str]
     is_poisoned: bool
     repeated: tuple[str, ...] = ()  # nodes that used up more than one attempt, or crashed
+    is_told: bool = False  # its hooks have been told how it ends
 
     @classmethod
     def before_it_began(cls, header: Header) -> Ended:
@@ -117,6 +118,7 @@ def judge_run(snapshot: Snapshot, *, was_stopped: bool) -> tuple[Ended, list[Bro
         _marks(snapshot),
         header.error is not None and header.error.type == POISON,
         tuple(_repeated(snapshot)),
+        _is_told(snapshot),
     )
     return ended, broken
 
@@ -127,6 +129,18 @@ def _repeated(snapshot: Snapshot) -> Iterable[str]:
             what = f"{record.attempt} attempts, {record.crashes} crashes"
             error = snapshot.header.error
             yield f"{snapshot.header.id} {snapshot.header.flow} {seq}.{index}: {what} {error or ''}"
+
+
+def _is_told(snapshot: Snapshot) -> bool:
+    """Whether the node that tells the hooks how it ends completed."""
+    if not snapshot.steps():
+        return False
+    last = snapshot.steps()[-1]
+    record = snapshot.record(last.seq, 0)
+    node = snapshot.plan.node(last.pc, 0)
+    told = node.compensation if last.undo else node
+    is_done = record is not None and record.status is NodeStatus.COMPLETED
+    return is_done and told is not None and told.name == "after_flow"
 
 
 def _wrong_end(snapshot: Snapshot, *, was_stopped: bool) -> Iterable[str]:
@@ -154,7 +168,7 @@ def _wrong_end(snapshot: Snapshot, *, was_stopped: bool) -> Iterable[str]:
 
 
 def _wrong_value(snapshot: Snapshot, expected: int) -> Iterable[str]:
-    last = [s for s in snapshot.steps() if not s.undo and not _is_branch(snapshot.plan, s)][-1]
+    last = [s for s in snapshot.steps() if not s.undo and not _has_none(snapshot.plan, s)][-1]
     (node,) = snapshot.plan.step(last.pc).nodes
     found = msgspec.msgpack.decode(snapshot.fields[f"o:{node.key}"])["value"]
     if found != expected:
@@ -256,15 +270,16 @@ def _indices(snapshot: Snapshot, step: StepEntry) -> Sequence[int]:
     return range(snapshot.plan.width(step.pc, int(snapshot.fields.get(f"w:{step.seq}", 0))))
 
 
-def _is_branch(plan: Plan, step: StepEntry) -> bool:
-    return isinstance(plan.instructions[step.pc], Branch)
+def _has_none(plan: Plan, step: StepEntry) -> bool:
+    """Whether a step has no output."""
+    return isinstance(plan.instructions[step.pc], Branch | Aside)
 
 
 def _marks(snapshot: Snapshot) -> dict[str, str]:
     """The mark of each committed output, by the name of the node."""
     found: dict[str, str] = {}
     for step in snapshot.steps():
-        if step.undo or _is_branch(snapshot.plan, step):
+        if step.undo or _has_none(snapshot.plan, step):
             continue
         for index in _indices(snapshot, step):
             key = snapshot.plan.key(step.pc, index)

@@ -93,6 +93,7 @@ def judge_lines(
     account.unfinished = sum(execution.end is None for execution in by_mark.values())
     account.broken += [Broken("I1", run, "never ended") for run in acknowledged - ended.keys()]
     account.broken += _wrong_stop(lines, ended)
+    account.broken += _untold(lines, ended)
     alive = {(line.pid, line.who): line.at for line in lines}
     excuses = _beyond_lease(cut_off, lease)
     for instance, executions in instances.items():
@@ -109,6 +110,14 @@ def judge_lines(
     for table, those in tables.items():
         account.broken += _over_full(table, TABLE, those, alive, excuses)
     return account
+
+
+def _untold(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[Broken]:
+    """I1: the hooks of a run heard how it ended, once at least."""
+    heard = {(line.run, line.note) for line in lines if line.what == "told"}
+    for run, one in ended.items():
+        if one.is_told and (run, one.status) not in heard:
+            yield Broken("I1", run, f"its hooks were not told that it {one.status}")
 
 
 def _over_full(
