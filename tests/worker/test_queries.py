@@ -88,3 +88,23 @@ async def test_one_that_ends_the_program_is_answered_with_that(
     await parts.settle()
     failed, error = await answer(stage, asked)
     assert (failed, error[0]) == (1, "SystemExit")
+
+
+async def test_a_query_that_is_looked_at_again_is_answered_once(
+    stage: Stage, make_parts: Callable[..., Parts]
+):
+    """What is pending is looked at once a lease: also what was just answered and withdrawn."""
+    parts = make_parts(FLOW)
+    await parts.reader.ensure_groups()
+    await stage.begin_run(FLOW)
+    asked = question(stage, 1, "n")
+    entry = await queries.ask(stage.store, asked)
+    (held,) = await stage.take("host:1:worker", f"{QUEUE}@{FLOW.plan_hash}")
+    parts.deliver(held)
+    parts.deliver(held)
+    await parts.settle()
+    assert await answer(stage, asked) is not None
+    await queries.withdraw(stage.store, asked, entry)
+    parts.deliver(held)
+    await parts.settle()
+    assert await answer(stage, asked) is None
