@@ -132,8 +132,11 @@ def _repeated(snapshot: Snapshot) -> Iterable[str]:
 
 
 def _is_told(snapshot: Snapshot) -> bool:
-    """Whether the node that tells the hooks how it ends completed."""
-    if not snapshot.steps():
+    """Whether the node that tells the hooks how it ends completed.
+
+    A run may be terminated after that: it ends otherwise than it had told.
+    """
+    if not snapshot.steps() or snapshot.header.status is RunStatus.TERMINATED:
         return False
     last = snapshot.steps()[-1]
     record = snapshot.record(last.seq, 0)
