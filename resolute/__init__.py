@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from resolute.model.flow import Flow
     from resolute.model.gates import GateResult
     from resolute.model.hooks import CostEvent, FlowEvent, FlowHooks, NodeEvent, StepEvent
-    from resolute.model.markers import cursor, cursor_string, input_data, output
+    from resolute.model.markers import cursor, cursor_string, input_data, output, output_ref
     from resolute.model.nodes import AsyncNode, Node, SyncNode, node
     from resolute.model.paging import Page, PageRequest, paginate
     from resolute.model.policies import (
@@ -155,6 +155,7 @@ __all__ = [
     "manual",
     "node",
     "output",
+    "output_ref",
     "paginate",
     "schedule",
     "signal",
@@ -171,7 +172,7 @@ _HOMES = {
     "model.flow": ("Flow",),
     "model.gates": ("GateResult",),
     "model.hooks": ("CostEvent", "FlowEvent", "FlowHooks", "NodeEvent", "StepEvent"),
-    "model.markers": ("cursor", "cursor_string", "input_data", "output"),
+    "model.markers": ("cursor", "cursor_string", "input_data", "output", "output_ref"),
     "model.nodes": ("AsyncNode", "Node", "SyncNode", "node"),
     "model.paging": ("Page", "PageRequest", "paginate"),
     "model.provider": ("Provider",),

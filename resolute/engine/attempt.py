@@ -193,6 +193,12 @@ class Bound:
         """Whether it runs once for each item of a list."""
         return isinstance(self.flow.plan.step(self.pc), Wide) and not self.undo
 
+    def is_kept(self, output: bytes) -> bool:
+        """Whether an encoded output goes to the storage."""
+        if len(output) > self.flow.max_payload:
+            return True
+        return not self.undo and (self.pc, self.index) in self.flow.plan.kept
+
     def key(self, entry: Entry) -> str:
         """The output key of one hand-out of it."""
         return item_key(self.plan.key, entry.index) if self.is_item else self.plan.key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -56,6 +56,7 @@ from resolute.model.plan import (
     NodePlan,
     Plan,
     Prepare,
+    Producer,
     RetentionPlan,
     Run,
     SchedulePlan,
@@ -149,6 +150,7 @@ class _Compiler:
     signals: dict[str, Any] = field(default_factory=dict[str, Any])
     named: list[NamedPlan] = field(default_factory=list[NamedPlan])
     concurrency: list[ConcurrencyPlan] = field(default_factory=list[ConcurrencyPlan])
+    kept: set[str] = field(default_factory=set[str])  # outputs that are given by reference
     max_payload: int = codec.DEFAULT_MAX_PAYLOAD
 
     def __post_init__(self) -> None:
@@ -536,6 +538,11 @@ class _Compiler:
         self.keys, self.produced = around | {key}, {**produced, key: node.output_type}
         found = self._check_node(compensation, before=(node.output_type,))
         self.keys, self.produced = around, produced
+        if isinstance(found.input, Template) and key in found.input.kept:
+            self.problems.append(
+                f"compensation {found.name!r}: output_ref({key!r}) is the output of the node that"
+                " it undoes, which is there by value only"
+            )
         return found
 
     def _filled(self, value: Any, expected: Any, what: str) -> Any:
@@ -545,7 +552,9 @@ class _Compiler:
         keys = self.keys | self.turning
         outputs = {key: self.produced.get(key, Any) for key in keys}
         scope = Scope(outputs, self.input_type)
-        return make_template(value, expected, scope, self.problems, what)
+        found = make_template(value, expected, scope, self.problems, what)
+        self.kept |= found.kept
+        return found
 
     def _when(self, predicate: Callable[[FlowState], bool]) -> None:
         self.predicates += 1
@@ -585,6 +594,22 @@ class _Compiler:
     def _close(self, branch: _OpenBranch, otherwise: int) -> None:
         name = self.bindings[branch.at, 0].name
         self.instructions[branch.at] = Branch((self._question(name),), otherwise)
+
+    def _kept(self) -> Iterator[tuple[int, int]]:
+        """Where the nodes are whose outputs are given by reference."""
+        for pc, step in enumerate(self.instructions):
+            if not isinstance(step, Producer):
+                continue
+            for index, node in enumerate(step.nodes):
+                if node.key not in self.kept:
+                    continue
+                if isinstance(step, Run):
+                    yield pc, index
+                else:
+                    self.problems.append(
+                        f"output_ref({node.key!r}): expected the output of a node, not that of a"
+                        " list, of children or of a gate"
+                    )
 
     def keep(self, policy: RetentionPolicy) -> None:
         self.retention = RetentionPlan(policy.after_ms() or None, policy.keep_last)
@@ -640,6 +665,7 @@ class _Compiler:
                 self.problems.append(problem)
         if not triggers:
             self.problems.append('no trigger: add one, such as triggered_by(manual("api"))')
+        kept = tuple(self._kept())
         if self.problems:
             raise FlowDefinitionError(self.flow, self.problems)
         result_type = self.types[0] if len(set(map(repr, self.types))) == 1 else Any
@@ -657,6 +683,7 @@ class _Compiler:
             started_by=tuple(one.name for one in triggers if isinstance(one, Signalled)),
             named=tuple(self.named),
             concurrency=tuple(self.concurrency),
+            kept=kept,
             signals={name: codec.schema(type_) for name, type_ in self.signals.items()},
         )
         return Flow(

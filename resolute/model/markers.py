@@ -10,6 +10,7 @@ class MarkerKind(StrEnum):
     """What a marker stands for; `Template` knows how each is found."""
 
     OUTPUT = "output"
+    REF = "output_ref"
     INPUT = "input_data"
     CURSOR = "cursor"
     CURSOR_TEXT = "cursor_string"
@@ -44,6 +45,17 @@ def output(path: str) -> Any:
     if not path:
         raise ValueError('output: expected a path such as "vpc.name", got an empty one')
     return Marker(MarkerKind.OUTPUT, path)
+
+
+def output_ref(key: str) -> Any:
+    """In a value given to `with_input`: an output by reference, as a `DataRef`.
+
+    It goes to the storage whatever its size, and who gets the reference loads it or hands it on. An
+    output that is a DataRef is given as it is. A path into an output is an error at `build()`.
+    """
+    if not key:
+        raise ValueError('output_ref: expected an output key such as "docs", got an empty one')
+    return Marker(MarkerKind.REF, key)
 
 
 def input_data(path: str = "") -> Any:

@@ -276,6 +276,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     queries: tuple[str, ...] = ()
     named: tuple[NamedPlan, ...] = ()
     concurrency: tuple[ConcurrencyPlan, ...] = ()
+    kept: tuple[tuple[int, int], ...] = ()  # where nodes are whose outputs all go to the storage
 
     def encode(self) -> bytes:
         values = list(msgspec.structs.astuple(self))

@@ -12,7 +12,7 @@ from resolute.model.codec import decoder
 from resolute.model.cursors import Cursor
 from resolute.model.nodes import Node
 from resolute.model.plan import item_key
-from resolute.model.references import is_stub
+from resolute.model.references import DataRef, is_stub, stored_in
 
 # Among the keys of outputs: which turn of a loop it is, how many outputs a wide step has.
 TURN = "\0turn:"
@@ -111,6 +111,19 @@ class FlowState:
     def input(self, type_: type[T]) -> T:
         """The input of the flow."""
         return decoder(type_)(whole(self._outputs, self._outputs.input()) or NIL)
+
+    def ref(self, key: str | Node[Any, Any]) -> DataRef[Any]:
+        """The output by reference, without loading it: one that is in the storage.
+
+        There is what is above the flow's `max_payload`, and what an `output_ref` in the flow names.
+        Raises MissingOutput, also where it is not in the storage.
+        """
+        name, type_ = (key.key, key.output_type) if isinstance(key, Node) else (key, Any)
+        data = self._outputs.get(name)
+        stored = stored_in(data) if data is not None and is_stub(data) else []
+        if len(stored) != 1:
+            raise MissingOutput(name, "it is not in the storage" if data else "it is not there")
+        return DataRef(stored[0].path, stored[0].size, stored[0].sha256, type_)
 
     def iter(self, key: str, type_: type[T]) -> Iterator[T | None]:
         """The outputs of a `then_each` or `then_children`, in order, fetched as they are asked for.

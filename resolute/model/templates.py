@@ -13,6 +13,7 @@ from resolute.model import codec
 from resolute.model.fitting import fits, type_name
 from resolute.model.markers import Marker, MarkerKind
 from resolute.model.paths import field_types, type_at, value_at
+from resolute.model.references import DataRef, is_ref
 from resolute.model.state import FlowState
 
 DEEPEST = 50  # levels of a value that are looked at
@@ -20,12 +21,14 @@ DEEPEST = 50  # levels of a value that are looked at
 
 class Place(NamedTuple):
     """Where a marker's value is: the output `key` or, '' for that, the flow's input; inside of it
-    the path `steps`. `type_` is that of the whole.
+    the path `steps`. `type_` is that of the whole. With `is_kept` it is the reference to an output
+    that goes to the storage for it.
     """
 
     key: str
     steps: tuple[str, ...]
     type_: Any
+    is_kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class Template:
         data = codec.encode(self.value, max_payload=codec.UNBOUNDED, what="input", found=found)
         return msgspec.Raw(data)
 
+    @property
+    def kept(self) -> set[str]:
+        """The keys of the outputs that go to the storage, to be given by reference."""
+        return {place.key for place in self.places.values() if place.is_kept}
+
     def decoded(self, state: FlowState) -> Any:
         """The value as it is on the wire: dicts, lists, texts and numbers."""
         return codec.decode(bytes(self(state)))
@@ -54,7 +62,9 @@ def _find(state: FlowState, marker: Marker, place: Place) -> Any:
             return state.cursor(marker.path).value
         case MarkerKind.CURSOR_TEXT:
             return state.cursor(marker.path).text_or("")
-        case MarkerKind.OUTPUT:
+        case MarkerKind.REF if place.is_kept:
+            return state.ref(place.key)
+        case MarkerKind.OUTPUT | MarkerKind.REF:
             missing, what = MissingOutput, f"output {place.key!r}"
             try:
                 whole = state.get(place.key, type_)
@@ -91,10 +101,20 @@ class Scope(NamedTuple):
             return Place("", parts, self.input_type)
         for count in range(len(parts), 0, -1):
             key = ".".join(parts[:count])
+            if key in self.outputs and marker.kind is MarkerKind.REF:
+                return self._by_reference(key, parts[count:])
             if key in self.outputs:
                 return Place(key, parts[count:], self.outputs[key])
         there = ", ".join(sorted(self.outputs)) or "none"
         raise LookupError(f"no output of that key is there by then; there: {there}")
+
+    def _by_reference(self, key: str, steps: tuple[str, ...]) -> Place:
+        if steps:
+            raise LookupError(f"a whole output is given by reference: expected {key!r}")
+        type_ = self.outputs[key]
+        if is_ref(type_):
+            return Place(key, (), type_)
+        return Place(key, (), DataRef[type_], is_kept=True)
 
 
 def has_markers(value: Any, depth: int = 0) -> bool:

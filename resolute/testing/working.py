@@ -295,7 +295,9 @@ class MemoryWorker:
             if job.is_overdue:
                 raise judging.timeout_error(bound.plan)
             output, arg = attempt.encode_output(bound, value, self._run.objects.most)
-            kept = self._kept(job.entry, output)
+            kept = output
+            if bound.is_kept(output):
+                kept = references.stub_of(self._run.objects.store(job.entry, output))
             undo = self._undo_input(job, output, kept)
         except BaseException as error:
             self._ended_badly(job, error)

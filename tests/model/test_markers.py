@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from resolute import (
+    DataRef,
     Flow,
     FlowBuilder,
     FlowDefinitionError,
@@ -22,6 +23,7 @@ from resolute import (
     manual,
     node,
     output,
+    output_ref,
 )
 from resolute.model import codec
 from resolute.model.flow import Lister
@@ -375,3 +377,48 @@ def test_a_value_that_contains_itself_is_refused_by_the_codec() -> None:
     circle.append(circle)
     with pytest.raises(FlowDefinitionError, match="does not fit"):
         start().then(take.with_input(circle)).build()
+
+
+class Filed(msgspec.Struct):
+    docs: DataRef[Vpc]
+
+
+@node("file")
+async def file(filed: Filed) -> DataRef[Vpc]: ...
+
+
+@node("read")
+async def read(docs: DataRef[Vpc]) -> None: ...
+
+
+def test_an_output_by_reference_is_kept_and_one_that_is_a_reference_is_given_as_it_is() -> None:
+    filing = file.with_input({"docs": output_ref("vpc")})
+    flow = start().then(filing).then(read.with_input(output_ref("file"))).build()
+    assert flow.plan.kept == ((0, 0),)
+    assert start().then(file.with_input(lambda s: Filed(s.ref("vpc")))).build().plan.kept == ()
+    with pytest.raises(MissingOutput, match="no output 'vpc': it is not in the storage"):
+        template(flow).decoded(STATE)
+    with pytest.raises(MissingOutput, match="no output 'vpc': it is not there"):
+        template(flow).decoded(FlowState(Kept({})))
+
+
+def test_only_a_whole_output_of_a_node_is_given_by_reference() -> None:
+    def problem(value: Any, made: FlowBuilder[Any, Any]) -> str:
+        (found,) = problems_of(made.then(take.with_input(value)))
+        return found
+
+    listed = start().then_each("all", take, items=output("vpc.subnets"))
+    wrong = "expected the output of a node, not that of a list, of children or of a gate"
+    assert problem(output_ref("all"), listed) == f"output_ref('all'): {wrong}"
+    assert problem(output_ref("ok"), start().then_gate("ok")) == f"output_ref('ok'): {wrong}"
+    assert problem(output_ref("vpc.name"), start()).endswith(
+        "output_ref('vpc.name'): a whole output is given by reference: expected 'vpc'"
+    )
+    assert "no output of that key is there" in problem(output_ref("vcp"), start())
+    (text,) = problems_of(start().then(take_wanted.with_input({"name": output_ref("vpc")})))
+    assert "expected str, but output_ref('vpc') is" in text
+    undone = take.with_input(1).on_error(dotted.with_input(output_ref("take")))
+    (text,) = problems_of(start().then(undone))
+    assert "output_ref('take') is the output of the node that it undoes" in text
+    with pytest.raises(ValueError, match="output_ref: expected an output key"):
+        output_ref("")

@@ -290,7 +290,7 @@ class Runner:
                 return
             output, arg = attempt.encode_output(bound, value, self._objects.most)
             kept = output
-            if len(output) > bound.flow.max_payload:
+            if bound.is_kept(output):
                 kept = await self._keep(job, output)
             undo = None
             if bound.compensation is not None:
