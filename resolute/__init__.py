@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     )
     from resolute.model.builder import FlowBuilder
     from resolute.model.classifying import Classifier, Verdict, http_classifier
+    from resolute.model.cursors import CursorBackend, SavedBy
     from resolute.model.flow import Flow
     from resolute.model.gates import GateResult
     from resolute.model.hooks import CostEvent, FlowEvent, FlowHooks, NodeEvent, StepEvent
@@ -85,6 +86,7 @@ __all__ = [
     "ConcurrencyLimit",
     "ConfigurationError",
     "CostEvent",
+    "CursorBackend",
     "DataRef",
     "DeadLetter",
     "Durability",
@@ -127,6 +129,7 @@ __all__ = [
     "RetryPolicy",
     "RunEnded",
     "RunStatus",
+    "SavedBy",
     "ServerUnsuitable",
     "SharedRateLimit",
     "SignalsFull",
@@ -172,6 +175,7 @@ _HOMES = {
     "model.flow": ("Flow",),
     "model.gates": ("GateResult",),
     "model.hooks": ("CostEvent", "FlowEvent", "FlowHooks", "NodeEvent", "StepEvent"),
+    "model.cursors": ("CursorBackend", "SavedBy"),
     "model.markers": ("cursor", "cursor_string", "input_data", "output", "output_ref"),
     "model.nodes": ("AsyncNode", "Node", "SyncNode", "node"),
     "model.paging": ("Page", "PageRequest", "paginate"),

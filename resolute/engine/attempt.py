@@ -522,11 +522,13 @@ class Preloaded:
 
 
 def is_slow(bound: Bound, values: Sequence[bytes | None]) -> bool:
-    """Whether the input, or what the node asks of the state, may have to be read from the storage.
+    """Whether the input, or what the node asks of the state, may have to be read from elsewhere.
 
     `values` are those of the fields of `bound`.
     """
     if bound.aside(FOLDER, values) is not None:
+        return True
+    if bound.flow.cursors is not None and bound.source in (Source.FUNCTION, Source.STATE):
         return True
     if bound.source is Source.UNDO:
         return values[0] is not None and is_stub(values[0][UNDO_HEAD:])

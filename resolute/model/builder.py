@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from resolute.durations import Duration
 from resolute.model.compiler import compile_flow
+from resolute.model.cursors import CursorBackend
 from resolute.model.flow import Flow
 from resolute.model.gates import GateResult
 from resolute.model.hooks import FlowHooks
@@ -277,9 +278,17 @@ class FlowBuilder(Generic[I, O]):
         """Declare a signal and the type of its payload, which is checked when it is sent."""
         return self._with(signals={**self._draft.signals, name: type_})
 
-    def with_state(self, *, namespace: str) -> FlowBuilder[I, O]:
-        """Keep the cursors of the flow under `namespace`, to share them; else it is its name."""
-        return self._with(namespace=namespace)
+    def with_state(
+        self, backend: CursorBackend | None = None, *, namespace: str | None = None
+    ) -> FlowBuilder[I, O]:
+        """Keep the cursors of the flow in `backend`, by default in Redis, and under `namespace`.
+
+        That is the flow's name unless it is said, to share them. Raises TypeError.
+        """
+        for name in ("load", "save") if backend is not None else ():
+            if not callable(getattr(backend, name, None)):
+                raise TypeError(f"with_state: expected a backend with {name}(), got {backend!r}")
+        return self._with(cursors=backend, namespace=namespace)
 
     def with_query(self, name: str, fn: Callable[[FlowState], Any]) -> FlowBuilder[I, O]:
         """Declare a question that `run.query(name)` asks of a run: `fn(state)` answers it.

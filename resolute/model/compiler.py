@@ -106,7 +106,8 @@ def compile_flow(draft: Draft) -> Flow[Any, Any]:
     for name, fn in draft.queries.items():
         compiler.ask(name, fn)
     compiler.bound(draft.max_payload)
-    return compiler.finish(draft.triggers, compiler.schedules(draft.triggers), draft.queue)
+    flow = compiler.finish(draft.triggers, compiler.schedules(draft.triggers), draft.queue)
+    return replace(flow, hooks=draft.hooks, cursors=draft.cursors)
 
 
 @dataclass
@@ -698,5 +699,4 @@ class _Compiler:
             namespace=self.namespace or self.flow,
             children=tuple(self.children.values()),
             max_payload=self.max_payload,
-            hooks=self.hooks,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -59,6 +59,37 @@ class Cursor:
 
     def int_or(self, default: int) -> int:
         return self.get_or(int, default)
+
+
+class SavedBy(NamedTuple):
+    """Which step of which run saves a cursor; the greater one has saved it later.
+
+    `started` is when the run began, in ms of Unix time by Redis's clock.
+    """
+
+    started: int
+    run: str
+    seq: int
+
+
+class CursorBackend(Protocol):
+    """Keeps the cursors of flows elsewhere than in Redis.
+
+    Both are plain functions, called in threads of a worker's processes, more than one at a time. A
+    StorageUnavailable that they raise has the node tried again a little later, without using up an
+    attempt; all else they raise is an error of the node that reads or saves.
+    """
+
+    def load(self, namespace: str, name: str) -> bytes | None:
+        """The value as it was given to `save`; None where there is none."""
+        ...
+
+    def save(self, namespace: str, name: str, value: bytes, by: SavedBy) -> None:
+        """Keep an encoded value, unless what is there was saved by a greater `by`.
+
+        It may be called again with the same.
+        """
+        ...
 
 
 def cursor_field(namespace: str, name: str) -> str:

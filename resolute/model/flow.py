@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
 from resolute.model.codec import DEFAULT_MAX_PAYLOAD
+from resolute.model.cursors import CursorBackend
 from resolute.model.hooks import NO_HOOKS, FlowHooks
 from resolute.model.nodes import Node
 from resolute.model.plan import Loop, Plan, Wide
@@ -101,6 +102,7 @@ class Flow(Generic[I, O]):
         default_factory=dict[str, Callable[[FlowState], Any]]
     )
     namespace: str = ""  # of its cursors
+    cursors: CursorBackend | None = None  # where they are; None: in Redis
     children: tuple[Flow[Any, Any], ...] = ()  # those that its steps start
     hooks: FlowHooks = NO_HOOKS
 

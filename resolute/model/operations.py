@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from resolute.durations import Duration
 from resolute.model.codec import DEFAULT_MAX_PAYLOAD
+from resolute.model.cursors import CursorBackend
 from resolute.model.flow import Flow
 from resolute.model.hooks import NO_HOOKS, FlowHooks
 from resolute.model.nodes import Node
@@ -167,6 +168,7 @@ class Draft:
     retention: tuple[Duration | None, int | None] | None = None
     deadline: Duration | None = None
     namespace: str | None = None
+    cursors: CursorBackend | None = None
     queries: Mapping[str, Callable[[FlowState], Any]] = field(
         default_factory=dict[str, Callable[[FlowState], Any]]
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resolute.model.cursors import cursor_field
+from resolute.model.cursors import SavedBy, cursor_field
 from resolute.store.connection import Command
 from resolute.store.nodes import code_of
 from resolute.store.script import Item, pack, pack_item
@@ -16,11 +16,9 @@ class CursorItem(Item):
     seq: int
 
 
-async def save(
-    store: Store, namespace: str, name: str, run: str, started: int, seq: int, value: bytes
-) -> str:
-    """Save a cursor for a run that began at `started` (ms), by its step `seq`; OK or STALE."""
-    item = CursorItem(cursor_field(namespace, name), started, run, seq)
+async def save(store: Store, namespace: str, name: str, by: SavedBy, value: bytes) -> str:
+    """Save a cursor for a step of a run; OK or STALE."""
+    item = CursorItem(cursor_field(namespace, name), by.started, by.run, by.seq)
     keys = [store.keys.meta.cursors]
     reply = await store.call("save_cursor", keys, pack(), (pack_item(item), value))
     return code_of(reply[0])

@@ -16,6 +16,7 @@ import msgspec
 from resolute import (
     ConcurrencyLimit,
     CostEvent,
+    DataRef,
     Flow,
     FlowBuilder,
     FlowEvent,
@@ -33,6 +34,7 @@ from resolute import (
     manual,
     node,
     output,
+    output_ref,
     paginate,
     schedule,
     webhook,
@@ -200,10 +202,19 @@ def _is_swollen(state: FlowState) -> bool:
     return len(state[swell].padding) == 1000
 
 
+@node("fetched", retry=QUICK)
+async def fetched(ref: DataRef[Made]) -> Made:
+    """By reference, what is small enough to be in Redis."""
+    found = await ref.load()
+    with execution([found.mark]) as (_, mark):
+        return Made(found.value, mark)
+
+
 storing = (
     flow("storing")
     .with_max_payload(300)
     .then(begin)
+    .then(fetched.with_input(output_ref("begin")))
     .then(swell)
     .when(_is_swollen)
     .then_parallel("bulks", swelling("left").with_input(_of_begin), step("right", 0))

@@ -6,6 +6,7 @@ import msgspec
 
 from resolute.client.retrying import plan_retry
 from resolute.engine.admission import hold_in_line
+from resolute.model.cursors import SavedBy
 from resolute.model.plan import LimitPlan, PlacesPlan
 from resolute.status import RunStatus
 from resolute.store import cursors, dead, folders, limits, places, registry, runs
@@ -65,7 +66,7 @@ async def tour(store: Store) -> None:
     await _items(stage)
     await _pages(stage)
     for run, started in (("newer", 2000), ("older", 1000)):
-        await cursors.save(store, "tour", "cursor", run, started, 1, b"\x01")
+        await cursors.save(store, "tour", "cursor", SavedBy(started, run, 1), b"\x01")
     await _folders(stage)
     await _family(stage)
     await _places(stage)

@@ -9,9 +9,9 @@ from resolute.engine import paging
 from resolute.errors import MissingOutput
 from resolute.model.paging import Page, Pager, PageRequest
 from resolute.model.references import is_stub
-from resolute.store import cursors
 from resolute.store.nodes import PageTurn
 from resolute.store.store import Store
+from resolute_worker.cursors import Cursors
 from resolute_worker.jobs import Job
 from resolute_worker.objects import Objects
 
@@ -25,11 +25,13 @@ class Pages:
         self,
         store: Store,
         objects: Objects,
+        cursors: Cursors,
         keep: Callable[[Job, bytes], Awaitable[bytes]],
         in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
     ) -> None:
         self._store = store
         self._objects = objects
+        self._cursors = cursors
         self._keep = keep
         self._in_thread = in_thread
 
@@ -57,7 +59,7 @@ class Pages:
             return found
         start = None
         if pager.cursor_source is not None:
-            start = await cursors.read(self._store, job.bound.flow.namespace, pager.cursor_source)
+            start = await self._cursors.read(job.bound.flow, pager.cursor_source)
         return paging.first_request(pager, start)
 
     async def _kept(self, job: Job, count: int) -> list[bytes]:

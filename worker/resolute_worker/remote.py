@@ -43,7 +43,10 @@ class RemoteOutputs:
 
     def get(self, key: str) -> bytes | None:
         if key.startswith(CURSOR):
-            field = cursor_field(self._flow.namespace, key.removeprefix(CURSOR))
+            name = key.removeprefix(CURSOR)
+            if self._flow.cursors is not None:
+                return self._flow.cursors.load(self._flow.namespace, name)
+            field = cursor_field(self._flow.namespace, name)
             return self._read(field, of=self._cursors)[0]
         if key.startswith(ONE):
             return self._read(field_of(self._flow, key))[0]

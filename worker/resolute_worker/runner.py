@@ -27,18 +27,19 @@ from resolute.engine.hooking import (
     calls_of_notice,
 )
 from resolute.errors import ErrorInfo, ResoluteError
-from resolute.model import codec, references
+from resolute.model import references
 from resolute.model.flow import Flow, Lister, Notice, Question, Saver, compensation_of
 from resolute.model.hooks import NO_HOOKS
 from resolute.model.nodes import Node
 from resolute.status import Code
 from resolute.storage import Storage
-from resolute.store import cursors, dead, nodes
+from resolute.store import dead, nodes
 from resolute.store.connection import backoff
 from resolute.store.nodes import Begun, Completion, Failure, Held, PageTurn, Return
 from resolute.store.store import Store
 from resolute.store.sync import SyncReader
 from resolute_worker.committer import Committer, Result
+from resolute_worker.cursors import Cursors
 from resolute_worker.hooking import HookCaller
 from resolute_worker.jobs import Job, Stop
 from resolute_worker.limiter import Limiter
@@ -86,7 +87,8 @@ class Runner:
         self._thread_reader = SyncReader(store)
         self._threads = ThreadPoolExecutor(slots.size, thread_name_prefix="node")
         self.hooks = HookCaller(slots.size)
-        self._pages = Pages(store, self._objects, self._keep, self._in_thread)
+        self._cursors = Cursors(store, self._in_thread)
+        self._pages = Pages(store, self._objects, self._cursors, self._keep, self._in_thread)
         self.queries = Queries(store, self.offers, self._outputs_in_thread)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()  # of the loop
@@ -309,7 +311,7 @@ class Runner:
         if isinstance(bound.binding, Lister):
             return await self._keep_items(job)
         if isinstance(bound.binding, Saver):
-            return await self._save_cursor(job, bound.binding)
+            return await self._cursors.save(job, bound.binding)
         if isinstance(bound.binding, Notice):
             calls = calls_of_notice(job.held.entry, bound, bound.binding, job.values)
             return await self.hooks.call(calls, bound.plan.name)
@@ -352,19 +354,6 @@ class Runner:
             count += len(batch)
         return count
 
-    async def _save_cursor(self, job: Job, saver: Saver) -> Any:
-        """Save a cursor; if a newer run has, its value stays."""
-        held, flow, call = job.held, job.bound.flow, job.bound.call
-        slow = job.is_slow
-        value = await self._in_thread(lambda: call(job.value)) if slow else call(job.value)
-        if value is None:
-            return None
-        data = codec.encode(value, max_payload=flow.max_payload, what=f"cursor {saver.cursor}")
-        started = int(job.bound.aside(attempt.STARTED, job.values) or 0)
-        run, seq = held.entry.flow, held.entry.seq
-        await cursors.save(self._store, flow.namespace, saver.cursor, run, started, seq, data)
-        return value
-
     async def _next_page(self, job: Job, pages: Iterator[list[bytes]]) -> list[bytes]:
         """Some items that the user's function lists, none at the end."""
         if job.is_slow:
@@ -394,11 +383,11 @@ class Runner:
         return made.pack()
 
     async def _make_undo_input(self, job: Job, output: bytes) -> attempt.UndoInput | None:
-        """In a thread where it may read from the storage: its function may ask for any output."""
+        """In a thread where it may block: its function may ask for any output, and for cursors."""
         bound, most = job.bound, self._objects.most
         undo = compensation_of(bound.binding)
         is_asked = isinstance(undo, Node) and callable(undo.input)
-        if not is_asked or self._objects.storage is None:
+        if not is_asked or (self._objects.storage is None and bound.flow.cursors is None):
             return attempt.undo_input(bound, output, self._remote(job, self._reader), most)
         remote = self._remote(job, self._thread_reader)
         return await self._in_thread(lambda: attempt.undo_input(bound, output, remote, most))
