@@ -23,6 +23,7 @@ from resolute.model.plan import (
 from resolute.status import EventKind, RunStatus, TimerKind
 from resolute.store.runs import Header
 from resolute.store.transitions import (
+    LISTED,
     Commit,
     Turn,
     Waiting,
@@ -172,7 +173,11 @@ def _turn(plan: Plan, dispatch: Dispatch, loop: Loop) -> Turn:
     """The turn that begins; what the one before wrote of its steps, by their pc, goes."""
     body = range(dispatch.pc, loop.otherwise)
     steps = ((pc, plan.instructions[pc]) for pc in body)
-    widths = {pc: len(step.nodes) for pc, step in steps if not isinstance(step, Jump | End | Wide)}
+    widths = {
+        pc: LISTED if isinstance(step, Wide) else len(step.nodes)
+        for pc, step in steps
+        if not isinstance(step, Jump | End)
+    }
     return Turn(dispatch.pc, dispatch.turn, widths, plan.drained())
 
 

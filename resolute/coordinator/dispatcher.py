@@ -200,6 +200,7 @@ class Dispatcher:
         sources: Sequence[Pending],
     ) -> list[Pending]:
         again: list[Pending] = []
+        to_trim: dict[str, str] = {}
         at = 0
         await self._set_retention([commit for commit in commits if commit.ended])
         for batch in chunks(commits, lambda commit: commit.size):
@@ -209,7 +210,12 @@ class Dispatcher:
                     again.append(Pending(pending.id, _look_of(pending.event)))
                 elif code == Code.ERROR:
                     log.error("run %s: its transition failed: %s", pending.event.flow, text)
+                elif text:
+                    to_trim[pending.event.flow] = text
             at += len(batch)
+        with surviving(log, "former turns of loops"):  # what is left goes in the next turn
+            while to_trim:
+                to_trim = await transitions.trim(self._store, partition, to_trim)
         return again
 
     async def _set_retention(self, commits: Sequence[transitions.Commit]) -> None:

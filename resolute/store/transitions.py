@@ -16,6 +16,7 @@ from resolute.store.nodes import code_of
 from resolute.store.script import Item, KeyList, pack, pack_item
 from resolute.store.store import Store
 
+TRIMMED = 500  # nodes of former turns that are forgotten by one call, of each run
 BACKSTOP_MS = 3_600_000  # the TTL of an ended run outlasts its retention by this
 
 
@@ -62,6 +63,12 @@ class FireItem(Item):
     token: str
 
 
+class TrimItem(Item):
+    flow_key: int
+    first: str
+    most: int
+
+
 class IndexedItem(Item):
     """A run, and an index of its flow in which it may be."""
 
@@ -80,10 +87,14 @@ class Waiting:
     signal: str = ""
 
 
+LISTED = -1  # a width
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """The head of a loop is come by; `widths` are those of the steps of a turn, by their pc.
 
+    LISTED is that of a list, which the run knows.
     `signals` are the names of those that the turn takes.
     """
 
@@ -162,7 +173,10 @@ class Commit:
 async def commit(
     store: Store, partition: Partition, commits: Sequence[Commit], retention_ms: int
 ) -> list[tuple[str, str]]:
-    """Write transitions of one partition; (code, error text) for each."""
+    """Write transitions of one partition; (code, text) for each.
+
+    The text is that of an error; after OK it is what `trim` has to begin with, if anything.
+    """
     keys = KeyList(partition.inbox, partition.timers, partition.open, partition.folders)
     arguments: list[bytes] = []
     for change in commits:
@@ -189,6 +203,17 @@ async def commit(
         arguments += [blob for _, blob in change.entries]
     reply = await store.call("commit_transition", keys.keys, pack(), arguments)
     return [(code_of(answer), _text(answer)) for answer in reply]
+
+
+async def trim(store: Store, partition: Partition, firsts: Mapping[str, str]) -> dict[str, str]:
+    """Forget some more of the former turns of runs.
+
+    `firsts` has for each what to begin with; the answer what to go on with, where there is more.
+    """
+    items = [pack_item(TrimItem(n, first, TRIMMED)) for n, first in enumerate(firsts.values(), 1)]
+    reply = await store.call("trim_turns", [partition.flow(i) for i in firsts], pack(), items)
+    left = {i: _text(answer) for i, answer in zip(firsts, reply, strict=True)}
+    return {i: first for i, first in left.items() if first}
 
 
 def _turn(turn: Turn | None) -> Sequence[int | Sequence[int] | Sequence[str]]:

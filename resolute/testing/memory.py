@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -24,7 +25,7 @@ from resolute.status import CHILD, SETTLED, Code, EventKind, NodeStatus, RunStat
 from resolute.storage import Storage
 from resolute.store import costs, runs
 from resolute.store.runs import Header, Record
-from resolute.store.transitions import Commit, DueTimer, Turn, Waiting
+from resolute.store.transitions import LISTED, Commit, DueTimer, Turn, Waiting
 from resolute.testing.objects import MemoryObjects
 
 PROCESS = "flow-tester"
@@ -229,9 +230,12 @@ class MemoryRun:
         for at in (at for at in range(first, seq) if at - first < 100 or seq - at <= 100):
             step = self.fields.get(f"s:{at}")
             width = turn.widths.get(int(step.partition(b"|")[0])) if step is not None else None
-            if width is not None and width <= 100:
-                for name in (f"s:{at}", *(f"n:{at}.{index}" for index in range(width))):
-                    self.fields.pop(name, None)
+            if width == LISTED:
+                width = int(self.fields.get(f"w:{at}", b"0"))
+            parts = ((f"n:{at}.{index}", f"i:{at}.{index}") for index in range(width or 0))
+            names = (f"s:{at}", f"w:{at}", *chain.from_iterable(parts))
+            for name in names if width is not None else ():
+                self.fields.pop(name, None)
 
     def _take_signals(self, pc: int, name: str) -> None:
         mine = f"d:{pc}:{name}"

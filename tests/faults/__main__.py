@@ -118,8 +118,11 @@ def table(report: Report) -> Table:
     ]
     for what, spans in sorted(report.recovery.items()):
         count, median, longest = summary(spans)
-        rows.append((f"run again after {what} was killed ({count})",
-                     f"p50 {median:.2f} s, max {longest:.2f} s"))  # fmt: skip
+        rows += [
+            (f"run again after {what} was killed ({count})",
+             f"p50 {median:.2f} s, max {longest.seconds:.2f} s"),
+            ("  the longest", longest.node),
+        ]  # fmt: skip
     for name, (before, after) in report.memory.items():
         rows.append((f"memory of {name}", f"{before:.0f} MB, then {after:.0f} MB"))
     for invariant in INVARIANTS:

@@ -557,6 +557,7 @@ REPEATED = (
     "item",
     "undo-item",
     "turned",
+    "going-round",
 )  # nodes that run more than once in a run, each time at another place
 
 
@@ -613,11 +614,22 @@ async def turned(turns: Turns) -> Made:
         return Made(turns.done + 1, mark)
 
 
+@node("going-round")
+async def going_round(number: int) -> Made:
+    with execution() as (_, mark):
+        return Made(number, mark)
+
+
+def _round(state: FlowState) -> range:
+    return range(ITEMS if state.get("loop", Turns).left % 3 == 1 else 0)
+
+
 looping = (
     flow("looping")
     .then_loop(
         "loop",
-        body=turned,
+        # More than a transition forgets by itself of a list.
+        body=lambda turn: turn.then(turned).then_each("round", going_round, items=_round),
         state=Turns,
         initial=lambda state: Turns(state.input(Work).number % 7),
         while_=lambda turns: turns.left > 0,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from resolute import Client, FlowRun, ResoluteError
 from resolute.cli.output import to_json
@@ -67,6 +67,13 @@ class Plan:
     appendfsync: str = "everysec"
 
 
+class Recovery(NamedTuple):
+    """A node that ran when its process was killed, and ran again so much later."""
+
+    seconds: float
+    node: str
+
+
 @dataclass
 class Report:
     """What a soak came to."""
@@ -81,7 +88,7 @@ class Report:
     repeated: list[str] = field(default_factory=list[str])
     stale: int = 0
     account: Account = field(default_factory=Account)
-    recovery: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    recovery: dict[str, list[Recovery]] = field(default_factory=dict[str, list[Recovery]])
     broken: list[Broken] = field(default_factory=list[Broken])
     histories: dict[str, str] = field(default_factory=dict[str, str])
     memory: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
@@ -306,7 +313,7 @@ async def _waiting_things(store: Store) -> set[str]:
     return found
 
 
-def _recoveries(lines: Sequence[oracle.Line], cluster: Cluster) -> dict[str, list[float]]:
+def _recoveries(lines: Sequence[oracle.Line], cluster: Cluster) -> dict[str, list[Recovery]]:
     """For each node that ran in a process when it was killed: seconds until it ran again."""
     starts: dict[tuple[str, int, int], list[oracle.Line]] = {}
     over: set[str] = set()
@@ -319,16 +326,17 @@ def _recoveries(lines: Sequence[oracle.Line], cluster: Cluster) -> dict[str, lis
     for kill in cluster.kills:
         for pid in kill.pids:
             killed.setdefault(pid, []).append(kill)
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[Recovery]] = {}
     for executions in starts.values():
         for older, newer in pairwise(executions):
             kills = killed.get(older.pid, ())
             kill = next((one for one in kills if older.at < one.at < newer.at), None)
             if kill is not None and older.mark not in over:
-                found.setdefault(kill.what, []).append(newer.at - kill.at)
+                node = f"{newer.node} {newer.seq}.{newer.index} of run {newer.run}"
+                found.setdefault(kill.what, []).append(Recovery(newer.at - kill.at, node))
     return found
 
 
-def summary(spans: Sequence[float]) -> tuple[int, float, float]:
-    """How many, their median and the longest."""
-    return len(spans), statistics.median(spans), max(spans)
+def summary(found: Sequence[Recovery]) -> tuple[int, float, Recovery]:
+    """How many, their median in seconds and the longest."""
+    return len(found), statistics.median(one.seconds for one in found), max(found)

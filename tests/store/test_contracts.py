@@ -55,6 +55,7 @@ ITEMS: dict[str, type[Item]] = {
     "judge_folders": folders.JudgeItem,
     "unlist_flows": transitions.IndexedItem,
     "save_cursor": cursors.CursorItem,
+    "trim_turns": transitions.TrimItem,
     "take_tokens": limits.TokenItem,
     "take_places": places.PlaceItem,
     "leave_places": places.LeaveItem,

@@ -162,3 +162,67 @@ async def test_items_are_kept_for_who_holds_the_node_and_for_nobody_else(stage: 
     )
     assert await stage.store_items("lister", stranger, [b"\x01"]) == "GONE"
     assert await snapshot(stage.store) == before
+
+
+TURNING = (
+    builder("turning")
+    .then_loop(
+        "turns",
+        body=lambda turn: turn.then_each("all", step("one"), items=lambda _: []),
+        state=int,
+        initial=0,
+        while_=lambda _: True,
+        after=lambda _, state: state,
+    )
+    .build()
+)
+
+
+async def turn(stage: Stage, width: int) -> None:
+    """A turn with so many items, and the beginning of another."""
+    (asked,) = await stage.claim("lister")
+    assert stage.node(asked).name == "turns.while"
+    assert await stage.complete("lister", asked, b"\xc3", arg="1") == "OK"
+    await stage.coordinate()
+    (held,) = await stage.claim("lister")
+    items = [b"\x01"] * width
+    for start in range(0, width, 400):
+        assert await stage.store_items("lister", held, items[start : start + 400], start) == "OK"
+    count = msgspec.msgpack.encode(width)
+    assert await stage.complete("lister", held, count, arg=str(width)) == "OK"
+    await stage.coordinate()
+    while taken := await stage.claim("worker"):
+        for one in taken:
+            assert await stage.complete("worker", one, b"\x02") == "OK"
+    await stage.coordinate()
+    assert await stage.complete("lister", await stage.claim_one("lister"), b"\x00") == "OK"
+    await stage.coordinate()
+
+
+@pytest.mark.parametrize("width", [3, 40, 2 * PAGE + 7])
+async def test_of_former_turns_no_list_is_left_however_wide(stage: Stage, width: int):
+    await stage.begin_run(TURNING)
+    assert await stage.complete("lister", await stage.claim_one("lister"), b"\x00") == "OK"
+    await stage.coordinate()
+    sizes: list[int] = []
+    for _ in range(4):
+        await turn(stage, width)
+        sizes.append(len(await stage.hash()))
+    assert sizes[1:] == [sizes[1]] * 3
+    fields = await stage.hash()
+    numbered = {name for name in fields if name.startswith(("n:", "i:", "s:", "w:"))}
+    seq = int(fields["seq"])
+    assert numbered == {"s:1", "n:1.0", f"s:{seq}"}
+
+
+async def test_what_a_coordinator_left_of_former_turns_goes_with_the_next(stage: Stage):
+    await stage.begin_run(TURNING)
+    assert await stage.complete("lister", await stage.claim_one("lister"), b"\x00") == "OK"
+    await stage.coordinate()
+    await turn(stage, 20)
+    await turn(stage, 3)
+    left = "\n".join(["4 20", "900 1200", ""])  # it died before it trimmed
+    await stage.store.execute("HSET", stage.of("run").flow("run"), "trim", left, "i:900.1100", "x")
+    await turn(stage, 3)
+    fields = await stage.hash()
+    assert not {"trim", "i:900.1100"} & fields.keys()

@@ -18,7 +18,7 @@ from resolute.store.places import Ask as Asked
 from resolute.store.places import Spot, Terms, node_name
 from resolute.store.script import GROUP_WORKERS, pack
 from resolute.store.store import Store
-from resolute.store.transitions import unlist
+from resolute.store.transitions import trim, unlist
 from tests.support.flows import builder, step, undoable
 from tests.support.letters import bury
 from tests.support.stage import NO_UNDO_INPUT, QUEUE, Stage
@@ -65,6 +65,7 @@ async def tour(store: Store) -> None:
     await _gates(stage)
     await _items(stage)
     await _pages(stage)
+    await _turns(stage)
     for run, started in (("newer", 2000), ("older", 1000)):
         await cursors.save(store, "tour", "cursor", SavedBy(started, run, 1), b"\x01")
     await _folders(stage)
@@ -160,6 +161,17 @@ async def _pages(stage: Stage) -> None:
     assert await stage.turn_page(WORKER, held, 0, b"\x90", b"\xc0") == "OK"
     await stage.coordinate()
     assert await stage.status("stopped") == "cancelled"
+
+
+async def _turns(stage: Stage) -> None:
+    """What former turns left of lists, bit by bit."""
+    partition = stage.of("turning")
+    await stage.store.execute("HSET", partition.flow("turning"), "trim", "1 700\n9 1\n")
+    left, found = {"turning": "1 700"}, list[str]()
+    while left := await trim(stage.store, partition, left):
+        found += left.values()
+    assert found == ["1 200", "9 1"]
+    await stage.store.execute("DEL", partition.flow("turning"))
 
 
 async def _items(stage: Stage) -> None:

@@ -14,17 +14,20 @@
 --   page_from: the index from which a later page is dispatched, else -1: nodes that settle dispatch
 --     others of a windowed step, so that it may be another one by now
 --   turn: {pc, again, {pc, width, ...}, {signal, ...}} of the head of a loop, or {}; what the turn
---     before wrote of its steps goes, but for what its compensations need; signals are taken
+--     before wrote of its steps goes, but for what its compensations need; signals are taken. A width
+--     of -1 is that of a list, which the run knows; what is too wide goes bit by bit (trim_turns)
 --   family: what it does of the runs it starts, or of the one that started it (lib_child), or {}
 -- Node-level writes do not change the rev. So where a server has lost some, an event or a state read
 -- before may say that a step is settled which is not, any more, and the rev is the same: a step is
 -- left only when `pending` is 0 here too.
--- RETURNS {OK | CONFLICT | GONE} for each. On CONFLICT the event stays.
+-- RETURNS {OK | CONFLICT | GONE} for each, and after OK what trim_turns has to begin with, if anything.
+-- On CONFLICT the event stays.
 -- @include common
 -- @include node
 -- @include run
 -- @include child
 
+local LISTED, NAMED = 8, 100  -- nodes that a transition forgets itself, of a list and of a step
 local now = text(now_ms())
 local acked = {}
 
@@ -90,7 +93,7 @@ local function take_signals(key, pc, name)
 end
 
 -- Forgets steps of the turn before: the first and the last hundred; between them may be the turns of
--- a loop within, which forgot theirs.
+-- a loop within, which forgot theirs. What trim_turns has to begin with, if there is more.
 local function begin_turn(key, seq, turn)
   local pc, again, pairs_, signals = unpack(turn)
   for i = 1, #signals do take_signals(key, pc, signals[i]) end
@@ -98,22 +101,36 @@ local function begin_turn(key, seq, turn)
   local count = again == 1 and tonumber(redis.call('HGET', key, 't:' .. pc) or '0') or 0
   redis.call('HSET', key, 't:' .. pc, count + 1, 'l:' .. pc, seq)
   if not last then return end
-  local widths = {}
+  local widths, trim = {}, ''
   for i = 1, #pairs_, 2 do widths[text(pairs_[i])] = pairs_[i + 1] end
   local gone = {}
   for at = last, seq - 1 do
     if at - last < 100 or seq - at <= 100 then
       local step = redis.call('HGET', key, 's:' .. at)
       local width = step and widths[string.match(step, '^(%d+)|')]
-      if width and width <= 100 then
-        gone[#gone + 1] = 's:' .. at
-        for index = 0, width - 1 do gone[#gone + 1] = 'n:' .. at .. '.' .. index end
+      local is_list = width == -1
+      if is_list then
+        width = tonumber(redis.call('HGET', key, 'w:' .. at) or '0')
+        gone[#gone + 1] = 'w:' .. at
+      end
+      if width then gone[#gone + 1] = 's:' .. at end
+      if width and width > (is_list and LISTED or NAMED) then
+        trim = trim .. at .. ' ' .. text(width) .. '\n'
+      elseif width then
+        for index = 0, width - 1 do
+          gone[#gone + 1] = 'n:' .. at .. '.' .. index
+          if is_list then gone[#gone + 1] = 'i:' .. at .. '.' .. index end
+        end
       end
     end
   end
   for at = 1, #gone, 1000 do
     redis.call('HDEL', key, unpack(gone, at, math.min(#gone, at + 999)))
   end
+  trim = (redis.call('HGET', key, 'trim') or '') .. trim
+  if trim == '' then return end
+  redis.call('HSET', key, 'trim', trim)
+  return string.match(trim, '^[^\n]*')
 end
 
 -- A signal that came before the gate was reached is taken at once.
@@ -177,7 +194,7 @@ local function commit(packed, at)
   end
   if ending[1] then fields[n + 1], fields[n + 2] = 'ended', now end
   redis.call('HSET', key, unpack(fields))
-  if turn[1] then begin_turn(key, seq, turn) end
+  local to_trim = turn[1] and begin_turn(key, seq, turn)
   if waiting[1] then wait(key, rev, seq, waiting) end
   if deadline[1] then
     local due = tonumber(now) + deadline[1]
@@ -190,7 +207,7 @@ local function commit(packed, at)
   if ending[1] then finish(key, ending) end
   if family[1] == 'end' then tell_parent(key, ending[2], family, rev, now, KEYS[1]) end
   acked[#acked + 1] = event
-  return {OK}
+  return {OK, to_trim or nil}
 end
 
 -- Items differ in length here, so that this walks by itself instead of for_each.

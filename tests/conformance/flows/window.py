@@ -58,11 +58,6 @@ CASE = Case(
         3.1 fetch.cut completed 1
         3.2 fetch.cut completed 1
         4.0 fetch.window.begin completed 1
-        8.0 doubled/double completed 1
-        8.1 doubled/double completed 1
-        17.0 doubled/double completed 1
-        17.1 doubled/double completed 1
-        26.0 doubled/double completed 1
         32.0 fetch.window.while completed 1
         33.0 fetch.last.result completed 1
     """,

@@ -15,7 +15,7 @@ import msgspec
 from resolute.client.history import StepEntry, read_fields, steps_of
 from resolute.client.objects import Objects
 from resolute.model.messages import Entry, Event
-from resolute.model.plan import Aside, Branch, Jump, Loop, Plan
+from resolute.model.plan import Aside, Branch, Items, Jump, Loop, Plan
 from resolute.status import SETTLED, NodeStatus, RunStatus
 from resolute.store import dead, runs
 from resolute.store.costs import costs_of
@@ -232,6 +232,7 @@ def _next_steps(plan: Plan, pc: int) -> Iterable[int]:
     """Where a run can be after the step at `pc`."""
     step = plan.instructions[pc]
     ways = [pc + 1, *([step.otherwise] if isinstance(step, Branch | Loop) else [])]
+    ways += [pc + 2] if isinstance(step, Items) else []  # past a list that has none
     for to in ways:
         while isinstance(found := plan.instructions[to], Jump):
             to = found.to
