@@ -11,6 +11,7 @@ from resolute.engine.judging import retry_delay, timeout_error
 from resolute.errors import ErrorInfo
 from resolute.model.messages import Entry
 from resolute.model.plan import NodePlan, Plan
+from resolute.priority import lanes_of
 from resolute.store import nodes, registry, streams
 from resolute.store.keys import Partition
 from resolute.store.nodes import Failure, Held, Return
@@ -31,7 +32,7 @@ async def settle_killed(
     late = {(partition, name, entry) for partition, name, entry in overdue}
     plans: dict[str, Plan | None] = {}
     for partition in store.keys.partitions:
-        for name in info.queues if info else [queue]:
+        for name in info.queues if info else lanes_of(queue):
             await _settle_stream(store, process, partition, name, plans, late)
 
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from resolute.priority import Priority, priority_of
 from resolute.store.keys import Partition
 from resolute.store.reading import Found, GroupReader
-from resolute_worker.turns import Turns
+from resolute_worker.turns import ROUND, Turns
 
 ORDER = {priority: at for at, priority in enumerate(Priority)}
 BLOCK_MS = 5_000
-REMEMBERED = 100  # reads, for which a lane that had something is asked for by itself
+REMEMBERED = 500  # slots, for which lanes are asked by themselves after one but the normal had some
 
 
 class Lanes:
@@ -41,7 +41,7 @@ class Lanes:
         self._turn = 0
         self._used: set[str] = set()
         # A new process may find any number of nodes in every lane, so it begins by asking each.
-        self._remembered = 1
+        self._remembered = len(ROUND)
         self._is_crowded = True
 
     def add(self, partition: Partition, name: str) -> str:
@@ -66,7 +66,7 @@ class Lanes:
     async def read(self, free: int) -> None:
         """Deliver new entries for `free` slots; where there are none, wait for some."""
         by_turn, seen = self._is_crowded, 0
-        self._remembered -= 1
+        self._remembered -= free
         if by_turn:
             seen = await self._read_by_turn(free)
         if not seen:
