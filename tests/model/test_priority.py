@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from resolute import FlowBuilder, Node, manual, schedule, signal, webhook
+from resolute import FlowBuilder, FlowState, Node, manual, schedule, signal, webhook
 from resolute.errors import FlowDefinitionError
 from resolute.model.flow import Flow
 from resolute.model.plan import PriorityPlan, decode_plan
@@ -144,7 +144,10 @@ def test_all_items_and_runs_of_a_step_have_one_lane():
 
 
 def test_a_node_of_ours_is_as_urgent_as_the_node_that_it_is_for():
-    named: Node[Any, Any] = Node.named("svc.charge", input=lambda _: 1)
+    def amount(_: FlowState) -> int:
+        return 1
+
+    named: Node[Any, Any] = Node.named("svc.charge", input=amount)
     flow = (
         builder("ours")
         .then(step("a").with_cursor("c").with_priority("high"))

@@ -124,7 +124,7 @@ async def test_a_retry_and_a_wait_for_a_limit_keep_the_lane(stage: Stage, make_p
             raise ConnectionError("not yet")
 
     quick = RetryPolicy(initial_interval="1ms", jitter=0.0)
-    node = AsyncNode("n", fail_once, retry=quick, rate_limit=RateLimit(1, "0.2s"))
+    node: Node[Any, Any] = AsyncNode("n", fail_once, retry=quick, rate_limit=RateLimit(1, "0.2s"))
     flow = chain_of(node.with_priority("high"))
     await stage.begin_run(flow)
     parts = make_parts(flow)
@@ -191,7 +191,7 @@ async def test_a_node_put_where_only_some_read_comes_back_to_its_own_lane(
             raise ConnectionError("not yet")
         return value
 
-    served = AsyncNode("svc", serve)
+    served: Node[Any, Any] = AsyncNode("svc", serve)
     quick = RetryPolicy(initial_interval="1ms", jitter=0.0)
     named: Node[Any, Any] = Node.named("svc").with_retry(quick)
     flow = chain_of(named, step("after"))
@@ -220,7 +220,7 @@ async def test_two_priorities_in_one_stream_are_begun_each_under_its_own_name(
     stage: Stage, make_parts: Make
 ):
     gate = Gate()
-    served = AsyncNode("svc", gate.__call__)
+    served: Node[Any, Any] = AsyncNode("svc", gate.__call__)
     named: Node[Any, Any] = Node.named("svc")
     both = builder("both").then_parallel(
         "two", named.as_("a").with_priority("high"), named.as_("b").with_priority("low")
@@ -245,7 +245,7 @@ async def test_windowed_items_in_such_a_stream_keep_their_priority(stage: Stage,
     async def serve(value: Any) -> Any:
         return value
 
-    served = AsyncNode("svc", serve)
+    served: Node[Any, Any] = AsyncNode("svc", serve)
     named: Node[Any, Any] = Node.named("svc")
     flow = (
         builder("windowed")
