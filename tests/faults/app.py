@@ -580,6 +580,7 @@ REPEATED = (
     "item",
     "undo-item",
     "turned",
+    "ranked-one",
 )  # nodes that run more than once in a run, each time at another place
 
 
