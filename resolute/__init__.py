@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from resolute.model.references import DataRef
     from resolute.model.state import FlowState
     from resolute.model.triggers import manual, schedule, signal, webhook
+    from resolute.priority import Priority
     from resolute.status import NodeStatus, RunStatus
     from resolute.storage import Storage
     from resolute_worker import Worker
@@ -120,6 +121,7 @@ __all__ = [
     "Page",
     "PageRequest",
     "PayloadTooLarge",
+    "Priority",
     "Provider",
     "QueryFailed",
     "QueryTimeout",
@@ -184,6 +186,7 @@ _HOMES = {
     "model.references": ("DataRef",),
     "model.state": ("FlowState",),
     "model.triggers": ("manual", "schedule", "signal", "webhook"),
+    "priority": ("Priority",),
     "status": ("NodeStatus", "RunStatus"),
     "storage": ("Storage",),
 }

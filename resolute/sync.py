@@ -19,6 +19,7 @@ from resolute.model.cursors import Cursor
 from resolute.model.flow import Flow
 from resolute.model.messages import NodeRecord
 from resolute.model.references import DataRef
+from resolute.priority import PriorityName
 from resolute.status import RunStatus
 from resolute.storage import Storage
 
@@ -151,11 +152,19 @@ class Client:
         queue: str | None = None,
         delay: Duration | None = None,
         at: datetime | None = None,
+        priority: PriorityName = "normal",
         durability: Level | None = None,
     ) -> FlowRun[Any]:
         ids = None if id is None else [id]
         (run,) = self.start_many(
-            flow, [input], ids=ids, queue=queue, delay=delay, at=at, durability=durability
+            flow,
+            [input],
+            ids=ids,
+            queue=queue,
+            delay=delay,
+            at=at,
+            priority=priority,
+            durability=durability,
         )
         return run
 
@@ -168,6 +177,7 @@ class Client:
         queue: str | None = None,
         delay: Duration | None = None,
         at: datetime | None = None,
+        priority: PriorityName = "normal",
         durability: Level | None = None,
     ) -> list[FlowRun[Any]]:
         started: list[AsyncFlowRun[Any]] = self._loop.run(
@@ -178,6 +188,7 @@ class Client:
                 queue=queue,
                 delay=delay,
                 at=at,
+                priority=priority,
                 durability=durability,
             )
         )

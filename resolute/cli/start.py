@@ -18,6 +18,7 @@ from resolute.durability import Durability
 from resolute.durations import humanize
 from resolute.errors import FlowFailed
 from resolute.options import DURATION
+from resolute.priority import Priority
 from resolute.status import RunStatus
 
 FORMATS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")
@@ -48,6 +49,13 @@ def read_value(text: str, option: str) -> Any:
     type=click.DateTime([*FORMATS, *(f"{f}%z" for f in FORMATS[1:])]),
     help="Begin then: UTC, unless it names its time zone.",
 )
+@click.option(
+    "--priority",
+    type=click.Choice([priority.value for priority in Priority]),
+    default=Priority.NORMAL.value,
+    show_default=True,
+    help="Of its nodes that say none themselves.",
+)
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result as JSON.")
 @click.option(
     "--timeout", type=DURATION, default="30s", show_default=True, help="How long --wait waits."
@@ -69,6 +77,7 @@ def start(
     queue: str | None,
     delay: float | None,
     at: datetime | None,
+    priority: str,
     wait: bool,
     timeout: float,
     durability: str,
@@ -85,7 +94,14 @@ def start(
     async def work(client: Client) -> Exit:
         try:
             run = await client.start(
-                flow, value, id=run_id, queue=queue, delay=delay, at=moment, durability=level
+                flow,
+                value,
+                id=run_id,
+                queue=queue,
+                delay=delay,
+                at=moment,
+                priority=Priority(priority),
+                durability=level,
             )
         except ValueError as error:  # an id that cannot be one
             raise click.UsageError(str(error)) from None

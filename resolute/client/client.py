@@ -35,6 +35,7 @@ from resolute.model.codec import DEFAULT_MAX_PAYLOAD
 from resolute.model.cursors import Cursor
 from resolute.model.flow import Flow
 from resolute.model.references import DataRef
+from resolute.priority import PriorityName, check_priority, lane_of
 from resolute.status import OPEN, TERMINAL, Code, RunStatus
 from resolute.storage import Storage, storage_of
 from resolute.store import cursors, runs
@@ -148,13 +149,13 @@ class Client:
     async def start(
         self, flow: Flow[I, O], input: I | None = None, *, id: str | None = None,
         queue: str | None = None, delay: Duration | None = None, at: datetime | None = None,
-        durability: Level | None = None,
+        priority: PriorityName = "normal", durability: Level | None = None,
     ) -> FlowRun[O]: ...  # fmt: skip
     @overload
     async def start(
         self, flow: str, input: Any = None, *, id: str | None = None, queue: str | None = None,
         delay: Duration | None = None, at: datetime | None = None,
-        durability: Level | None = None,
+        priority: PriorityName = "normal", durability: Level | None = None,
     ) -> FlowRun[Any]: ...  # fmt: skip
     async def start(
         self,
@@ -165,14 +166,16 @@ class Client:
         queue: str | None = None,
         delay: Duration | None = None,
         at: datetime | None = None,
+        priority: PriorityName = "normal",
         durability: Level | None = None,
     ) -> FlowRun[Any]:
         """Start a run; the same `id` with the same flow and input is the same run.
 
         With `delay`, or `at` (with a time zone), it is there at once and begins then, by the clock
-        of Redis.
+        of Redis. `priority` ("high", "normal" or "low") is that of its nodes that say none
+        themselves, and of its children.
 
-        Raises UnknownFlow, InvalidInput, IdConflict, ValueError for an unusable id,
+        Raises UnknownFlow, InvalidInput, IdConflict, ValueError for an unusable id or priority,
         StoreUnavailable (it may or may not have started: the same call again is safe); for an input
         above the limit PayloadTooLarge, or with a storage StorageUnavailable. With a
         `durability` above "fast" also DurabilityUnavailable (nothing was started) and
@@ -180,7 +183,14 @@ class Client:
         """
         ids = None if id is None else [id]
         (run,) = await self.start_many(
-            flow, [input], ids=ids, queue=queue, delay=delay, at=at, durability=durability
+            flow,
+            [input],
+            ids=ids,
+            queue=queue,
+            delay=delay,
+            at=at,
+            priority=priority,
+            durability=durability,
         )
         return run
 
@@ -188,13 +198,13 @@ class Client:
     async def start_many(
         self, flow: Flow[I, O], inputs: Sequence[I], *, ids: Sequence[str] | None = None,
         queue: str | None = None, delay: Duration | None = None, at: datetime | None = None,
-        durability: Level | None = None,
+        priority: PriorityName = "normal", durability: Level | None = None,
     ) -> list[FlowRun[O]]: ...  # fmt: skip
     @overload
     async def start_many(
         self, flow: str, inputs: Sequence[Any], *, ids: Sequence[str] | None = None,
         queue: str | None = None, delay: Duration | None = None, at: datetime | None = None,
-        durability: Level | None = None,
+        priority: PriorityName = "normal", durability: Level | None = None,
     ) -> list[FlowRun[Any]]: ...  # fmt: skip
     async def start_many(
         self,
@@ -205,6 +215,7 @@ class Client:
         queue: str | None = None,
         delay: Duration | None = None,
         at: datetime | None = None,
+        priority: PriorityName = "normal",
         durability: Level | None = None,
     ) -> list[FlowRun[Any]]:
         """Start a run for each input, in few calls. Raises what `start` does."""
@@ -213,13 +224,13 @@ class Client:
         name = flow.name if isinstance(flow, Flow) else flow
         await self.store.find_partitions()
         offered = await self.directory.offered(name)
-        chosen = choose_queue(name, offered, queue)
+        lane = lane_of(choose_queue(name, offered, queue), check_priority(priority))
         wait_ms, at_ms = _later(delay, at)
         starts: dict[int, list[runs.Start]] = {}
         names = [check_run_id(i) for i in ids] if ids else [new_run_id() for _ in inputs]
         for flow_id, value in zip(names, inputs, strict=True):
             data = encode_input(flow, offered, value, self.objects.most)
-            start = runs.Start(flow_id, name, chosen, data, delay=wait_ms, at=at_ms)
+            start = runs.Start(flow_id, name, lane, data, delay=wait_ms, at=at_ms)
             starts.setdefault(self.store.keys.of(flow_id).number, []).append(start)
         store = self.at(durability)
         limit = flow.max_payload if isinstance(flow, Flow) else DEFAULT_MAX_PAYLOAD
@@ -416,7 +427,14 @@ class Client:
         found = await started_by(self.store, self.directory, name)
         ids = [run_id_of(one.flow, "signal", id) if id is not None else None for one in found]
         return [
-            await self.start(one.flow, payload, id=run_id, queue=one.queue, durability=durability)
+            await self.start(
+                one.flow,
+                payload,
+                id=run_id,
+                queue=one.queue,
+                priority=one.priority_by("signal", name),
+                durability=durability,
+            )
             for one, run_id in zip(found, ids, strict=True)
         ]
 

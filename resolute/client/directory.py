@@ -17,6 +17,7 @@ from resolute.errors import (
     UnknownFlow,
     UnknownSignal,
 )
+from resolute.ids import check_queue
 from resolute.model import codec
 from resolute.model.flow import Flow
 from resolute.model.plan import Plan
@@ -71,7 +72,10 @@ class Directory:
 def choose_queue(name: str, offered: Offered, queue: str | None) -> str:
     """The queue of a new run. Raises ConfigurationError where it must be named."""
     if queue:
-        return queue
+        try:
+            return check_queue(queue)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
     if offered.plan.queue:
         return offered.plan.queue
     match offered.queues:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from resolute.model.messages import NodeRecord
 from resolute.model.plan import Children, NodePlan, Plan, Wait
+from resolute.priority import priority_of, without_priority
 from resolute.status import NodeStatus
 from resolute.store import runs
 from resolute.store.runs import Header
@@ -114,6 +115,7 @@ def _record(
     record = runs.parse_record(raw)
     waits = record.status is NodeStatus.WAITING
     untried = record.status in (NodeStatus.READY, NodeStatus.WAITING, NodeStatus.SKIPPED)
+    queue = record.queue if is_served else ""  # a gate's record has its name there
     end = record.ended / 1000 if record.ended is not None else None
     return NodeRecord(
         seq=step.seq,
@@ -124,11 +126,12 @@ def _record(
         attempts=record.attempt - 1 if untried else record.attempt,
         crashes=record.crashes,
         process=record.process,
-        queue=record.queue if is_served else "",  # a gate's record has its name there
+        queue=without_priority(queue),
         begun=record.begun / 1000 if record.begun is not None else None,
         ended=None if waits else end,
         due=end if waits else None,
         dispatched=step.at,
         error=runs.decode_error(error),
         compensates=undone,
+        priority=priority_of(queue),
     )

@@ -20,6 +20,7 @@ from resolute.errors import (
 )
 from resolute.ids import random_text
 from resolute.model import codec
+from resolute.priority import queue_of
 from resolute.store import queries, runs
 from resolute.store.queries import Question
 from resolute.store.store import Store
@@ -48,8 +49,8 @@ async def query(
     if name not in plan.queries:
         raise UnknownQuery(header.flow, name, plan.queries)
     question = Question(
-        store.keys.of(flow_id), plan.queue or header.queue, header.plan or plan.hash, flow_id,
-        plan.queries.index(name), random_text(20),
+        store.keys.of(flow_id), plan.queue or queue_of(header.queue), header.plan or plan.hash,
+        flow_id, plan.queries.index(name), random_text(20),
     )  # fmt: skip
     entry = await queries.ask(store, question)
     try:

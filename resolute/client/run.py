@@ -27,6 +27,7 @@ from resolute.model.messages import NodeRecord
 from resolute.model.plan import Plan, Producer, Wide, item_key
 from resolute.model.references import describe, is_stub
 from resolute.model.state import NIL
+from resolute.priority import Priority, priority_of, queue_of
 from resolute.status import RunStatus
 from resolute.store import runs
 from resolute.store.costs import read_costs
@@ -56,12 +57,14 @@ class RunInfo(msgspec.Struct, frozen=True):
     plan: str
     error: ErrorInfo | None = None
     retry_of: str | None = None
+    priority: Priority = Priority.NORMAL  # of those of its nodes that have no own
 
     @classmethod
     def of(cls, header: runs.Header) -> RunInfo:
         return cls(
-            header.id, header.flow, header.status, header.started, header.ended, header.queue,
-            header.plan, header.error, header.retry_of,
+            header.id, header.flow, header.status, header.started, header.ended,
+            queue_of(header.queue), header.plan, header.error, header.retry_of,
+            priority_of(header.queue),
         )  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from resolute.client.directory import Directory
 from resolute.errors import UnknownTrigger
-from resolute.model.plan import Plan
+from resolute.model.plan import Plan, trigger_key
+from resolute.priority import Priority
 from resolute.store import registry
 from resolute.store.store import Store
 
@@ -23,6 +24,10 @@ class Startable:
     flow: str
     queue: str
     plan: Plan
+
+    def priority_by(self, kind: str, name: str) -> Priority:
+        """The priority of a run that this trigger starts."""
+        return Priority(self.plan.trigger_priorities.get(trigger_key(kind, name), Priority.NORMAL))
 
 
 async def startable(store: Store, directory: Directory) -> list[Startable]:

@@ -6,6 +6,7 @@ import logging
 
 from resolute.clock import Clock
 from resolute.model.plan import Plan, RetentionPlan
+from resolute.priority import lanes_of
 from resolute.store import registry
 from resolute.store.store import Store
 
@@ -85,5 +86,5 @@ class Catalog:
         for process in self.processes.values():
             names |= set(process.queues)
         for offer in self.offers.values():
-            names |= {offer.queue, f"{offer.queue}@{offer.plan}"}
+            names |= {*lanes_of(offer.queue), f"{offer.queue}@{offer.plan}"}
         return names

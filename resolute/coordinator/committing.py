@@ -15,7 +15,6 @@ from resolute.model.plan import (
     Gate,
     Jump,
     Loop,
-    NodePlan,
     Plan,
     Sleep,
     Wide,
@@ -132,7 +131,7 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
             case Loop() as loop:
                 commit.turn = _turn(plan, dispatch, loop)
             case Children() as children:
-                commit.family = started_by(children, event, dispatch, commit.seq)
+                commit.family = started_by(plan, children, event, dispatch, commit.seq)
             case _:
                 pass
         if isinstance(step, Wide) and dispatch.is_first:
@@ -147,7 +146,7 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
         return
     commit.entries = [
         (
-            _node(plan, dispatch, index).queue or event.queue,
+            plan.lane_at(dispatch.pc, index, event.queue, undo=dispatch.undo > 0),
             _encode(
                 Entry(
                     event.flow, event.plan, dispatch.pc, commit.seq, index, token, 1, 0,
@@ -179,8 +178,3 @@ def _turn(plan: Plan, dispatch: Dispatch, loop: Loop) -> Turn:
         if not isinstance(step, Jump | End)
     }
     return Turn(dispatch.pc, dispatch.turn, widths, plan.drained())
-
-
-def _node(plan: Plan, dispatch: Dispatch, index: int) -> NodePlan:
-    node = plan.node(dispatch.pc, index)
-    return node.compensation or node if dispatch.undo else node

@@ -11,10 +11,12 @@ from resolute.status import RunStatus
 from resolute.store.transitions import StartChildren, StopChildren, TellParent
 
 
-def started_by(step: Children, event: Event, dispatch: Dispatch, seq: int) -> StartChildren:
+def started_by(
+    plan: Plan, step: Children, event: Event, dispatch: Dispatch, seq: int
+) -> StartChildren:
     """The runs that a page of the step number `seq` starts."""
     ids = [step.child_id(event.flow, seq, index) for index in range(dispatch.start, dispatch.stop)]
-    queue = step.queue or event.queue
+    queue = plan.lane_at(dispatch.pc, 0, event.queue)
     forgives = step.nodes[0].best_effort
     return StartChildren(step.flow, queue, step.step, forgives, dispatch.start, ids)
 

@@ -18,14 +18,12 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
-
 from resolute.clock import Clock
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.reclaiming import as_reclaim
 from resolute.coordinator.surviving import surviving
 from resolute.errors import ResoluteError
-from resolute.model.messages import Entry
+from resolute.priority import Priority, priority_of
 from resolute.status import Code
 from resolute.store import dead, nodes, registry, streams
 from resolute.store.connection import Address
@@ -35,11 +33,9 @@ from resolute.store.store import Store
 
 log = logging.getLogger(__name__)
 
-_decode_entry = msgspec.msgpack.Decoder(Entry).decode
-
-
 MARGIN = 0.05  # s after the end of a lease at which it is looked at
 SHORTEST = 0.1  # s between looks
+OTHER_LANES = 8  # looks at consumers, of which one is at those of high and low lanes too
 CLOCKS_ALIKE = 0.5  # s by which two clocks may differ over a third of a lease, and be believed
 
 
@@ -67,7 +63,8 @@ class Leases:
         self._last_server_time = 0.0
         self._epoch: tuple[Address, int] | None = None  # none read yet
         self._consumers_read = float("-inf")
-        self._known_consumers: set[str] = set()
+        self._consumer_reads = 0
+        self._known_consumers: dict[bool, set[str]] = {False: set(), True: set()}  # of other lanes?
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -165,20 +162,34 @@ class Leases:
                 del self._seen[process]
 
     async def _recent_consumers(self) -> set[str]:
-        """The consumers of all streams, read once a lease."""
+        """The consumers of all streams, read once a lease, those of high and low lanes more seldom.
+
+        Whoever reads one of those reads the normal lane too, and nearly always is found there.
+        """
         now = self._clock.monotonic()
         if now - self._consumers_read >= self._lease:
-            self._known_consumers = await self._consumers()
+            self._known_consumers[False] = await self._consumers(others=False)
+            if self._consumer_reads % OTHER_LANES == 0:
+                self._known_consumers[True] = await self._consumers(others=True)
+            self._consumer_reads += 1
             self._consumers_read = now
-        return self._known_consumers
+        return self._known_consumers[False] | self._known_consumers[True]
 
-    async def _consumers(self) -> set[str]:
-        """Every consumer of every queue stream and inbox, registered or not."""
+    async def _consumers(self, *, others: bool) -> set[str]:
+        """Every consumer of every queue stream and inbox, registered or not.
+
+        With `others` it is those of the lanes that are not for normal nodes.
+        """
         readers: list[tuple[str, str]] = []
+        names = {
+            name
+            for name in self._catalog.queue_names()
+            if (priority_of(name) is not Priority.NORMAL) == others
+        }
         for partition in self._store.keys.partitions:
-            readers.append((partition.inbox, GROUP_COORDINATORS))
-            for queue in self._catalog.queue_names():
-                readers.append((partition.queue(queue), GROUP_WORKERS))
+            if not others:
+                readers.append((partition.inbox, GROUP_COORDINATORS))
+            readers += [(partition.queue(name), GROUP_WORKERS) for name in names]
         found = await streams.consumers(self._store, readers)
         return {name for counts in found for name in counts}
 
@@ -196,7 +207,8 @@ class Leases:
         log.info("process %s has left; nothing of it is left behind", process)
         await registry.unregister(self._store, process)
         self._seen.pop(process, None)
-        self._known_consumers.discard(process)
+        for known in self._known_consumers.values():
+            known.discard(process)
         return 1
 
     def _queues_of(self, process: str) -> set[str]:
@@ -227,14 +239,14 @@ class Leases:
                 useless.append(entry_id)
                 continue
             try:
-                held = nodes.Held(partition, queue, entry_id, _decode_entry(payload))
+                held = nodes.Held.read(partition, queue, entry_id, payload)
                 if held.entry.is_query:
                     useless.append(entry_id)
                     continue
                 plan = await self._catalog.plan(held.entry.plan)
                 if plan is None:
                     raise LookupError(f"plan {held.entry.plan} is not stored")
-                lost.append(as_reclaim(plan, held, process, queue.partition("@")[0]))
+                lost.append(as_reclaim(plan, held, process, held.lane))
             except (ValueError, LookupError, ResoluteError) as error:
                 hopeless.append((entry_id, str(error)))
         for batch in nodes.chunks(lost):

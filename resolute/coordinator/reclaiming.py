@@ -10,9 +10,13 @@ from resolute.store.nodes import POISON, Held, Reclaim
 
 
 def as_reclaim(plan: Plan, held: Held, process: str, queue: str) -> Reclaim:
-    """A node to take back from `process` ('' if nobody claimed it), to run on `queue`."""
-    node = plan.node(held.entry.pc, held.entry.index)
-    if held.entry.undo and node.compensation is not None:
+    """A node to take back from `process` ('' if nobody claimed it), to run again.
+
+    `queue` is the lane of its run, or its own.
+    """
+    entry = held.entry
+    node = plan.node(entry.pc, entry.index)
+    if entry.undo and node.compensation is not None:
         node = node.compensation
     error = ErrorInfo(
         type="Poison",
@@ -22,8 +26,8 @@ def as_reclaim(plan: Plan, held: Held, process: str, queue: str) -> Reclaim:
     return Reclaim(
         held=held,
         process=process,
-        queue=node.queue or queue,
-        key=node.key if held.entry.undo else plan.key(held.entry.pc, held.entry.index),
+        queue=plan.lane_at(entry.pc, entry.index, queue, undo=entry.undo > 0),
+        key=node.key if entry.undo else plan.key(entry.pc, entry.index),
         best_effort=node.best_effort,
         error=msgspec.msgpack.encode(error),
     )

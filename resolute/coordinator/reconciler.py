@@ -289,10 +289,7 @@ def implied_entries(
     lines = iter(pages.splitlines())
     found: dict[int, tuple[str, str]] = {}
     for index in indices:
-        node = plan.node(header.pc, index)
-        if header.undoing and node.compensation is not None:
-            node = node.compensation
-        queue = node.queue or header.queue
+        queue = plan.lane_at(header.pc, index, header.queue, undo=header.undoing > 0)
         while left.get(queue, ("", 0, 0))[2] == 0:
             line = next(lines, None)
             if line is None:

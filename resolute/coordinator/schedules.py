@@ -7,8 +7,9 @@ import logging
 
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.surviving import surviving
-from resolute.model.plan import Plan
+from resolute.model.plan import Plan, trigger_key
 from resolute.model.triggers import latest_tick, next_tick, tick_id
+from resolute.priority import lane_of
 from resolute.status import Code
 from resolute.store import registry, runs
 from resolute.store.store import Store
@@ -79,7 +80,8 @@ class Schedules:
         if tick_ms <= cursors.get(field, looked):
             return None
         queue = plan.queue or self._catalog.offers[flow].queue
-        start = runs.Start(tick_id(flow, index, tick), flow, queue, schedule.input, tick_ms, looked)
+        lane = lane_of(queue, plan.trigger_priorities.get(trigger_key("schedule", index), ""))
+        start = runs.Start(tick_id(flow, index, tick), flow, lane, schedule.input, tick_ms, looked)
         code = await self._start(start, plan)
         if code != Code.STALE:
             await registry.move_tick_cursor(self._store, field, tick_ms)

@@ -31,6 +31,7 @@ from resolute.model.operations import (
 )
 from resolute.model.state import FlowState
 from resolute.model.triggers import Trigger
+from resolute.priority import PriorityName
 
 I = TypeVar("I")  # noqa: E741 - the flow's input
 O = TypeVar("O")  # noqa: E741 - the output of the step before
@@ -160,6 +161,7 @@ class FlowBuilder(Generic[I, O]):
         max_concurrency: int | None = None,
         on_child_error: Literal["fail_fast"] = "fail_fast",
         queue: str = "",
+        priority: PriorityName | None = None,
     ) -> FlowBuilder[I, list[E]]: ...  # fmt: skip
     @overload
     def then_children(
@@ -169,6 +171,7 @@ class FlowBuilder(Generic[I, O]):
         max_concurrency: int | None = None,
         on_child_error: Literal["continue"],
         queue: str = "",
+        priority: PriorityName | None = None,
     ) -> FlowBuilder[I, list[E | None]]: ...  # fmt: skip
     @overload
     def then_children(
@@ -178,6 +181,7 @@ class FlowBuilder(Generic[I, O]):
         max_concurrency: int | None = None,
         on_child_error: Literal["continue", "fail_fast"] = "fail_fast",
         queue: str = "",
+        priority: PriorityName | None = None,
     ) -> FlowBuilder[I, list[Any]]: ...  # fmt: skip
     def then_children(
         self,
@@ -189,6 +193,7 @@ class FlowBuilder(Generic[I, O]):
         max_concurrency: int | None = None,
         on_child_error: Literal["continue", "fail_fast"] = "fail_fast",
         queue: str = "",
+        priority: PriorityName | None = None,
     ) -> FlowBuilder[I, Any]:
         """Start a run of `flow` for each input, and go on when all have ended.
 
@@ -202,10 +207,11 @@ class FlowBuilder(Generic[I, O]):
         children that have not ended. What a child that completed has done is not undone.
 
         `flow` may be the name of one that another team's workers offer, on `queue`; without one the
-        children run on the queue of their flow, else on that of this run.
+        children run on the queue of their flow, else on that of this run. `priority` is that of the
+        children; without it, that of this run.
         """
         most = 1 if sequential else max_concurrency
-        return self._add(ThenChildren(name, flow, inputs, most, on_child_error, queue))
+        return self._add(ThenChildren(name, flow, inputs, most, on_child_error, queue, priority))
 
     def then_loop(
         self,

@@ -56,6 +56,7 @@ from resolute.model.plan import (
     NodePlan,
     Plan,
     Prepare,
+    PriorityPlan,
     Producer,
     RetentionPlan,
     Run,
@@ -64,14 +65,16 @@ from resolute.model.plan import (
     WebhookPlan,
     Wide,
     prepared_key,
+    trigger_key,
 )
 from resolute.model.policies import RetentionPolicy
 from resolute.model.produced import children_type, each_type, outputs_of
 from resolute.model.saving import check_cursor, saver_of
 from resolute.model.state import FlowState
 from resolute.model.templates import Scope, Template, has_markers, make_template, misfit
-from resolute.model.triggers import Schedule, Signalled, Trigger, Webhook
+from resolute.model.triggers import Manual, Schedule, Signalled, Trigger, Webhook
 from resolute.model.windows import unfold
+from resolute.priority import PriorityName, check_priority
 
 QUESTION_TIMEOUT_MS = 30_000
 
@@ -152,6 +155,7 @@ class _Compiler:
     named: list[NamedPlan] = field(default_factory=list[NamedPlan])
     concurrency: list[ConcurrencyPlan] = field(default_factory=list[ConcurrencyPlan])
     kept: set[str] = field(default_factory=set[str])  # outputs that are given by reference
+    priorities: list[PriorityPlan] = field(default_factory=list[PriorityPlan])
     max_payload: int = codec.DEFAULT_MAX_PAYLOAD
 
     def __post_init__(self) -> None:
@@ -274,6 +278,7 @@ class _Compiler:
             )
         forgives = self._forgives(each.name, "on_item_error", each.on_item_error)
         window = self._window(each.name, each.max_concurrency)
+        self._prioritize(0, each.node.priority)
         self._items(each.name, "items", each.items, Any)
         node = self._check_node(each.node, own=each.name)
         self.bindings[len(self.instructions), 0] = node
@@ -301,6 +306,7 @@ class _Compiler:
         if queue:
             self.check(lambda: check_queue(queue))
         self._items(name, "inputs", children.inputs, input_type)
+        self.check(lambda: self._prioritize(0, children.priority))
         plan = NodePlan(name, name, best_effort=forgives)
         looped = self.loops > 0
         self.instructions.append(Children(name, (plan,), flow, queue, window, looped))
@@ -456,6 +462,7 @@ class _Compiler:
             saver = saver_of(node, node.cursor)
             self.check(lambda node=node, target=node.cursor: check_cursor(node, target))
             self.bindings[len(self.instructions), len(plans)] = saver
+            self._prioritize(len(plans), node.priority)
             plans.append(self._question(saver.name))
         if plans:
             self.instructions.append(Aside(f"{name}.save", tuple(plans)))
@@ -468,6 +475,7 @@ class _Compiler:
                 continue
             asked = f"{node.key}.input"
             self.bindings[len(self.instructions), len(plans)] = passing(asked, node.input)
+            self._prioritize(len(plans), node.priority)
             plan = msgspec.structs.replace(
                 self._question(asked),
                 key=prepared_key(node.key),
@@ -478,8 +486,16 @@ class _Compiler:
         if plans:
             self.instructions.append(Prepare(f"{name}.input", tuple(plans)))
 
+    def _prioritize(
+        self, index: int, priority: PriorityName | None, *, is_undo: bool = False
+    ) -> None:
+        """Note the priority of a node of the instruction that comes next, if it says one."""
+        if priority is not None:
+            pc = len(self.instructions)
+            self.priorities.append(PriorityPlan(pc, index, is_undo, check_priority(priority)))
+
     def _name(self, pc: int, index: int, node: Node[Any, Any]) -> None:
-        """Note which of a node and its compensation is run by name, and how many at a time."""
+        """Note of a node and its compensation: run by name? how many at a time? how urgent?"""
         undo = node.compensation
         if node.is_named:
             prepared = node.input is not PREVIOUS
@@ -491,6 +507,8 @@ class _Compiler:
             limits = places_plans(one) if one is not None else ()
             if limits:
                 self.concurrency.append(ConcurrencyPlan(pc, index, is_undo, limits))
+            if one is not None:  # a compensation without its own has that of its node
+                self._prioritize(index, one.priority or node.priority, is_undo=is_undo)
 
     def _check_node(
         self, node: Node[Any, Any], *, before: tuple[Any, ...] | None = None, own: str = ""
@@ -615,6 +633,23 @@ class _Compiler:
     def keep(self, policy: RetentionPolicy) -> None:
         self.retention = RetentionPlan(policy.after_ms() or None, policy.keep_last)
 
+    def trigger_priorities(self, triggers: tuple[Trigger, ...]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        schedules = 0
+        for trigger in triggers:
+            match trigger:
+                case Schedule():
+                    key, schedules = trigger_key("schedule", schedules), schedules + 1
+                case Webhook():
+                    key = trigger_key("webhook", trigger.path)
+                case Signalled():
+                    key = trigger_key("signal", trigger.name)
+                case Manual():
+                    continue
+            if trigger.priority is not None:
+                found[key] = check_priority(trigger.priority).value
+        return found
+
     def webhooks(self, triggers: tuple[Trigger, ...]) -> tuple[WebhookPlan, ...]:
         hooks = [trigger for trigger in triggers if isinstance(trigger, Webhook)]
         return tuple(
@@ -685,6 +720,8 @@ class _Compiler:
             named=tuple(self.named),
             concurrency=tuple(self.concurrency),
             kept=kept,
+            priorities=tuple(self.priorities),
+            trigger_priorities=self.trigger_priorities(triggers),
             signals={name: codec.schema(type_) for name, type_ in self.signals.items()},
         )
         return Flow(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from resolute.errors import ErrorInfo
+from resolute.priority import Priority
 from resolute.status import EventKind, NodeStatus, RunStatus
 
 QUERY = -1  # the `pc` of an entry that asks a query: `index` is its number, `token` whose it is
@@ -14,7 +17,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """A step-ready event in a queue stream: node `index` of step `seq` may be run.
 
     `attempt` counts from 1 what the retry policy counts, `crashes` what poison counts; `undo` is
-    the number of the compensation (0: none).
+    the number of the compensation (0: none). `priority` is told where the stream does not tell it.
     """
 
     flow: str
@@ -26,6 +29,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     attempt: int = 1
     crashes: int = 0
     undo: int = 0
+    priority: Literal["", "high", "low"] = ""
 
     @property
     def is_query(self) -> bool:
@@ -82,7 +86,8 @@ class RunState(msgspec.Struct, frozen=True):
 class NodeRecord(msgspec.Struct, frozen=True):
     """One node instance as `resolute show` and `history()` give it.
 
-    Times are seconds of Unix time by Redis's clock; `due` is when a waiting node goes on.
+    Times are seconds of Unix time by Redis's clock; `due` is when a waiting node goes on. `queue`
+    and `priority` are those by which it was handed out last.
     """
 
     seq: int
@@ -100,3 +105,4 @@ class NodeRecord(msgspec.Struct, frozen=True):
     dispatched: float | None = None
     error: ErrorInfo | None = None
     compensates: str = ""
+    priority: Priority = Priority.NORMAL

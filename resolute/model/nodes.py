@@ -31,6 +31,7 @@ from resolute.model.policies import (
     as_concurrency,
     as_limits,
 )
+from resolute.priority import PriorityName, check_priority
 
 if TYPE_CHECKING:
     from resolute.model.state import FlowState
@@ -99,6 +100,7 @@ class Node(Generic[I_contra, O_co]):
     cursor: CursorTarget | None = None
     window: int | None = None
     concurrency: ConcurrencyLimits = None
+    priority: PriorityName | None = None
 
     def __post_init__(self) -> None:
         check_name("node", self.name)
@@ -114,6 +116,11 @@ class Node(Generic[I_contra, O_co]):
             raise TypeError(f"node {self.name!r}: expected a function of one input or none")
         as_limits(self.rate_limit)
         as_concurrency(self.concurrency)
+        if self.priority is not None:
+            try:
+                check_priority(self.priority)
+            except ValueError as error:
+                raise ValueError(f"node {self.name!r}: {error}") from None
 
     @overload
     @staticmethod
@@ -203,6 +210,13 @@ class Node(Generic[I_contra, O_co]):
     def with_concurrency(self, limit: ConcurrencyLimits) -> Self:
         return replace(self, concurrency=limit)
 
+    def with_priority(self, priority: PriorityName) -> Self:
+        """Let it be taken from its queue before those of lower priority: "high", "normal", "low".
+
+        Without this it has the priority of the run. None is starved; see docs/priorities.md.
+        """
+        return replace(self, priority=priority)
+
     def with_classifier(self, classify: Classifier) -> Self:
         """Let `classify(error)` say what an error means; see `Verdict`."""
         return replace(self, classify=classify)
@@ -289,6 +303,7 @@ def node(
     queue: str | None = None,
     classify: Classifier | None = None,
     concurrency: ConcurrencyLimits = None,
+    priority: PriorityName | None = None,
 ) -> _Decorator:
     """Make a function a node.
 
@@ -296,7 +311,8 @@ def node(
     attempt. `rate_limit` is ``"50/1m"``, a RateLimit, a SharedRateLimit or a tuple of them.
     `queue` names the workers that run it (default: the flow's own). `classify` says of an error
     whether it is worth another attempt, such as `http_classifier`. `concurrency` is how many may
-    run at one time: a ConcurrencyLimit or a tuple of them.
+    run at one time: a ConcurrencyLimit or a tuple of them. `priority` is "high", "normal" or "low":
+    which of the nodes that wait in a queue are taken first (default: that of the run).
     """
     options: dict[str, Any] = {
         "output": output,
@@ -306,6 +322,7 @@ def node(
         "queue": queue,
         "classify": classify,
         "concurrency": concurrency,
+        "priority": priority,
     }
     return _Decorator(name, options)
 

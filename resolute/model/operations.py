@@ -15,6 +15,7 @@ from resolute.model.hooks import NO_HOOKS, FlowHooks
 from resolute.model.nodes import Node
 from resolute.model.state import FlowState
 from resolute.model.triggers import Trigger
+from resolute.priority import PriorityName
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class ThenChildren:
     max_concurrency: int | None
     on_child_error: str
     queue: str
+    priority: PriorityName | None = None
 
 
 @dataclass(frozen=True)

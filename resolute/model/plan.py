@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from resolute.errors import ResoluteError
+from resolute.priority import lane_within
 
 FORMAT = 1
 
@@ -234,7 +235,19 @@ class ConcurrencyPlan(msgspec.Struct, frozen=True, array_like=True):
     limits: tuple[PlacesPlan, ...]
 
 
-Note = TypeVar("Note", NamedPlan, ConcurrencyPlan)
+class PriorityPlan(msgspec.Struct, frozen=True, array_like=True):
+    """The priority of the node at (pc, index), or with `undo` of its compensation.
+
+    At a step that starts runs it is that of those runs.
+    """
+
+    pc: int
+    index: int
+    undo: bool
+    priority: str
+
+
+Note = TypeVar("Note", NamedPlan, ConcurrencyPlan, PriorityPlan)
 
 
 class WebhookPlan(msgspec.Struct, frozen=True, array_like=True):
@@ -277,6 +290,8 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     named: tuple[NamedPlan, ...] = ()
     concurrency: tuple[ConcurrencyPlan, ...] = ()
     kept: tuple[tuple[int, int], ...] = ()  # where nodes are whose outputs all go to the storage
+    priorities: tuple[PriorityPlan, ...] = ()  # of those nodes that say one
+    trigger_priorities: dict[str, str] = {}  # of those triggers that say one; see `trigger_key`
 
     def encode(self) -> bytes:
         values = list(msgspec.structs.astuple(self))
@@ -317,9 +332,25 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
         found = self._noted(self.concurrency, pc, index, undo=undo)
         return found.limits if found is not None else ()
 
+    def lane_at(self, pc: int, index: int, run_lane: str, *, undo: bool = False) -> str:
+        """The lane of the node at (pc, index), or of its compensation, or of a run started there.
+
+        `run_lane` is the lane of the run. What the step does not say is the run's.
+        """
+        step = self.step(pc)
+        if isinstance(step, Children):
+            queue = step.queue
+        else:
+            node = self.node(pc, index)
+            queue = (node.compensation or node).queue if undo else node.queue
+        if not queue and not self.priorities:
+            return run_lane
+        found = self._noted(self.priorities, pc, index, undo=undo)
+        return lane_within(run_lane, queue, found.priority if found is not None else "")
+
     def _noted(self, notes: tuple[Note, ...], pc: int, index: int, *, undo: bool) -> Note | None:
         """Of `notes` the one on the node at (pc, index); that of an item is on all of them."""
-        at = 0 if isinstance(self.instructions[pc], Each) else index
+        at = 0 if isinstance(self.instructions[pc], Wide) else index
         return next((one for one in notes if (one.pc, one.index, one.undo) == (pc, at, undo)), None)
 
     def width(self, pc: int, items: int) -> int:
@@ -344,6 +375,11 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     def predecessors(self, pc: int) -> list[int]:
         """The steps whose output can be the last one before `pc`; empty: none, the input."""
         return _predecessors(self, pc)
+
+
+def trigger_key(kind: str, name: str | int) -> str:
+    """How a trigger is called in `Plan.trigger_priorities`: a schedule by its number."""
+    return f"{kind} {name}"
 
 
 def item_key(key: str, index: int) -> str:

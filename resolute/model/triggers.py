@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from croniter import CroniterBadDateError, CroniterError, croniter
 
 from resolute.ids import check_name
+from resolute.priority import PriorityName, check_priority
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Schedule:
     cron: str
     timezone: str = "UTC"
     input: Any = None
+    priority: PriorityName | None = None
 
     def problem(self) -> str | None:
         """What is wrong with it, or None."""
@@ -35,6 +37,9 @@ class Schedule:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, OSError):
             return f"schedule: unknown time zone {self.timezone!r}"
+        wrong = _priority_problem(f"schedule {self.cron!r}", self.priority)
+        if wrong:
+            return wrong
         if not self.cron.startswith("@") and len(self.cron.split()) not in (5, 6):
             return f"schedule: expected 5 fields, or 6 with seconds, got {self.cron!r}"
         try:
@@ -52,6 +57,7 @@ class Webhook:
 
     path: str
     secret: str | None
+    priority: PriorityName | None = None
 
     def problem(self) -> str | None:
         """What is wrong with it, or None."""
@@ -65,7 +71,7 @@ class Webhook:
                 f'webhook {self.path!r}: expected secret="env:NAME", the variable of resolute-coord'
                 " that has it: a secret in the code would be kept in Redis"
             )
-        return None
+        return _priority_problem(f"webhook {self.path!r}", self.priority)
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class Signalled:
     """Started by a signal to no run: `Client.trigger`."""
 
     name: str
+    priority: PriorityName | None = None
 
     def problem(self) -> str | None:
         """What is wrong with it, or None."""
@@ -80,7 +87,7 @@ class Signalled:
             check_name("signal", self.name)
         except ValueError as error:
             return str(error)
-        return None
+        return _priority_problem(f"signal {self.name!r}", self.priority)
 
 
 Trigger = Manual | Schedule | Webhook | Signalled
@@ -89,37 +96,53 @@ _PATH = re.compile(r"(/[A-Za-z0-9._-]+)+")
 _VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 
 
+def _priority_problem(what: str, priority: PriorityName | None) -> str | None:
+    try:
+        check_priority("normal" if priority is None else priority)
+    except ValueError as error:
+        return f"{what}: {error}"
+    return None
+
+
 def manual(name: str = "manual") -> Manual:
     """A trigger by `Client.start`."""
     return Manual(name)
 
 
-def schedule(cron: str, *, timezone: str = "UTC", input: Any = None) -> Schedule:
+def schedule(
+    cron: str,
+    *,
+    timezone: str = "UTC",
+    input: Any = None,
+    priority: PriorityName | None = None,
+) -> Schedule:
     """A trigger by the clock. `timezone` is an IANA name.
 
     `cron` has five fields (minute, hour, day, month, weekday), or six with seconds
     at the end; or "@hourly", "@daily", "@weekly", "@monthly", "@yearly".
 
-    The flow gets `input`; without it, the input type's defaults.
+    The flow gets `input`; without it, the input type's defaults. Its nodes have `priority`, but for
+    those that have their own.
     """
-    return Schedule(cron, timezone, input)
+    return Schedule(cron, timezone, input, priority)
 
 
-def signal(name: str) -> Signalled:
+def signal(name: str, *, priority: PriorityName | None = None) -> Signalled:
     """A trigger by `Client.trigger(name, payload)`, `resolute trigger` or HTTP.
 
-    The payload is the flow's input. All flows that have the name start.
+    The payload is the flow's input. All flows that have the name start, this one with `priority`.
     """
-    return Signalled(name)
+    return Signalled(name, priority)
 
 
-def webhook(path: str, *, secret: str | None) -> Webhook:
+def webhook(path: str, *, secret: str | None, priority: PriorityName | None = None) -> Webhook:
     """A trigger by HTTP: ``POST path`` to a coordinator with `--http`; the JSON body is the input.
 
     `secret` is ``"env:NAME"``: the coordinator's variable with the key of the sender's HMAC-SHA256
-    signature, as GitHub, Stripe and others send it. None takes deliveries from anybody.
+    signature, as GitHub, Stripe and others send it. None takes deliveries from anybody. The runs
+    have `priority`.
     """
-    return Webhook(path, secret)
+    return Webhook(path, secret, priority)
 
 
 def latest_tick(cron: str, timezone: str, now: float) -> float:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from resolute.errors import ConfigurationError
 from resolute.ids import root_of
+from resolute.priority import stream_of
 from resolute.status import RunStatus
 
 SLOTS = 16_384
@@ -92,11 +93,16 @@ class Partition:
         return self._flow + flow_id
 
     def queue(self, queue: str, plan: str = "") -> str:
-        """The stream of a queue; with `plan`, of those of its entries that need that plan."""
-        return f"{self._queue}{queue}@{plan}" if plan else self._queue + queue
+        """The stream of a lane; with `plan`, of those of its queue's entries that need that plan.
+
+        Also that of a name that has the plan in it already.
+        """
+        if plan:
+            queue = f"{queue}@{plan}"
+        return self._queue + (stream_of(queue) if "@" in queue else queue)
 
     def queue_of(self, stream: str) -> str:
-        """The queue name, with its plan if any, that a stream key is for."""
+        """The lane, or the queue with its plan, that a stream key is for."""
         return stream.removeprefix(self._queue)
 
     def open_of(self, flow: str) -> str:

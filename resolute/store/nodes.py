@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from resolute.model.messages import Entry
+from resolute.priority import home_of, name_in
 from resolute.status import Code
 from resolute.store.keys import Partition
 from resolute.store.script import Item, KeyList, pack, pack_item
@@ -21,18 +22,31 @@ POISON = 3  # crashes
 
 T = TypeVar("T")
 
+_decode_entry = msgspec.msgpack.Decoder(Entry).decode
+
 
 class Held(msgspec.Struct, frozen=True):
-    """An entry as one process has it: the stream it came from, its id there, what it says."""
+    """An entry as one process has it: where it came from, its id there, what it says."""
 
     partition: Partition
-    queue: str  # as the stream is named: with "@plan" where it is one of those
+    queue: str  # the name that it goes by there: the lane, with "@plan" where it is one of those
     id: str
     entry: Entry
+
+    @classmethod
+    def read(cls, partition: Partition, stream: str, id: str, payload: bytes | None) -> Held:
+        """An entry from the stream of that name. Raises ValueError for what is none."""
+        entry = _decode_entry(payload or b"")
+        return cls(partition, name_in(stream, entry.priority), id, entry)
 
     @property
     def stream(self) -> str:
         return self.partition.queue(self.queue)
+
+    @property
+    def lane(self) -> str:
+        """The lane that it belongs to, wherever it waited, and is handed out on again."""
+        return home_of(self.queue)
 
 
 class BeginItem(Item):
@@ -233,7 +247,7 @@ def code_of(reply: Sequence[Any]) -> str:
 async def begin(
     store: Store, process: str, wanted: Sequence[tuple[Held, Sequence[str]]]
 ) -> list[Begun]:
-    """Claim nodes of one stream; each with the hash fields to read."""
+    """Claim nodes that go by one name; each with the hash fields to read."""
     first = wanted[0][0]
     keys = KeyList(first.stream)
     flow_of = first.partition.flow

@@ -10,6 +10,7 @@ import msgspec
 
 from resolute.model.messages import Event
 from resolute.model.plan import Plan, RetentionPlan, decode_plan
+from resolute.priority import lanes_of
 from resolute.status import Code, EventKind
 from resolute.store.connection import Command, ServerReply
 from resolute.store.keys import Partition
@@ -42,11 +43,11 @@ class ProcessInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def queues(self) -> list[str]:
-        """The queue it reads, with the streams of what it alone can run, as streams are named."""
+        """The lanes it reads, with the streams of what it alone can run, as streams are named."""
         if not self.queue:
             return []
         special = (*self.flows.values(), *(named_stream(name) for name in self.nodes))
-        return [self.queue, *(f"{self.queue}@{one}" for one in special)]
+        return [*lanes_of(self.queue), *(f"{self.queue}@{one}" for one in special)]
 
 
 class FlowOffer(msgspec.Struct, frozen=True, omit_defaults=True):

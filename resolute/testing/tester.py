@@ -26,6 +26,7 @@ from resolute.model.nodes import Node
 from resolute.model.provider import Provider
 from resolute.model.references import DataRef
 from resolute.model.state import NIL, FlowState, whole
+from resolute.priority import Priority, PriorityName, check_priority, lane_of
 from resolute.status import RunStatus
 from resolute.storage import Storage
 from resolute.store.costs import costs_of
@@ -259,8 +260,12 @@ class FlowTester:
         self._flows |= {flow.name: flow for flow in flows}
         return self
 
-    def run(self, flow: Flow[I, O], input: I | None = None) -> TesterResult[O]:
+    def run(
+        self, flow: Flow[I, O], input: I | None = None, *, priority: PriorityName = "normal"
+    ) -> TesterResult[O]:
         """Run `flow` to its end, however it ends. `None` stands for the defaults of its input type.
+
+        `priority` is written down in the history, and changes no order: nothing waits for a worker.
 
         Raises InvalidInput, NotEncodable and PayloadTooLarge for the input, as a client does, and
         UnknownSignal and InvalidSignal for a signal; FlowTesterError for a mistake of the test: a
@@ -269,20 +274,22 @@ class FlowTester:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return self._run(flow, input)
+            return self._run(flow, input, priority)
         raise FlowTesterError(
             "FlowTester.run() was called in a running event loop: use `await tester.run_async(...)`"
         )
 
-    async def run_async(self, flow: Flow[I, O], input: I | None = None) -> TesterResult[O]:
+    async def run_async(
+        self, flow: Flow[I, O], input: I | None = None, *, priority: PriorityName = "normal"
+    ) -> TesterResult[O]:
         """`run` for a test that is a coroutine.
 
         The nodes run on a loop and in a thread of their own: what belongs to the loop of the test
         (its locks, its connections) is not for them.
         """
-        return await asyncio.to_thread(self._run, flow, input)
+        return await asyncio.to_thread(self._run, flow, input, priority)
 
-    def _run(self, flow: Flow[Any, O], value: Any) -> TesterResult[O]:
+    def _run(self, flow: Flow[Any, O], value: Any, priority: PriorityName) -> TesterResult[O]:
         storage = Storage("memory://") if self._has_storage else None
         data = encode_typed(flow, value, storage.max_stored if storage is not None else 0)
         signals = [
@@ -293,7 +300,7 @@ class FlowTester:
         known = {one.name: one for given in self._flows.values() for one in given.family()}
         play = _Play(
             flow, data, self._mocks, self._nodes, start, known, self._cursors, storage,
-            has_limits=self._has_limits,
+            priority=check_priority(priority), has_limits=self._has_limits,
         )  # fmt: skip
         self._last = play
         for number, (after, name, payload) in enumerate(signals):
@@ -360,6 +367,7 @@ class _Play:
         cursors: dict[str, bytes],
         storage: Storage | None,
         *,
+        priority: Priority,
         has_limits: bool,
     ) -> None:
         self.flow = flow
@@ -376,7 +384,8 @@ class _Play:
         self._buckets = MemoryBuckets(self._now_us) if has_limits else None
         self._places = MemoryPlaces(self._now_us, self._wake)
         self.family = MemoryFamily(flows, self._make)
-        self.run = self.family.start(RUN_ID, flow, flow.plan.queue or QUEUE, data)
+        lane = lane_of(flow.plan.queue or QUEUE, priority)
+        self.run = self.family.start(RUN_ID, flow, lane, data)
         self.run.objects.keep_input(flow.max_payload)
 
     def _make(self, flow: Flow[Any, Any], flow_id: str) -> tuple[MemoryRun, MemoryWorker]:

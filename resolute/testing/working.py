@@ -171,7 +171,8 @@ class MemoryWorker:
             return
         fields = bound.fields(entry)
         hold = self._run.record(entry.seq, entry.index).hold
-        queue = bound.plan.queue or self._run.header().queue
+        run_lane = self._run.header().queue
+        queue = bound.flow.plan.lane_at(entry.pc, entry.index, run_lane, undo=entry.undo > 0)
         values = self._run.begin(entry, queue, fields)
         if values is None:
             return

@@ -13,6 +13,7 @@ from resolute.client import Client
 from resolute.client.triggering import run_id_of, startable
 from resolute.errors import IdConflict, InvalidInput, ResoluteError
 from resolute.model.plan import WebhookPlan
+from resolute.priority import Priority
 from resolute.web.signatures import delivery_id, is_signed
 
 FRESH = 1.0  # s; for so long a look at the offered flows is good enough
@@ -25,6 +26,7 @@ class Hook:
     flow: str
     queue: str
     plan: WebhookPlan
+    priority: Priority = Priority.NORMAL
 
 
 class Refused(ResoluteError):
@@ -64,7 +66,9 @@ class Hooks:
         for hook in trusted:
             run_id = run_id_of(hook.flow, "hook", delivery) if delivery else None
             try:
-                run = await self._client.start(hook.flow, value, id=run_id, queue=hook.queue)
+                run = await self._client.start(
+                    hook.flow, value, id=run_id, queue=hook.queue, priority=hook.priority
+                )
             except InvalidInput as error:
                 raise Refused(422, str(error)) from None
             except IdConflict:
@@ -82,7 +86,8 @@ class Hooks:
         found: dict[str, list[Hook]] = {}
         for one in await startable(self._client.store, self._client.directory):
             for plan in one.plan.webhooks:
-                found.setdefault(plan.path, []).append(Hook(one.flow, one.queue, plan))
+                priority = one.priority_by("webhook", plan.path)
+                found.setdefault(plan.path, []).append(Hook(one.flow, one.queue, plan, priority))
         return found
 
 

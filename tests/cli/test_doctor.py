@@ -195,6 +195,23 @@ def test_work_in_a_queue_that_nobody_reads(store: Store, examine: Examine, runne
     assert (row["ready"], row["taken"], row["readers"]) == (1, 0, 0)
 
 
+def test_what_waits_in_a_lane_is_told_by_itself(
+    store: Store, examine: Examine, runner: asyncio.Runner
+):
+    async def fill() -> None:
+        await offer(store)
+        stream = store.keys.partitions[-1].queue("default^high")
+        await store.execute("XADD", stream, "*", "e", b"x")
+
+    runner.run(fill())
+    data = examine()
+    rows = {row["priority"]: row for row in data["queues"] if not row["plan"]}
+    assert rows.keys() == {"high", "normal"}  # one without work is not shown
+    assert (rows["high"]["ready"], rows["normal"]["ready"]) == (1, 0)
+    (finding,) = findings(data, "queue default, high")
+    assert finding["text"].startswith("1 node ready")
+
+
 def test_taken_and_ready_entries_are_told_apart_and_summed_over_partitions(
     store: Store, examine: Examine, runner: asyncio.Runner
 ):

@@ -15,6 +15,7 @@ from resolute import (
     SharedRateLimit,
     manual,
     node,
+    schedule,
 )
 from resolute.cli.exits import Exit
 from resolute.cli.graph.mermaid import mermaid
@@ -169,6 +170,29 @@ def test_notes_on_limits_and_retries():
     assert retry_note(retry_plan(policy)) == (
         "5 attempts, 1.0 s x 2 up to 1m 0s apart, never after ValueError"
     )
+
+
+def test_priorities_are_those_of_each_place():
+    high = a.with_priority("high").on_error(b)
+    plan = (
+        flow()
+        .triggered_by(schedule("0 0 * * *", priority="low"))
+        .when(yes)
+        .then(high)
+        .else_()
+        .then(a)
+        .end_when()
+        .then_children("kids", flow="kid", inputs=listed, priority="low")
+        .build()
+        .plan
+    )
+    assert mermaid(plan).count("priority high") == 2  # the compensation has it too
+    assert mermaid(plan).count("priority low") == 1
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(flow_tree(plan))
+    assert captured.get().count("priority high") == 2
+    assert captured.get().count("priority low") == 2
 
 
 def test_concurrency_limits_are_those_of_each_place():

@@ -32,6 +32,7 @@ def test_the_keys_of_json_are_those_of_run_info(cli: Cli):
     (run,) = cli.json("ls", "--limit", "1")
     assert set(run) == {
         "id", "flow", "status", "started", "ended", "queue", "plan", "error", "retry_of",
+        "priority",
     }  # fmt: skip
 
 

@@ -16,6 +16,15 @@ def test_it_prints_the_id_and_nothing_else(cli: Cli):
     assert outcome.stderr == ""
 
 
+def test_it_is_started_with_a_priority(cli: Cli):
+    run_id = cli("start", "checkout", "--priority", "high", "--wait").stderr.strip()
+    (run,) = [one for one in cli.json("ls", "--limit", "5") if one["id"] == run_id]
+    assert (run["queue"], run["priority"]) == ("default", "high")
+    assert "priority high" in cli("show", run_id).stdout
+    wrong = cli("start", "checkout", "--priority", "urgent", code=Exit.UNUSABLE)
+    assert "'urgent' is not one of 'high', 'normal', 'low'" in wrong.stderr
+
+
 def test_with_wait_stdout_is_the_result_and_the_id_is_on_stderr(cli: Cli):
     outcome = cli("start", "checkout", "--input", '{"price": 100}', "--id", "wait-1", "--wait")
     assert outcome.data == 100 + 25 + 5

@@ -18,7 +18,7 @@ from resolute.store.queries import Question, ask
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS
 from resolute.store.store import Store
 from tests.support.clocks import FakeClock
-from tests.support.flows import builder, chain, fan, step
+from tests.support.flows import builder, chain, chain_of, fan, step
 from tests.support.keyspace import snapshot
 from tests.support.links import read_group
 from tests.support.stage import QUEUE, Stage
@@ -528,6 +528,33 @@ async def test_an_unregistered_consumer_is_found_in_the_queue_of_an_older_plan(
         await watch.look(LEASE / 3)
     assert await consumers(stage, queue) == set()
     assert (await stage.claim_one("other")).entry.crashes == 1
+
+
+async def test_an_unregistered_consumer_is_found_in_a_lane_of_high_nodes(
+    stage: Stage, watch: Watch
+):
+    flow = chain_of(step("a", priority="high"))
+    await stage.begin_run(flow)
+    lane = f"{QUEUE}^high"
+    await stage.claim_one("unheard", lane)
+    for _ in range(5):
+        await registry.beat(stage.store, ["stage:0:offers"])
+        await watch.look(LEASE / 3)
+    assert await consumers(stage, lane) == set()
+    assert (await stage.claim_one("other", lane)).entry.crashes == 1
+
+
+async def test_a_lane_of_high_nodes_is_filled_again_by_its_dead_readers_name(
+    stage: Stage, watch: Watch
+):
+    flow = chain_of(step("a", priority="high"))
+    await stage.begin_run(flow)
+    await stage.offer(flow, process="dead")
+    lane = f"{QUEUE}^high"
+    await stage.claim_one("dead", lane)
+    await registry.end_lease(stage.store, "dead")
+    assert await watch.look() == 1
+    assert (await stage.claim_one("other", lane)).entry.crashes == 1
 
 
 async def test_a_beat_that_cannot_be_read_does_not_stop_the_watch(stage: Stage, watch: Watch):

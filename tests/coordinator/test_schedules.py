@@ -303,3 +303,14 @@ async def test_a_plan_that_cannot_be_read_does_not_hold_up_the_schedules_of_othe
     await stage.store.execute("HSET", stage.store.keys.meta.plans, newer.plan_hash, b"\xc1")
     await offered_long_ago(stage, flow_of(every_day_at(due)))
     assert (await schedules(stage.store).run_once())[0] == 1
+
+
+async def test_the_runs_of_a_schedule_have_its_priority(stage: Stage):
+    made = FlowBuilder("nightly").on_queue("q")
+    for priority in (None, "low"):
+        made = made.triggered_by(schedule("0 * * * *", priority=priority))
+    flow = made.then(step("a")).build()
+    await offered_long_ago(stage, flow)
+    await schedules(stage.store).run_once()
+    lanes = [(await stage.header(run_id)).queue for run_id in await open_runs(stage)]
+    assert lanes == ["q", "q^low"]

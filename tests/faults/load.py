@@ -14,6 +14,7 @@ from resolute import Client, FlowRun, RunEnded, RunStatus, StoreUnavailable, Unk
 from resolute.client.history import read_children
 from resolute.client.objects import Objects
 from resolute.ids import root_of
+from resolute.priority import Priority
 from resolute.storage import Storage
 from resolute.store import runs
 from resolute.store.connection import ServerReply
@@ -155,9 +156,10 @@ class Load:
 
     async def _started(self, name: str, case: Case, work: Work) -> FlowRun[Any]:
         """Start it; what was not acknowledged is sent again, with the same id."""
+        priority = tuple(Priority)[int(name.rpartition("-")[2]) % 3]
         while True:
             try:
-                run = await self._client.start(case.flow, work, id=name)
+                run = await self._client.start(case.flow, work, id=name, priority=priority)
             except StoreUnavailable:
                 continue
             except ServerReply as error:

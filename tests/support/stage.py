@@ -161,7 +161,7 @@ class Stage:
             found = await read_group(link, GROUP_WORKERS, process, [stream], count, None)
             for message in found.get(stream, []):
                 assert message.payload is not None
-                taken.append(Held(partition, queue, message.id, _decode_entry(message.payload)))
+                taken.append(Held.read(partition, queue, message.id, message.payload))
         return taken
 
     async def take_one(self, process: str, queue: str = QUEUE) -> Held:

@@ -21,7 +21,7 @@ from resolute.store.store import Store
 from resolute.web import server
 from resolute.web.server import MAX_BODY, serve_http
 from tests.support.flows import step
-from tests.support.stage import Stage
+from tests.support.stage import QUEUE, Stage
 
 SECRET = "a secret"
 
@@ -40,7 +40,8 @@ GATED = (
 
 WOKEN = (
     FlowBuilder("woken", input=dict[str, int])
-    .triggered_by(signal("new-thing"))
+    .triggered_by(signal("new-thing", priority="high"))
+    .triggered_by(webhook("/woken", secret=None, priority="low"))
     .then(step("a"))
     .build()
 )
@@ -184,6 +185,19 @@ async def test_who_has_the_token_starts_flows_by_a_signal(
         (run_id,) = found[0].json()["runs"]
         assert (await stage.hash(run_id))["input"] == b"\x81\xa6number\x07"
         assert (await http.post(url, json={"number": 8}, headers=once)).status_code == 409
+
+
+async def test_a_run_has_the_priority_of_the_trigger_that_started_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving(stage, monkeypatch) as http:
+        headers = {"Authorization": "Bearer letmein"}
+        woken = await http.post("/api/signals/new-thing", json={"number": 1}, headers=headers)
+        (high,) = woken.json()["runs"]
+        low = (await http.post("/woken", json={"number": 1})).json()["id"]
+        plain = (await http.post("/in/open", json=1)).json()["id"]
+        lanes = [(await stage.header(run_id)).queue for run_id in (high, low, plain)]
+        assert lanes == [f"{QUEUE}^high", f"{QUEUE}^low", QUEUE]
 
 
 async def test_a_child_is_signalled_by_its_id(stage: Stage, monkeypatch: pytest.MonkeyPatch):

@@ -11,6 +11,7 @@ from resolute.engine.judging import retry_delay, timeout_error
 from resolute.errors import ErrorInfo
 from resolute.model.messages import Entry
 from resolute.model.plan import NodePlan, Plan
+from resolute.priority import lanes_of
 from resolute.store import nodes, registry, streams
 from resolute.store.keys import Partition
 from resolute.store.nodes import Failure, Held, Return
@@ -18,8 +19,6 @@ from resolute.store.script import GROUP_WORKERS
 from resolute.store.store import Store
 
 log = logging.getLogger(__name__)
-
-_decode = msgspec.msgpack.Decoder(Entry).decode
 
 
 async def settle_killed(
@@ -33,7 +32,7 @@ async def settle_killed(
     late = {(partition, name, entry) for partition, name, entry in overdue}
     plans: dict[str, Plan | None] = {}
     for partition in store.keys.partitions:
-        for name in info.queues if info else [queue]:
+        for name in info.queues if info else lanes_of(queue):
             await _settle_stream(store, process, partition, name, plans, late)
 
 
@@ -53,18 +52,18 @@ async def _settle_stream(
         returns: list[Return] = []
         for entry_id, payload in payloads.items():
             try:
-                held = Held(partition, name, entry_id, _decode(payload or b""))
+                held = Held.read(partition, name, entry_id, payload)
                 if held.entry.is_query:
                     continue  # a coordinator puts it away, too
                 plan = await _plan_of(store, held.entry.plan, plans)
                 node = _node_of(plan, held.entry)
             except (ValueError, LookupError):
                 continue  # deleted or damaged: a coordinator puts it away
-            queue = (node.queue if node else "") or name.partition("@")[0]
-            if plan is not None and node is not None and (partition.number, name, entry_id) in late:
-                failures.append(_timed_out(held, plan, node, queue))
+            is_late = (partition.number, held.queue, entry_id) in late
+            if plan is not None and node is not None and is_late:
+                failures.append(_timed_out(held, plan, node))
             else:
-                returns.append(Return(held, queue))
+                returns.append(Return(held, held.lane))
         for batch in nodes.chunks(failures):
             await nodes.fail(store, process, batch)
         for batch in nodes.chunks(returns):
@@ -86,10 +85,10 @@ def _node_of(plan: Plan | None, entry: Entry) -> NodePlan | None:
     return node.compensation if entry.undo else node
 
 
-def _timed_out(held: Held, plan: Plan, node: NodePlan, queue: str) -> Failure:
+def _timed_out(held: Held, plan: Plan, node: NodePlan) -> Failure:
     error = timeout_error(node)
     info = ErrorInfo(type(error).__name__, str(error), node=node.name)
     delay = retry_delay(node, held.entry.attempt, error)
     entry = held.entry
     key = node.key if entry.undo else plan.key(entry.pc, entry.index)
-    return Failure(held, key, queue, msgspec.msgpack.encode(info), delay, node.best_effort)
+    return Failure(held, key, held.lane, msgspec.msgpack.encode(info), delay, node.best_effort)

@@ -59,8 +59,8 @@ class Job:
 
     @property
     def queue(self) -> str:
-        """The plain queue that serves it, for when it is handed out again."""
-        return self.bound.plan.queue or self.held.queue.partition("@")[0]
+        """The lane that serves it, for when it is handed out again."""
+        return self.held.lane
 
     def request_stop(self, why: Stop) -> None:
         """Cancel it, if its function can be cancelled; the first reason given counts."""

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections import defaultdict, deque
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from resolute.engine.attempt import Bound
 from resolute.errors import ResoluteError
-from resolute.model.messages import Entry
+from resolute.priority import lanes_of
 from resolute.status import Code
 from resolute.store import dead, nodes, streams
 from resolute.store.connection import ServerReply, backoff
 from resolute.store.keys import Partition
 from resolute.store.nodes import Held, Return
-from resolute.store.reading import GroupReader
+from resolute.store.reading import Found, GroupReader
 from resolute.store.script import GROUP_WORKERS
 from resolute.store.store import Store
 from resolute_worker.jobs import Job, Stop
+from resolute_worker.lanes import Lanes
 from resolute_worker.runner import Runner
 from resolute_worker.slots import Slots
 
 log = logging.getLogger(__name__)
 
-BLOCK_MS = 5_000
 FENCED_PAUSE = 0.1  # s
 LONER_CRASHES = 2  # a node with so many crashes behind it runs alone
-
-_decode = msgspec.msgpack.Decoder(Entry).decode
 
 
 @dataclass(slots=True)
@@ -51,7 +46,10 @@ class Batch:
 
 
 class Reader:
-    """Reads one queue, in every partition, with the streams of the plans offered here."""
+    """Reads one queue, in every partition, with the streams of the plans offered here.
+
+    `plans` are their hashes, and how the streams of nodes are named that are offered by name.
+    """
 
     def __init__(
         self,
@@ -67,14 +65,14 @@ class Reader:
         self._runner = runner
         self._slots = slots
         self._source = GroupReader(store, f"{process}:queue", GROUP_WORKERS, process)
+        self._lanes = Lanes(self._source, self._deliver_all)
         self._streams: dict[str, tuple[Partition, str]] = {}
-        for partition in store.keys.partitions:
-            for name in (queue, *(f"{queue}@{plan}" for plan in plans)):
-                self._streams[partition.queue(name)] = (partition, name)
+        for name in (*lanes_of(queue), *(f"{queue}@{plan}" for plan in plans)):
+            for partition in store.keys.partitions:
+                self._streams[self._lanes.add(partition, name)] = (partition, name)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loners: deque[Held] = deque()
         self._generation = 0
-        self._turn = 0
 
     async def ensure_groups(self) -> None:
         for stream, (partition, _) in self._streams.items():
@@ -115,31 +113,15 @@ class Reader:
         if self._source.generation != self._generation:
             # What was delivered into a connection that broke is pending here and comes no more.
             self._generation = self._source.generation
-            await self.read_pending()
-        for stream, messages in (await self._read(free)).items():
-            self._deliver(stream, messages)
-
-    async def _read(self, free: int) -> dict[str, list[streams.Message]]:
-        """New entries for the free slots. COUNT is per stream, so it is shared out."""
-        everything = list(self._streams)
-        groups = len(self._store.keys.partitions)
-        if free < groups:
-            # Fewer slots than partitions: they take turns, and only if all are empty we block.
-            for _ in range(math.ceil(groups / free)):
-                found = await self._source.read(self._next_turn(free), 1, None)
-                if found:
-                    return found
-        return await self._source.read(everything, max(1, free // groups), BLOCK_MS)
-
-    def _next_turn(self, size: int) -> list[str]:
-        """The streams of the next `size` partitions, round and round."""
-        numbers = {(self._turn + i) % len(self._store.keys.partitions) for i in range(size)}
-        self._turn += size
-        return [s for s, (partition, _) in self._streams.items() if partition.number in numbers]
+            await self._read_pending(self._streams)
+        await self._lanes.read(free)
 
     async def read_pending(self) -> None:
         """Take up what this consumer has pending and does not run."""
-        for stream in self._streams:
+        await self._read_pending(self._lanes.used)
+
+    async def _read_pending(self, these: Collection[str]) -> None:
+        for stream in these:
             after = "-"
             while ids := await streams.pending_of(
                 self._store, stream, GROUP_WORKERS, self._process, after
@@ -148,6 +130,10 @@ class Reader:
                 found = [streams.Message(i, payload) for i, payload in payloads.items()]
                 self._deliver(stream, found)
                 after = ids[-1]
+
+    def _deliver_all(self, found: Found) -> None:
+        for stream, messages in found.items():
+            self._deliver(stream, messages)
 
     def _deliver(
         self, stream: str, messages: Sequence[streams.Message], *, learned: bool = False
@@ -163,7 +149,7 @@ class Reader:
                 batch.useless.append(message.id)
                 continue
             try:
-                held = Held(partition, queue, message.id, _decode(message.payload))
+                held = Held.read(partition, queue, message.id, message.payload)
                 if held.entry.is_query:
                     self._spawn(self._runner.queries.answer(held))
                     continue
@@ -174,8 +160,11 @@ class Reader:
                 self._place(held, self._runner.bound_for(held), batch)
             except (ValueError, LookupError) as error:
                 batch.dead.append((message.id, str(error)))
-        if batch.jobs:
-            self._spawn(self._runner.begin(batch.jobs))
+        by_name: dict[str, list[Job]] = defaultdict(list)
+        for job in batch.jobs:
+            by_name[job.held.queue].append(job)
+        for jobs in by_name.values():
+            self._spawn(self._runner.begin(jobs))
         if batch.useless or batch.dead or batch.returns:
             self._spawn(self._put_away(partition, queue, batch))
         if batch.strange:
@@ -190,7 +179,7 @@ class Reader:
         self._deliver(stream, batch.strange, learned=True)
 
     def _place(self, held: Held, bound: Bound | None, batch: Batch) -> None:
-        entry, queue = held.entry, held.queue.partition("@")[0]
+        entry, queue = held.entry, held.lane
         known = self._runner.jobs.get((entry.flow, entry.seq, entry.index))
         if bound is None:
             # Another version's, or named: to the stream that only those read who can run it.

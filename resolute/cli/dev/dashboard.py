@@ -92,10 +92,10 @@ async def _counts(store: Store) -> dict[str, int]:
 async def _busy(store: Store, workers: Sequence[ProcessInfo]) -> dict[str, int]:
     """How many nodes each process has taken, counted over its queue's streams."""
     names = {
-        partition.queue(worker.queue, plan)
+        partition.queue(name)
         for partition in store.keys.partitions
         for worker in workers
-        for plan in ("", *worker.flows.values())
+        for name in worker.queues
     }
     found: Counter[str] = Counter()
     for counts in await streams.consumers(store, [(name, GROUP_WORKERS) for name in sorted(names)]):

@@ -25,6 +25,7 @@ from resolute.cli.target import Target, json_option, target_options
 from resolute.client import Client
 from resolute.durations import humanize
 from resolute.errors import ConfigurationError
+from resolute.priority import queue_of
 from resolute.store import registry, server
 from resolute.store.server import ServerInfo
 from resolute.store.servers import Servers
@@ -114,7 +115,7 @@ async def _examine_namespace(client: Client, report: Report) -> None:
 
     report.processes = rows_of(situation, silent)
     names = set(await queue_names(client, situation, plans))
-    names |= {(header.queue, plan) for header in opened for plan in ("", header.plan)}
+    names |= {(queue_of(header.queue), plan) for header in opened for plan in ("", header.plan)}
     report.queues = await read_queues(store, sorted(names), situation, silent)
     report.backlog = await read_backlog(store, situation)
     report.stuck = await find_stuck(client, opened, situation, lease)

@@ -14,7 +14,9 @@ from resolute.cli.live import Situation, all_nodes, id_ms, queues_of
 from resolute.cli.output import counted
 from resolute.client import Client
 from resolute.durations import humanize
+from resolute.priority import Priority, lane_of
 from resolute.store.connection import Command, ServerReply
+from resolute.store.keys import Partition
 from resolute.store.registry import named_stream
 from resolute.store.script import GROUP_WORKERS
 from resolute.store.store import Store
@@ -23,8 +25,8 @@ LONG_WAIT = 30.0  # s in a queue that has workers
 
 
 class QueueRow(msgspec.Struct, frozen=True):
-    """A queue over all partitions; with `plan`, those of its nodes that need that plan, or with
-    ``!name`` a worker that offers the node by name.
+    """A lane of a queue over all partitions; with `plan`, those of the queue's nodes that need that
+    plan, or with ``!name`` a worker that offers the node by name.
 
     `ready` nodes nobody took yet (the lag), `taken` ones a process has and did not acknowledge;
     the ages, in seconds, are of the oldest of each.
@@ -37,6 +39,7 @@ class QueueRow(msgspec.Struct, frozen=True):
     ready_age: float
     taken_age: float
     readers: int
+    priority: Priority = Priority.NORMAL
 
 
 Name = tuple[str, str]
@@ -68,18 +71,26 @@ async def queue_names(client: Client, situation: Situation, plans: Iterable[str]
 async def read_queues(
     store: Store, names: Sequence[Name], situation: Situation, silent: set[str]
 ) -> list[QueueRow]:
-    """The state of each queue that is read or has work."""
-    by_name: dict[Name, list[QueueRow]] = defaultdict(list)
+    """The state of each queue that is read or has work, and of its lanes that have work."""
+    by_lane: dict[tuple[Name, Priority], list[QueueRow]] = defaultdict(list)
     for partition in store.keys.partitions:
         for name in names:
-            stream = partition.queue(*name)
-            row = await _read_stream(store, stream, name, situation.now)
-            by_name[name].append(row)
-    rows = [_summed(name, parts, situation, silent) for name, parts in by_name.items()]
-    return [row for row in rows if row.ready or row.taken or not row.plan]
+            for priority in [Priority.NORMAL] if name[1] else Priority:
+                row = await _read_stream(store, partition, name, priority, situation.now)
+                by_lane[name, priority].append(row)
+    rows = [_summed(parts, situation, silent) for parts in by_lane.values()]
+    return [
+        row
+        for row in rows
+        if row.ready or row.taken or (not row.plan and row.priority is Priority.NORMAL)
+    ]
 
 
-async def _read_stream(store: Store, stream: str, name: Name, now: float) -> QueueRow:
+async def _read_stream(
+    store: Store, partition: Partition, name: Name, priority: Priority, now: float
+) -> QueueRow:
+    queue, plan = name
+    stream = partition.queue(lane_of(queue, priority), plan)
     commands: list[Command] = [
         ("XLEN", stream),
         ("XINFO", "GROUPS", stream),
@@ -99,12 +110,14 @@ async def _read_stream(store: Store, stream: str, name: Name, now: float) -> Que
         oldest = await store.execute("XRANGE", stream, f"({last}", "+", "COUNT", 1)
     oldest_taken = pending[1] if not isinstance(pending, ServerReply) and taken else None
     return QueueRow(
-        *name,
+        queue,
+        plan,
         ready=ready,
         taken=taken,
         ready_age=max(0.0, now - id_ms(oldest[0][0]) / 1000) if oldest else 0.0,
         taken_age=max(0.0, now - id_ms(oldest_taken) / 1000) if oldest_taken else 0.0,
         readers=0,
+        priority=priority,
     )
 
 
@@ -119,10 +132,9 @@ def _group(reply: Any) -> dict[str, Any]:
     return {}
 
 
-def _summed(
-    name: Name, parts: Sequence[QueueRow], situation: Situation, silent: set[str]
-) -> QueueRow:
-    queue, plan = name
+def _summed(parts: Sequence[QueueRow], situation: Situation, silent: set[str]) -> QueueRow:
+    """One lane over all partitions."""
+    queue, plan, priority = parts[0].queue, parts[0].plan, parts[0].priority
     readers = [
         worker
         for worker in situation.workers
@@ -138,13 +150,15 @@ def _summed(
         ready_age=max(part.ready_age for part in parts),
         taken_age=max(part.taken_age for part in parts),
         readers=len(readers),
+        priority=priority,
     )
 
 
 def check_queues(rows: Sequence[QueueRow], processes: Sequence[ProcessRow]) -> Iterator[Finding]:
     """Queues with work and nobody to do it, or not fast enough."""
     for row in rows:
-        name = f"queue {row.queue}"
+        lane = f", {row.priority}" if row.priority is not Priority.NORMAL else ""
+        name = f"queue {row.queue}{lane}"
         nodes = counted(row.ready, "node")
         waits = f"{nodes} ready, the oldest for {humanize(row.ready_age)}"
         if row.ready and not row.readers:

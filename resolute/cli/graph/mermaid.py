@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from resolute.cli.graph.notes import (
-    Places,
+    Extras,
     children_note,
     each_note,
+    extras_in,
     notes_on,
     pause_note,
-    places_in,
 )
 from resolute.cli.graph.structure import (
     Block,
@@ -30,7 +30,7 @@ Source = tuple[str, str]
 
 def mermaid(plan: Plan) -> str:
     """The flowchart; parallel steps are subgraphs, compensations hang on dotted edges."""
-    chart = _Chart(places_in(plan))
+    chart = _Chart(extras_in(plan))
     chart.line(f'start(["{plan.flow}"])')
     ends = chart.blocks(blocks_of(plan), [("start", "")])
     chart.line("done((end))")
@@ -41,8 +41,8 @@ def mermaid(plan: Plan) -> str:
 class _Chart:
     """The lines so far."""
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
+    def __init__(self, extras: Extras) -> None:
+        self._extras = extras
         self.lines: list[str] = []
         self._depth = 1
 
@@ -72,7 +72,9 @@ class _Chart:
                     self.edges(sources, f"n{pc}")
                     sources = [(f"n{pc}", "")]
                 case Spawn(pc=pc, children=children):
-                    self.line(f'n{pc}[["{children.step}<br/>{children_note(children)}"]]')
+                    self.line(
+                        f'n{pc}[["{children.step}<br/>{children_note(children, self._extras)}"]]'
+                    )
                     self.edges(sources, f"n{pc}")
                     sources = [(f"n{pc}", "")]
                 case Round():
@@ -116,4 +118,4 @@ class _Chart:
             self.line(f"{name} -.->|undone by| {name}_undo")
 
     def _label(self, node: NodePlan) -> str:
-        return "<br/>".join([node.name, *notes_on(node, self._places)])
+        return "<br/>".join([node.name, *notes_on(node, self._extras)])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from resolute.durations import humanize, spell
 from resolute.model.plan import (
     Children,
+    ConcurrencyPlan,
     Each,
     Gate,
     LimitPlan,
     NodePlan,
     PlacesPlan,
     Plan,
+    PriorityPlan,
     RetryPlan,
     Sleep,
     Wait,
@@ -20,21 +23,25 @@ from resolute.model.plan import (
 
 DEFAULTS = NodePlan("", "")
 
-# The concurrency limits of nodes, by the identity of their plans: two may be equal but for those.
-Places = Mapping[int, Sequence[PlacesPlan]]
+# What a plan says of nodes apart from them, by their identity: two may be equal but for that.
+Extras = Mapping[int, Sequence[str]]
 
 
-def places_in(plan: Plan) -> Places:
-    """The concurrency limits of the nodes of a flow."""
-    found: dict[int, Sequence[PlacesPlan]] = {}
-    for one in plan.concurrency:
+def extras_in(plan: Plan) -> Extras:
+    """The concurrency limits and priorities of the nodes of a flow."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for one in (*plan.concurrency, *plan.priorities):
         node = plan.node(one.pc, one.index)
-        limited = node.compensation if one.undo else node
-        found[id(limited)] = one.limits
+        notes = found[id(node.compensation if one.undo else node)]
+        match one:
+            case ConcurrencyPlan(limits=limits):
+                notes += [places_note(limit) for limit in limits]
+            case PriorityPlan(priority=priority):
+                notes.append(f"priority {priority}")
     return found
 
 
-def notes_on(node: NodePlan, places: Places) -> list[str]:
+def notes_on(node: NodePlan, extras: Extras) -> list[str]:
     """Everything that is not the default, and the compensation."""
     notes: list[str] = []
     if node.key != node.name:
@@ -46,7 +53,7 @@ def notes_on(node: NodePlan, places: Places) -> list[str]:
     if node.retry != DEFAULTS.retry:
         notes.append(retry_note(node.retry))
     notes += [limit_note(limit) for limit in node.limits]
-    notes += [places_note(limit) for limit in places.get(id(node), ())]
+    notes += extras.get(id(node), ())
     if node.best_effort:
         notes.append("best effort")
     return notes
@@ -80,12 +87,13 @@ def each_note(each: Each) -> str:
     return "for each item" + _at_a_time(each.window)
 
 
-def children_note(children: Children) -> str:
+def children_note(children: Children, extras: Extras) -> str:
     """``a run of send-mail for each input, one at a time``"""
     queue = f" on queue {children.queue}" if children.queue else ""
     forgives = ", best effort" if children.nodes[0].best_effort else ""
     each = f"a run of {children.flow}{queue} for each input"
-    return each + _at_a_time(children.window) + forgives
+    own = "".join(f", {note}" for note in extras.get(id(children.nodes[0]), ()))
+    return each + _at_a_time(children.window) + own + forgives
 
 
 def _at_a_time(window: int) -> str:

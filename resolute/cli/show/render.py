@@ -25,6 +25,7 @@ from resolute.cli.show.timeline import Axis
 from resolute.cli.show.waiting import Wait, WaitKind
 from resolute.durations import humanize
 from resolute.model.messages import NodeRecord
+from resolute.priority import Priority
 from resolute.status import NodeStatus, RunStatus
 
 MAX_NODES = 12  # of one step, unless all are asked for
@@ -64,7 +65,8 @@ def _header(snapshot: Snapshot) -> Table:
     table.add_column(overflow="fold")
     took = humanize(max(0.0, (run.ended or snapshot.now) - run.started))
     table.add_row("run", Text(run.id, style="bold"))
-    table.add_row("flow", f"{run.flow} on queue {run.queue}")
+    priority = f", priority {run.priority}" if run.priority != Priority.NORMAL else ""
+    table.add_row("flow", f"{run.flow} on queue {run.queue}{priority}")
     table.add_row("plan", run.plan or "not chosen yet")
     if run.retry_of:
         table.add_row("retry of", run.retry_of)

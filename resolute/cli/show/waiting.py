@@ -13,6 +13,7 @@ from resolute.engine.admission import read_hold
 from resolute.errors import ErrorInfo
 from resolute.model.messages import NodeRecord
 from resolute.model.plan import Children, Gate, NodePlan, Plan, Sleep, Step
+from resolute.priority import queue_of
 from resolute.status import SETTLED, NodeStatus
 from resolute.store.runs import Header
 
@@ -133,7 +134,7 @@ def _of_node(
         case NodeStatus.WAITING:
             return _timer(node, planned, bool(held.get(node.index)), situation)
         case _:
-            queue = (planned.queue if planned else "") or header.queue
+            queue = (planned.queue if planned else "") or queue_of(header.queue)
             return _ready(node, header, queue, situation, is_named=is_named)
 
 

@@ -86,6 +86,12 @@ local function next_token(token)
   return base .. '.' .. (tonumber(count) + 1)
 end
 
+-- Of a name such as queue^high@plan the priority: that stream has nodes of every one, so that the
+-- entry has to say it. nil for other names.
+local function told_priority(name)
+  return string.match(name, '%^(%l+)@')
+end
+
 -- A node of a windowed step was settled: the next one follows it, in the stream that served it.
 -- `window` is <seq>|<how many at a time>|<width>.
 local function refill(key, flow, window, seq, pending, stream, queue)
@@ -96,7 +102,8 @@ local function refill(key, flow, window, seq, pending, stream, queue)
   width = tonumber(width)
   if h[1] ~= RUNNING or page >= width or page - (width - pending) >= tonumber(most) then return end
   local entry = redis.call('XADD', stream, '*', 'e',
-    cmsgpack.pack({flow, h[4], tonumber(h[5]), tonumber(seq), page, h[3], 1, 0, 0}))
+    cmsgpack.pack({flow, h[4], tonumber(h[5]), tonumber(seq), page, h[3], 1, 0, 0,
+      told_priority(queue)}))
   redis.call('HSET', key, 'page', page + 1, 'n:' .. seq .. '.' .. page,
     READY .. '|' .. h[3] .. '||1|0|' .. queue .. '|' .. entry .. '|||')
 end
@@ -123,7 +130,8 @@ local function release(node, stream, queue)
   local r = node.record
   r.state, r.process, r.queue, r.begun, r.ended = READY, '', queue, '', ''
   r.entry = redis.call('XADD', stream, '*', 'e', cmsgpack.pack({node.flow, node.plan, node.pc,
-    node.seq, node.index, r.token, tonumber(r.attempt), tonumber(r.crashes), node.undoing}))
+    node.seq, node.index, r.token, tonumber(r.attempt), tonumber(r.crashes), node.undoing,
+    told_priority(queue)}))
   redis.call('HSET', node.key, node.field, format_record(r))
 end
 
