@@ -17,6 +17,7 @@ from random import Random
 from typing import Any
 
 from resolute import Client, FlowRun, StoreUnavailable
+from resolute.client.history import read_fields
 from resolute.durability import Durability
 from resolute.errors import DurabilityNotConfirmed, FlowFailed, UnknownRun
 from resolute.store import registry, runs
@@ -234,8 +235,14 @@ async def _still_open(on: Trial) -> list[str]:
             continue
         found.append(f"{name}: {on.load.tracked[name]}")
         found.append(f"  there: {await runs.read_header(on.store, name)}")
+        fields = await read_fields(on.store, name, "n:", "s:", "pages", "moved")
+        found.append(f"  {fields}")
         found.append(f"  the client waits in {' '.join(_frames(task))}")
-    return found
+    for stream, group in streams_of(on.store) if found else ():
+        pending = await on.store.execute("XPENDING", stream, group, "-", "+", 10)
+        if entries := await on.store.execute("XRANGE", stream, "-", "+", "COUNT", 10):
+            found.append(f"{stream}: {entries}, pending {pending}")
+    return [*found, on.cluster.system.logs()] if found else []
 
 
 def _frames(task: asyncio.Task[None]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from resolute.model.classifying import Verdict
 from resolute.model.flow import Flow
 from resolute.model.nodes import AsyncNode, Node, SyncNode
 from resolute.model.state import FlowState
-from resolute.status import RunStatus
+from resolute.status import NodeStatus, RunStatus
 from resolute.store import nodes
 from resolute.store.store import Store
 from resolute_worker import committer
@@ -86,6 +86,32 @@ async def test_a_claim_that_is_gone_ends_its_job_without_a_word(stage: Stage, ma
     assert gate.stopped == 1
     assert (await stage.stats()).get("stale_attempts", 0) == 0
     assert await stage.complete(OTHER, elsewhere) == "OK"
+
+
+@ONE
+async def test_a_node_whose_outcome_overtakes_its_claim_is_not_left_claimed(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    """The server forgot the claim; the outcome was refused before the claim was made anew."""
+    parts, gate = await run_held(stage, make_parts)
+    await stage.store.execute("HDEL", stage.of("run").flow("run"), "n:1.0")
+    begin = nodes.begin
+
+    async def late(*args: Any) -> list[nodes.Begun]:
+        gate.open.set()
+        await parts.idle()
+        return await begin(*args)
+
+    monkeypatch.setattr(nodes, "begin", late)
+    await parts.runner.reaffirm()
+    monkeypatch.undo()
+    record = await stage.record_of("run", 1, 0)
+    assert record is not None
+    assert record.status is NodeStatus.READY
+    await parts.work()
+    await stage.coordinate()
+    assert await stage.status() is RunStatus.COMPLETED
+    assert gate.began == 2
 
 
 @ONE

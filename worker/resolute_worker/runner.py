@@ -528,8 +528,9 @@ class Runner:
         The server may have forgotten a second, and with it which places were taken or given back.
         """
         by_stream: dict[str, list[Job]] = defaultdict(list)
+        overtaken: list[Job] = []
         for job in self.jobs.values():
-            if job.task is not None:
+            if job.task is not None and not job.is_reported:
                 by_stream[job.held.stream].append(job)
         for jobs in by_stream.values():
             for batch in nodes.chunks(jobs):
@@ -537,11 +538,27 @@ class Runner:
                     self._store, self._process, [(job.held, ()) for job in batch]
                 )
                 for job, begun in zip(batch, answers, strict=True):
-                    if begun.code != Code.OK and not job.is_reported:
+                    if job.is_reported:
+                        overtaken.append(job)
+                    elif begun.code != Code.OK:
                         log.warning("lost the claim of %s of run %s: %s", job.bound.plan.name,
                                     job.held.entry.flow, begun.code)  # fmt: skip
                         job.request_stop(Stop.LOST)
+        await self._let_go(overtaken)
         await self.places.look()
+
+    async def _let_go(self, jobs: Sequence[Job]) -> None:
+        """Hand back what was begun again after its outcome had been refused.
+
+        The server had forgotten the claim when the outcome came, and with the refusal its entry
+        went: nobody else would ever come by. Where the outcome was taken, this is refused.
+        """
+        await self.committer.drain()
+        for job in jobs:
+            entry = job.held.entry
+            if (entry.flow, entry.seq, entry.index) not in self.jobs:
+                back = Return(job.held, job.queue)
+                await nodes.give_back(self._store, self._process, [back])
 
     async def wait_idle(self) -> None:
         """Wait until no job is left and every outcome was answered."""
