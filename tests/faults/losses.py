@@ -285,6 +285,14 @@ def _wrong_processes(on: Trial) -> Iterator[Broken]:
 
 
 async def _is_spinning(on: Trial) -> bool:
+    """Whether it sends too much, and does not stop: what a sweep sends is over soon."""
+    for _ in range(3):
+        if not await _sends_much(on):
+            return False
+    return True
+
+
+async def _sends_much(on: Trial) -> bool:
     """Whether more is sent between three beats of a process than an idle system has to send."""
     ours = 0  # commands that are sent to find that out
 
