@@ -34,7 +34,6 @@ MAX_IN_FLIGHT = 3  # batches; while one is committed the next is read
 MAX_CONFLICTS = 20
 IDLE_MS = 2_000  # an event pending for so long at another coordinator is taken over
 MAX_DELIVERIES = 5
-CANCEL_TTL = 3600.0  # s
 
 _decode_event = msgspec.msgpack.Decoder(Event).decode
 
@@ -352,7 +351,7 @@ class Dispatcher:
                     node = f"{header.id}|{name[2:]}|{record.token}"
                     wanted.setdefault(record.process, []).append(node)
         if wanted:
-            await registry.request_cancel(self._store, wanted, CANCEL_TTL)
+            await registry.request_cancel(self._store, wanted)
 
 
 def _look_of(event: Event) -> Event:

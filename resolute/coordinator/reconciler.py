@@ -197,6 +197,7 @@ class Reconciler:
         """The nodes that nothing will bring forward any more."""
         lost: list[nodes.Reclaim] = []
         unclaimed: list[tuple[str, nodes.Held]] = []
+        claimed: list[tuple[str, nodes.Held]] = []  # with the process
         children: list[tuple[str, nodes.Held]] = []
         step = plan.step(header.pc)
         for index, value in zip(indices, values, strict=True):
@@ -214,7 +215,9 @@ class Reconciler:
                     unclaimed.append((entry_id, held))
                 case NodeStatus.RUNNING:
                     process = record.process if record else ""
-                    if process not in self._catalog.processes and self._is_over(process):
+                    if process in self._catalog.processes:
+                        claimed.append((process, held))
+                    elif self._is_over(process):
                         lost.append(as_reclaim(plan, held, process, header.queue))
                 case NodeStatus.WAITING if record and record.hold == CHILD:
                     if isinstance(step, Children):
@@ -226,6 +229,7 @@ class Reconciler:
                     pass
         lost += await self._without_run(partition, plan, children)
         lost += await self._without_entry(plan, unclaimed, header.queue)
+        await self._ask_holders(claimed)
         return lost
 
     async def _without_run(
@@ -253,18 +257,36 @@ class Reconciler:
     async def _without_entry(
         self, plan: Plan, unclaimed: Sequence[tuple[str, nodes.Held]], queue: str
     ) -> list[nodes.Reclaim]:
-        replies = await self._store.execute_all(
-            [("XRANGE", held.stream, i or "0-0", i or "0-0") for i, held in unclaimed]
-        )
         lost: list[nodes.Reclaim] = []
-        for (_, held), reply in zip(unclaimed, replies, strict=True):
-            there = streams.parse_entries(reply)
+        entries = await self._entries([held for _, held in unclaimed])
+        for (_, held), there in zip(unclaimed, entries, strict=True):
             if not there:
                 lost.append(as_reclaim(plan, held, "", queue))
             elif not _is_for(there[0], held.entry):
                 # The stream was deleted, and its ids were given out again: that entry stays.
                 lost.append(as_reclaim(plan, msgspec.structs.replace(held, id=""), "", queue))
         return lost
+
+    async def _ask_holders(self, claimed: Sequence[tuple[str, nodes.Held]]) -> None:
+        """Have processes look whether they run what is claimed for them, and has no entry.
+
+        A process looks at the entries that it has pending. Without one, a claim that it does not
+        know of would keep a node from everybody: its server had lost the claim, or the answer.
+        """
+        wanted: dict[str, list[str]] = {}
+        entries = await self._entries([held for _, held in claimed])
+        for (process, held), there in zip(claimed, entries, strict=True):
+            if not there or not _is_for(there[0], held.entry):
+                wanted.setdefault(process, []).append(nodes.question(held))
+        if wanted:
+            await registry.request_cancel(self._store, wanted)
+
+    async def _entries(self, helds: Sequence[nodes.Held]) -> list[list[streams.Message]]:
+        """The entry of each, if it is there."""
+        replies = await self._store.execute_all(
+            [("XRANGE", held.stream, held.id or "0-0", held.id or "0-0") for held in helds]
+        )
+        return [streams.parse_entries(reply) for reply in replies]
 
 
 def _is_for(message: streams.Message, entry: Entry) -> bool:

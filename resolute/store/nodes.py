@@ -49,6 +49,27 @@ class Held(msgspec.Struct, frozen=True):
         return home_of(self.queue)
 
 
+ASKED = "?"  # no id of a run begins with it
+
+
+def question(held: Held) -> str:
+    """What asks a process whether it runs a node that is claimed for it."""
+    entry = held.entry
+    place = f"{entry.seq}.{entry.index}"
+    return f"{ASKED}{entry.flow}|{place}|{entry.token} {held.id} {held.queue}"
+
+
+def asked(store: Store, name: str) -> Held | None:
+    """The node that a process is asked for; None for what is no question."""
+    if not name.startswith(ASKED):
+        return None
+    flow, place, rest = name.removeprefix(ASKED).split("|")
+    seq, _, index = place.partition(".")
+    token, entry_id, queue = rest.split(" ", 2)
+    entry = Entry(flow, "", 0, int(seq), int(index), token)
+    return Held(store.keys.of(flow), queue, entry_id, entry)
+
+
 class BeginItem(Item):
     flow_key: int
     flow: str

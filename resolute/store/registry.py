@@ -17,6 +17,7 @@ from resolute.store.keys import Partition
 from resolute.store.script import Item, pack, pack_item
 from resolute.store.store import Store
 
+CANCEL_TTL = 3600.0  # s; for a process that does not beat meanwhile
 log = logging.getLogger(__name__)
 
 
@@ -234,13 +235,16 @@ async def beat(
     return answers
 
 
-async def request_cancel(store: Store, wanted: Mapping[str, Sequence[str]], ttl: float) -> None:
-    """Ask processes to cancel nodes, named ``flow|seq.index|token``, at their next beat."""
+async def request_cancel(store: Store, wanted: Mapping[str, Sequence[str]]) -> None:
+    """Ask processes to cancel nodes, named ``flow|seq.index|token``, at their next beat.
+
+    Or, by `nodes.question`, whether they run them.
+    """
     meta = store.keys.meta
     commands: list[Command] = []
     for process, nodes in wanted.items():
         key = meta.cancels(process)
-        commands += [("SADD", key, *nodes), ("PEXPIRE", key, int(ttl * 1000))]
+        commands += [("SADD", key, *nodes), ("PEXPIRE", key, int(CANCEL_TTL * 1000))]
     await store.write_all(commands)
 
 

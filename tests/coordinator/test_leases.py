@@ -272,7 +272,7 @@ async def test_a_dead_process_leaves_no_consumer_and_nothing_in_the_registry(
     await stage.begin_run(FLOW)
     await register(stage, "dead")
     await stage.claim("dead")
-    await registry.request_cancel(stage.store, {"dead": ["x"]}, 60)
+    await registry.request_cancel(stage.store, {"dead": ["x"]})
     await registry.end_lease(stage.store, "dead")
     assert await watch.look() == 1
     assert "dead" not in await consumers(stage)

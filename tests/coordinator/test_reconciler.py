@@ -14,12 +14,13 @@ from resolute.coordinator.reconciler import Reconciler
 from resolute.engine.run import PAGE
 from resolute.model.flow import Flow
 from resolute.status import NodeStatus
-from resolute.store import registry, runs, transitions
+from resolute.store import nodes, registry, runs, transitions
 from tests.support.flows import builder, chain, chain_of, either, fan, step, undoable
 from tests.support.keyspace import snapshot
 from tests.support.stage import NIL, NO_UNDO_INPUT, RETENTION_MS, Stage
 
 FLOW = chain("a", "b")
+WORKER = "stage:1:worker"
 
 
 def everybody(_: str) -> bool:
@@ -42,6 +43,29 @@ async def lose(stage: Stage, *what: str, run_id: str = "run") -> None:
     partition = stage.of(run_id)
     keys = {"inbox": partition.inbox, "timers": partition.timers}
     await stage.store.execute("DEL", *(keys.get(name) or partition.queue(name) for name in what))
+
+
+# What a live process has claimed.
+
+
+async def test_who_has_claimed_a_node_without_an_entry_is_asked_whether_it_runs(stage: Stage):
+    await stage.begin_run(FLOW)
+    await stage.offer(FLOW, process=WORKER)
+    held = await stage.claim_one(WORKER)
+    await reconciler(stage).run_once()
+    assert await registry.beat(stage.store, [WORKER]) == [[]]
+    await lose(stage, "q")
+    await reconciler(stage).run_once()
+    (questions,) = await registry.beat(stage.store, [WORKER])
+    assert questions is not None
+    (question,) = questions
+    asked = nodes.asked(stage.store, question)
+    assert asked is not None
+    assert (asked.id, asked.queue, asked.partition) == (held.id, held.queue, held.partition)
+    assert (asked.entry.flow, asked.entry.seq, asked.entry.index, asked.entry.token) == (
+        "run", held.entry.seq, held.entry.index, held.entry.token
+    )  # fmt: skip
+    assert await stage.complete(WORKER, held) == "OK"
 
 
 # What is lost from a queue.

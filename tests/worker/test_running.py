@@ -115,6 +115,28 @@ async def test_a_node_whose_outcome_overtakes_its_claim_is_not_left_claimed(
 
 
 @ONE
+async def test_a_process_hands_back_what_it_is_asked_for_and_does_not_run(
+    stage: Stage, make_parts: Make
+):
+    """Its server had executed a claim of which it was told that it failed, say."""
+    gate = Gate()
+    parts = make_parts(await begin_held(stage, gate))
+    held = await stage.claim_one(NAME)
+    await stage.store.execute("XTRIM", stage.of("run").queue(QUEUE), "MAXLEN", 0)
+    parts.runner.cancel_nodes([nodes.question(held)])
+    while parts.runner._side_tasks:
+        await asyncio.wait(parts.runner._side_tasks)
+    await parts.read()
+    await gate.wait()
+    parts.runner.cancel_nodes([nodes.question(parts.job().held)])  # this one does run
+    gate.open.set()
+    await parts.idle()
+    await stage.coordinate()
+    assert await stage.status() is RunStatus.COMPLETED
+    assert gate.began == 1
+
+
+@ONE
 async def test_a_node_that_is_handed_out_to_us_again_runs_once_more(stage: Stage, make_parts: Make):
     parts, gate = await run_held(stage, make_parts)
     held = parts.job().held

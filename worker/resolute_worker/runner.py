@@ -509,13 +509,29 @@ class Runner:
         task.add_done_callback(self._side_tasks.discard)
 
     def cancel_nodes(self, names: Sequence[str]) -> None:
-        """Stop the nodes named ``flow|seq.index|token`` of cancelled runs."""
+        """Stop the nodes named ``flow|seq.index|token`` of cancelled runs.
+
+        Of those that are asked for, what nobody runs here is handed back.
+        """
         for name in names:
+            if (held := nodes.asked(self._store, name)) is not None:
+                self._spawn(self._disown(held))
+                continue
             flow, place, token = name.split("|")
             seq, _, index = place.partition(".")
             job = self.jobs.get((flow, int(seq), int(index)))
             if job is not None and job.held.entry.token == token:
                 job.request_stop(Stop.CANCEL)
+
+    async def _disown(self, held: Held) -> None:
+        entry = held.entry
+        if (entry.flow, entry.seq, entry.index) in self.jobs:
+            return
+        log.warning("node %s.%s of run %s is claimed here and does not run: it is handed back",
+                    entry.seq, entry.index, entry.flow)  # fmt: skip
+        with contextlib.suppress(ResoluteError):  # it is asked for again
+            back = Return(held, held.lane)
+            await nodes.give_back(self._store, self._process, [back])
 
     def stop_all(self, why: Stop) -> None:
         """Stop everything that can be stopped."""
