@@ -21,7 +21,6 @@ LAYERS = {
     "durability": VOCABULARY,
     "durations": VOCABULARY,
     "options": VOCABULARY,
-    "priority": VOCABULARY,
     "status": VOCABULARY,
     "model": MODEL,
     "storage": STORE,

@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from resolute.priority import lanes_of
 from resolute.store.connection import ServerReply
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS
 from resolute.store.store import Store
@@ -73,7 +72,7 @@ def streams_of(store: Store) -> list[tuple[str, str]]:
     partitions = store.keys.partitions
     return [
         *((partition.inbox, GROUP_COORDINATORS) for partition in partitions),
-        *((p.queue(lane), GROUP_WORKERS) for p in partitions for lane in lanes_of(QUEUE)),
+        *((partition.queue(QUEUE), GROUP_WORKERS) for partition in partitions),
     ]
 
 
