@@ -301,6 +301,29 @@ crowded = (
 )
 
 
+@node("ranked-flaky", retry=QUICK, priority="high")
+async def ranked_flaky(found: Made) -> Made:
+    """Fails at its first attempt now and then."""
+    with execution([found.mark]) as (here, mark):
+        await busy(5)
+        if here.attempt == 1 and found.value % 3 == 0:
+            raise ConnectionError("not yet")
+        return Made(found.value, mark)
+
+
+ranked = (
+    flow("ranked")
+    .then(begin)
+    .then_parallel(
+        "ranks", ranked_flaky, step("ranked-low", 0, priority="low"), threaded("ranked-plain", 0)
+    )
+    .then_each("ranked-all", step("ranked-one", 0, priority="high"), max_concurrency=2,
+               items=lambda state: [state[begin]] * 3)
+    .then(step("ranked-last", 0, priority="normal"))
+    .build()
+)  # fmt: skip
+
+
 def key_of(number: int) -> str:
     """The unique key of a run of `alone` with this number; a slow one's is all its own."""
     return str(number % KEYS if number < SLOW else number)
@@ -591,6 +614,7 @@ REPEATED = (
     "undo-item",
     "turned",
     "going-round",
+    "ranked-one",
 )  # nodes that run more than once in a run, each time at another place
 
 
@@ -780,6 +804,6 @@ delivered = (
 ALL: tuple[Flow[Any, Any], ...] = (
     sequence, fan, wide, branching, retrying, throttled, best_effort, pausing, saga, long,
     overrunning, poisonous, misbehaving, hungry, depending, every_second,
-    gated, delivered, listing, looping, naming, paged, kid, family, crowded,
+    gated, delivered, listing, looping, naming, paged, kid, family, crowded, ranked,
     alone, hushed,
 )  # fmt: skip

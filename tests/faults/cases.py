@@ -110,6 +110,7 @@ USUAL = (
     Case(app.retrying, 8, _done(0)),
     Case(app.throttled, 8, _done(0)),
     Case(app.crowded, 6, lambda number: Expected(COMPLETED, 3 * number), is_stopped=True),
+    Case(app.ranked, 6, lambda number: Expected(COMPLETED, 3 * number), is_stopped=True),
     Case(app.best_effort, 6, _done(1)),
     Case(app.pausing, 2, _done(0)),
     Case(app.saga, 10, _saga),

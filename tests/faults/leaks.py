@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resolute import Client
+from resolute.priority import lanes_of
 from resolute.store import streams
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS
 from resolute.store.store import Store
@@ -67,7 +68,7 @@ async def census(store: Store, product: Product) -> Census:
         for partition in store.keys.partitions
         for stream, group in (
             (partition.inbox, GROUP_COORDINATORS),
-            (partition.queue(QUEUE), GROUP_WORKERS),
+            *((partition.queue(lane), GROUP_WORKERS) for lane in lanes_of(QUEUE)),
         )
     ]
     counts = await streams.consumers(store, readers)

@@ -15,6 +15,7 @@ from resolute import Client, FlowRun, RunEnded, RunStatus, StoreUnavailable, Uni
 from resolute.client.history import read_children
 from resolute.client.objects import Objects
 from resolute.ids import root_of
+from resolute.priority import Priority
 from resolute.storage import Storage
 from resolute.store import runs
 from resolute.store.connection import ServerReply
@@ -179,11 +180,12 @@ class Load:
 
     async def _started(self, name: str, case: Case, work: Work) -> FlowRun[Any]:
         """Start it; what was not acknowledged is sent again, with the same id."""
+        priority = tuple(Priority)[int(name.rpartition("-")[2]) % 3]
         while True:
             try:
                 run, line = await begin(
                     self._client, case, work, name=name, key=self._prefix, random=self._random,
-                    serial=self._serial,
+                    serial=self._serial, priority=priority,
                 )  # fmt: skip
             except StoreUnavailable:
                 continue

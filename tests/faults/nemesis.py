@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from resolute.priority import lanes_of
 from resolute.store.connection import ServerReply
 from resolute.store.script import GROUP_COORDINATORS, GROUP_WORKERS
 from resolute.store.store import Store
@@ -72,7 +73,7 @@ def streams_of(store: Store) -> list[tuple[str, str]]:
     partitions = store.keys.partitions
     return [
         *((partition.inbox, GROUP_COORDINATORS) for partition in partitions),
-        *((partition.queue(QUEUE), GROUP_WORKERS) for partition in partitions),
+        *((p.queue(lane), GROUP_WORKERS) for p in partitions for lane in lanes_of(QUEUE)),
     ]
 
 

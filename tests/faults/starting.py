@@ -8,6 +8,7 @@ from typing import Any
 
 from resolute import Client, Debounce, FlowRun, Unique
 from resolute.durability import Level
+from resolute.priority import PriorityName
 from tests.faults import app
 from tests.faults.app import Work
 from tests.faults.cases import Case, Sharing
@@ -23,6 +24,7 @@ async def begin(
     key: str,
     random: Random,
     serial: Iterator[int],
+    priority: PriorityName = "normal",
     durability: Level | None = None,
 ) -> tuple[FlowRun[Any], Line]:
     """Start a run, and the line that says so.
@@ -32,14 +34,20 @@ async def begin(
     """
     match case.sharing:
         case Sharing.NONE:
-            run = await client.start(case.flow, work, id=name, durability=durability)
+            run = await client.start(
+                case.flow, work, id=name, priority=priority, durability=durability
+            )
             return run, Line("started", run.id, case.flow.name)
         case Sharing.UNIQUE:
             unique = Unique(app.key_of(work.number), random.choice(("existing", "replace")))
-            run = await client.start(case.flow, work, unique=unique, durability=durability)
+            run = await client.start(
+                case.flow, work, unique=unique, priority=priority, durability=durability
+            )
             return run, Line("started", run.id, case.flow.name)
         case Sharing.DEBOUNCED:
             work.number = next(serial)
             debounce = Debounce(key, "500ms", "2s")
-            run = await client.start(case.flow, work, debounce=debounce, durability=durability)
+            run = await client.start(
+                case.flow, work, debounce=debounce, priority=priority, durability=durability
+            )
             return run, Line("started", run.id, case.flow.name, note=str(work.number))
