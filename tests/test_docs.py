@@ -31,6 +31,7 @@ def test_the_first_flow_on_a_page_builds(page: Path) -> None:
 
 CODE = [
     "concepts.md",
+    "priorities.md",
     "inputs.md",
     "waiting.md",
     "lists-and-loops.md",

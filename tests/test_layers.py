@@ -21,6 +21,7 @@ LAYERS = {
     "durability": VOCABULARY,
     "durations": VOCABULARY,
     "options": VOCABULARY,
+    "priority": VOCABULARY,
     "status": VOCABULARY,
     "model": MODEL,
     "storage": STORE,

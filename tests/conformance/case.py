@@ -11,6 +11,7 @@ from typing import Any
 
 from resolute import Flow, FlowBuilder, Node, RunStatus, manual
 from resolute.model.messages import NodeRecord
+from resolute.priority import PriorityName
 
 FOLDER = Path(__file__).parent / "flows"
 
@@ -24,7 +25,8 @@ class Case:
     brackets, and which node it compensates. With `cancel_while` the run is cancelled when that
     node runs; such a node sleeps for a minute. `signals` are sent when it has started. `error` is
     the type of the run's error. The nodes `served` are offered by name. `has_storage` says whether
-    there is one. `costs` are the sums by unit.
+    there is one. `costs` are the sums by unit. The run is started with
+    `priority`; a line of the history has in parentheses one that is not normal.
     """
 
     flow: Flow[Any, Any]
@@ -38,6 +40,7 @@ class Case:
     served: tuple[Node[Any, Any], ...] = ()
     has_storage: bool = False
     costs: Mapping[str, str] = field(default_factory=dict[str, str])
+    priority: PriorityName = "normal"
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ def _line(record: NodeRecord) -> str:
     name = record.name if record.name == record.step else f"{record.step}/{record.name}"
     error = f" [{record.error.type}]" if record.error else ""
     undone = f" undoes {record.compensates}" if record.compensates else ""
-    return f"{record.seq}.{record.index} {name} {record.status} {record.attempts}{error}{undone}"
+    priority = f" ({record.priority})" if record.priority != "normal" else ""
+    did = f"{record.status} {record.attempts}"
+    return f"{record.seq}.{record.index} {name} {did}{error}{undone}{priority}"
 
 
 def load_cases() -> dict[str, Case]:

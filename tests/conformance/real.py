@@ -28,7 +28,7 @@ UNDER_WAY = (NodeStatus.RUNNING, NodeStatus.WAITING)  # what waits for a child i
 async def run_for_real(store: Store, case: Case) -> Outcome:
     """Run a case against Redis."""
     async with _system(store, case) as client:
-        run = await client.start(case.flow, case.input, id=RUN_ID)
+        run = await client.start(case.flow, case.input, id=RUN_ID, priority=case.priority)
         for number, (name, payload) in enumerate(case.signals):
             await run.signal(name, payload, sender=str(number))
         if case.cancel_while:

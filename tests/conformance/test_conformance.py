@@ -27,7 +27,7 @@ def run_in_memory(case: Case) -> Outcome:
         tester.cancel_at(CANCEL_AT)
     for name, payload in case.signals:
         tester.signal(name, payload)
-    result = tester.run(case.flow, case.input)
+    result = tester.run(case.flow, case.input, priority=case.priority)
     try:
         output = result.output
     except FlowFailed:
