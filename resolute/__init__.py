@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resolute.durability import Durability
     from resolute.engine.context import NodeContext, current
     from resolute.errors import (
+        AlreadyRunning,
         ChecksumMismatch,
         ConfigurationError,
         DurabilityNotConfirmed,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         UnknownTrigger,
     )
     from resolute.model.builder import FlowBuilder
+    from resolute.model.claims import Debounce, Unique
     from resolute.model.classifying import Classifier, Verdict, http_classifier
     from resolute.model.cursors import CursorBackend, SavedBy
     from resolute.model.flow import Flow
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyRunning",
     "AsyncNode",
     "ChecksumMismatch",
     "Classifier",
@@ -90,6 +93,7 @@ __all__ = [
     "CursorBackend",
     "DataRef",
     "DeadLetter",
+    "Debounce",
     "Durability",
     "DurabilityNotConfirmed",
     "DurabilityUnavailable",
@@ -144,6 +148,7 @@ __all__ = [
     "SyncNode",
     "TerminalError",
     "TooManyPages",
+    "Unique",
     "UnknownFlow",
     "UnknownLetter",
     "UnknownQuery",
@@ -173,6 +178,7 @@ _HOMES = {
     "durability": ("Durability",),
     "engine.context": ("NodeContext", "current"),
     "model.builder": ("FlowBuilder",),
+    "model.claims": ("Debounce", "Unique"),
     "model.classifying": ("Classifier", "Verdict", "http_classifier"),
     "model.flow": ("Flow",),
     "model.gates": ("GateResult",),

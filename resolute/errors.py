@@ -24,6 +24,7 @@ ResoluteError
 ├── SignalsFull              the run keeps as many signals that nobody took as it can
 ├── UnknownLetter            no dead letter of that id is (still) there
 ├── IdConflict               the id belongs to a run of another flow or input
+├── AlreadyRunning           another run of the flow has the unique key
 ├── InvalidInput             the input does not fit the flow's type
 ├── InvalidSignal            the payload does not fit the signal's type
 ├── MissingOutput            state[...] of something that has no output (also a KeyError)
@@ -250,6 +251,19 @@ class IdConflict(ResoluteError):
     def __init__(self, flow_id: str) -> None:
         self.id = flow_id
         super().__init__(f"run {flow_id!r} exists with another flow or another input")
+
+
+class AlreadyRunning(ResoluteError):
+    """Another run of the flow has the unique key: it is open, or was started within the period.
+
+    `id` is that run's.
+    """
+
+    def __init__(self, flow: str, key: str, id: str) -> None:
+        self.flow = flow
+        self.key = key
+        self.id = id
+        super().__init__(f"flow {flow!r}: run {id!r} has the unique key {key!r}")
 
 
 class InvalidInput(ResoluteError):

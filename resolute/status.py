@@ -56,6 +56,7 @@ class Code(StrEnum):
     )
     SKIP = "SKIP"  # the run no longer wants this node
     FULL = "FULL"  # there are so many already that no more are taken
+    TAKEN = "TAKEN"  # another run has the unique key
     OLD = "OLD"  # a tick older than the retention
     ERROR = "ERROR"  # this item could not be read or done; a dead letter holds it
 

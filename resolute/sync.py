@@ -15,6 +15,7 @@ from resolute.client.run import FlowRun as AsyncFlowRun
 from resolute.client.run import RunInfo
 from resolute.durability import Level
 from resolute.durations import Duration
+from resolute.model.claims import Debounce, Unique
 from resolute.model.cursors import Cursor
 from resolute.model.flow import Flow
 from resolute.model.messages import NodeRecord
@@ -153,20 +154,25 @@ class Client:
         delay: Duration | None = None,
         at: datetime | None = None,
         priority: PriorityName = "normal",
+        unique: Unique | str | None = None,
+        debounce: Debounce | None = None,
         durability: Level | None = None,
     ) -> FlowRun[Any]:
-        ids = None if id is None else [id]
-        (run,) = self.start_many(
-            flow,
-            [input],
-            ids=ids,
-            queue=queue,
-            delay=delay,
-            at=at,
-            priority=priority,
-            durability=durability,
+        started: AsyncFlowRun[Any] = self._loop.run(
+            self._client.start(  # pyright: ignore[reportCallIssue]  # the overloads do not take a union
+                flow,  # pyright: ignore[reportArgumentType]
+                input,
+                id=id,
+                queue=queue,
+                delay=delay,
+                at=at,
+                priority=priority,
+                unique=unique,
+                debounce=debounce,
+                durability=durability,
+            )
         )
-        return run
+        return FlowRun(self._loop, started)
 
     def start_many(
         self,

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from resolute.errors import (
+    AlreadyRunning,
     ConfigurationError,
     DurabilityNotConfirmed,
     IdConflict,
@@ -59,7 +60,7 @@ def code_of(error: BaseException) -> Exit:
             return Exit.UNKNOWN
         case QueryTimeout():
             return Exit.TIMEOUT
-        case IdConflict():
+        case IdConflict() | AlreadyRunning():
             return Exit.CONFLICT
         case _:
             return Exit.UNUSABLE if isinstance(error, _UNUSABLE) else Exit.FAILED

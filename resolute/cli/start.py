@@ -17,6 +17,7 @@ from resolute.client import Client, FlowRun
 from resolute.durability import Durability
 from resolute.durations import humanize
 from resolute.errors import FlowFailed
+from resolute.model.claims import IF_RUNNING, Debounce, IfRunning, Unique
 from resolute.options import DURATION
 from resolute.priority import Priority
 from resolute.status import RunStatus
@@ -56,6 +57,18 @@ def read_value(text: str, option: str) -> Any:
     show_default=True,
     help="Of its nodes that say none themselves.",
 )
+@click.option("--unique", metavar="KEY", help="No two open runs of FLOW with this key.")
+@click.option(
+    "--if-running",
+    type=click.Choice(IF_RUNNING),
+    help="With --unique: get the open run (existing, the default), fail, or cancel it.",
+)
+@click.option("--period", type=DURATION, help="With --unique: so long after a start, too.")
+@click.option(
+    "--debounce", type=DURATION, help="Starts with one --key are one run, which begins after this."
+)
+@click.option("--key", help="With --debounce: what the starts share.")
+@click.option("--max-wait", type=DURATION, help="With --debounce: after so long at the latest.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result as JSON.")
 @click.option(
     "--timeout", type=DURATION, default="30s", show_default=True, help="How long --wait waits."
@@ -78,6 +91,12 @@ def start(
     delay: float | None,
     at: datetime | None,
     priority: str,
+    unique: str | None,
+    if_running: IfRunning | None,
+    period: float | None,
+    debounce: float | None,
+    key: str | None,
+    max_wait: float | None,
     wait: bool,
     timeout: float,
     durability: str,
@@ -89,6 +108,11 @@ def start(
     """
     value = read_value(source, "--input") if source is not None else None
     level = Durability(durability)
+    try:
+        alone = _unique(unique, if_running, period)
+        together = _debounce(key, debounce, max_wait)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     moment = at.replace(tzinfo=at.tzinfo or UTC) if at is not None else None
 
     async def work(client: Client) -> Exit:
@@ -101,6 +125,8 @@ def start(
                 delay=delay,
                 at=moment,
                 priority=Priority(priority),
+                unique=alone,
+                debounce=together,
                 durability=level,
             )
         except ValueError as error:  # an id that cannot be one
@@ -114,6 +140,24 @@ def start(
         return Exit.OK
 
     sys.exit(target.run(work))
+
+
+def _unique(key: str | None, if_running: IfRunning | None, period: float | None) -> Unique | None:
+    """Raises UsageError, ValueError."""
+    if key is None:
+        if if_running is not None or period is not None:
+            raise click.UsageError("--if-running and --period need --unique KEY")
+        return None
+    return Unique(key, if_running or "existing", period)
+
+
+def _debounce(key: str | None, wait: float | None, max_wait: float | None) -> Debounce | None:
+    """Raises UsageError, ValueError."""
+    if key is None or wait is None:
+        if key is not None or wait is not None or max_wait is not None:
+            raise click.UsageError("--debounce and --key go together, and --max-wait with them")
+        return None
+    return Debounce(key, wait, max_wait)
 
 
 async def _wait(run: FlowRun[Any], timeout: float, level: Durability, as_json: bool) -> Exit:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, overload
 
+from resolute.client.confirming import naming
 from resolute.client.directory import Directory, choose_queue, encode_input, encode_signal
 from resolute.client.history import read_fields
 from resolute.client.letters import DeadLetter, Letters
@@ -16,12 +18,13 @@ from resolute.client.objects import Objects
 from resolute.client.querying import query
 from resolute.client.retrying import TOLD, plan_retry
 from resolute.client.run import FlowRun, RunInfo
-from resolute.client.triggering import run_id_of, started_by
+from resolute.client.sharing import Wanted, start_debounced, start_unique
+from resolute.client.triggering import Startable, run_id_of, started_by
 from resolute.client.watcher import Watcher
 from resolute.durability import Level, check_level, check_replicas
 from resolute.durations import Duration, milliseconds
 from resolute.errors import (
-    DurabilityNotConfirmed,
+    AlreadyRunning,
     ErrorInfo,
     IdConflict,
     ResoluteError,
@@ -31,6 +34,7 @@ from resolute.errors import (
 )
 from resolute.ids import check_name, check_run_id, new_run_id, random_text
 from resolute.model import codec
+from resolute.model.claims import Debounce, Unique, as_unique
 from resolute.model.codec import DEFAULT_MAX_PAYLOAD
 from resolute.model.cursors import Cursor
 from resolute.model.flow import Flow
@@ -38,9 +42,9 @@ from resolute.model.references import DataRef
 from resolute.priority import PriorityName, check_priority, lane_of
 from resolute.status import OPEN, TERMINAL, Code, RunStatus
 from resolute.storage import Storage, storage_of
-from resolute.store import cursors, runs
+from resolute.store import claims, cursors, runs
 from resolute.store.durable import Levels
-from resolute.store.keys import Partition
+from resolute.store.keys import Partition, key_in
 from resolute.store.nodes import chunks
 from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
 
@@ -69,6 +73,8 @@ class Client:
         self.watcher = Watcher(store)
         self.letters = Letters(store, self.directory)
         self._levels = Levels(store, check_replicas(replicas))
+        self._name = random_text(12)  # among those that debounce, with the number of its call
+        self._calls = itertools.count(1)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -149,13 +155,15 @@ class Client:
     async def start(
         self, flow: Flow[I, O], input: I | None = None, *, id: str | None = None,
         queue: str | None = None, delay: Duration | None = None, at: datetime | None = None,
-        priority: PriorityName = "normal", durability: Level | None = None,
+        priority: PriorityName = "normal", unique: Unique | str | None = None,
+        debounce: Debounce | None = None, durability: Level | None = None,
     ) -> FlowRun[O]: ...  # fmt: skip
     @overload
     async def start(
         self, flow: str, input: Any = None, *, id: str | None = None, queue: str | None = None,
         delay: Duration | None = None, at: datetime | None = None,
-        priority: PriorityName = "normal", durability: Level | None = None,
+        priority: PriorityName = "normal", unique: Unique | str | None = None,
+        debounce: Debounce | None = None, durability: Level | None = None,
     ) -> FlowRun[Any]: ...  # fmt: skip
     async def start(
         self,
@@ -167,20 +175,34 @@ class Client:
         delay: Duration | None = None,
         at: datetime | None = None,
         priority: PriorityName = "normal",
+        unique: Unique | str | None = None,
+        debounce: Debounce | None = None,
         durability: Level | None = None,
     ) -> FlowRun[Any]:
         """Start a run; the same `id` with the same flow and input is the same run.
 
         With `delay`, or `at` (with a time zone), it is there at once and begins then, by the clock
         of Redis. `priority` ("high", "normal" or "low") is that of its nodes that say none
-        themselves, and of its children.
+        themselves, and of its children. With a `unique` key there are no two open runs of the flow
+        with that key; with `debounce` starts that follow each other are one run. Both choose the
+        id themselves.
 
-        Raises UnknownFlow, InvalidInput, IdConflict, ValueError for an unusable id or priority,
+        Raises UnknownFlow, InvalidInput, IdConflict, AlreadyRunning, ValueError for an unusable id
+        or priority,
         StoreUnavailable (it may or may not have started: the same call again is safe); for an input
         above the limit PayloadTooLarge, or with a storage StorageUnavailable. With a
         `durability` above "fast" also DurabilityUnavailable (nothing was started) and
         DurabilityNotConfirmed (it was, and the same call again with its id confirms it).
         """
+        if unique is not None or debounce is not None:
+            if id is not None:
+                raise ValueError("start: the id of a run with a key is chosen here: no id= with it")
+            how = _sharing(unique, debounce)
+            delay_ms, at_ms = _later(delay, at)
+            priority = check_priority(priority)
+            store = self.at(durability)
+            wanted = Wanted(flow, input, store, queue, priority, delay_ms, at_ms)
+            return await self._start_sharing(how, wanted)
         ids = None if id is None else [id]
         (run,) = await self.start_many(
             flow,
@@ -193,6 +215,37 @@ class Client:
             durability=durability,
         )
         return run
+
+    async def _start_sharing(self, how: Unique | Debounce, wanted: Wanted) -> FlowRun[Any]:
+        await self.store.find_partitions()
+        match how:
+            case Unique():
+                return await start_unique(self, wanted, how)
+            case Debounce():
+                return await start_debounced(self, wanted, how, self._name, next(self._calls))
+
+    async def start_triggered(
+        self,
+        started: Startable,
+        trigger: tuple[str, str],
+        input: Any,
+        run_id: str | None,
+        durability: Level | None = None,
+    ) -> FlowRun[Any]:
+        """Start a run by one of the flow's triggers, as that says; for who takes its calls.
+
+        `trigger` is its kind and name, and `run_id` is made from the sender's own id of the call.
+        Raises what `start` does.
+        """
+        how, priority = started.by(*trigger), started.priority_by(*trigger)
+        flow, queue = started.flow, started.queue
+        if how is None:
+            return await self.start(
+                flow, input, id=run_id, queue=queue, priority=priority, durability=durability
+            )
+        store = self.at(durability)
+        wanted = Wanted(flow, input, store, queue, priority=priority, origin=run_id or "")
+        return await self._start_sharing(how, wanted)
 
     @overload
     async def start_many(
@@ -256,7 +309,7 @@ class Client:
             for partition, batch in batches:
                 await _send(store, partition, batch)
         else:
-            with _naming(names):
+            with naming(names):
                 await _all(_send(store, partition, batch) for partition, batch in batches)
 
     async def get(self, id: str) -> FlowRun[Any]:
@@ -340,7 +393,7 @@ class Client:
     ) -> bool:
         await self.store.find_partitions()
         error = ErrorInfo(kind, reason or "by a client")
-        with _naming([id]):
+        with naming([id]):
             code = await runs.cancel(self.at(durability), id, error, terminate=terminate)
         if code == Code.GONE:
             raise UnknownRun(id)
@@ -370,7 +423,7 @@ class Client:
             plan = (await self.directory.offered(header.flow)).plan
         data = encode_signal(header.flow, plan, name, payload)
         one = runs.Signal(id, name, sender or random_text(20), data)
-        with _naming([id]):
+        with naming([id]):
             (code,) = await runs.signal(self.at(durability), self.store.keys.of(id), [one])
         match code:
             case Code.GONE:
@@ -427,14 +480,7 @@ class Client:
         found = await started_by(self.store, self.directory, name)
         ids = [run_id_of(one.flow, "signal", id) if id is not None else None for one in found]
         return [
-            await self.start(
-                one.flow,
-                payload,
-                id=run_id,
-                queue=one.queue,
-                priority=one.priority_by("signal", name),
-                durability=durability,
-            )
+            await self.start_triggered(one, ("signal", name), payload, run_id, durability)
             for one, run_id in zip(found, ids, strict=True)
         ]
 
@@ -445,7 +491,8 @@ class Client:
 
         A step that was over when the run was stopped is not repeated. The new run is
         ``<id>/~<number>``; the same number twice is the same run. Without one, the next that is
-        free. Raises UnknownRun; ResoluteError for a run that has not ended, or completed; for its
+        free. Raises UnknownRun; AlreadyRunning where another run has its unique key, which the new
+        one has again; ResoluteError for a run that has not ended, or completed; for its
         `durability` what `start` does (give a `number` to call again).
         """
         store = self.at(durability)
@@ -464,14 +511,16 @@ class Client:
         numbers = [number] if number is not None else range(1, MAX_RETRIES_OF_ONE)
         for n in numbers:
             target = f"{base}/~{n}"
-            with _naming([target]):
-                code = await runs.retry(
+            with naming([target]):
+                code, other = await claims.retry(
                     store, header, target, resumption.drop, resumption.fields, plan.deadline_ms
                 )
             if code == Code.OK or (code == Code.EXISTS and number is not None):
                 return FlowRun(self, target)
             if code == Code.GONE:
                 raise UnknownRun(id)
+            if code == Code.TAKEN:
+                raise AlreadyRunning(header.flow, key_in(header.unique), other)
         raise ResoluteError(f"run {id!r} could not be retried")
 
     async def load(self, ref: DataRef[T]) -> T:
@@ -519,6 +568,15 @@ def _later(delay: Duration | None, at: datetime | None) -> tuple[int, int]:
     return (milliseconds(delay) if delay is not None else 0), at_ms
 
 
+def _sharing(unique: Unique | str | None, debounce: Debounce | None) -> Unique | Debounce:
+    """The one that is given. Raises ValueError."""
+    if unique is not None and debounce is not None:
+        raise ValueError("start: expected a unique key or a debounce, got both")
+    if debounce is not None:
+        return debounce
+    return as_unique(unique or "")
+
+
 def _check_choice(ids: Sequence[str], all: bool) -> None:
     if bool(ids) == all:
         raise ValueError("dead letters: expected ids, or all=True")
@@ -531,15 +589,6 @@ async def _send(store: Store, partition: Partition, starts: Sequence[runs.Start]
             raise IdConflict(start.id)
         if code not in (Code.OK, Code.EXISTS):
             raise ResoluteError(f"run {start.id!r} was not started: {code}")
-
-
-@contextlib.contextmanager
-def _naming(ids: Sequence[str]) -> Generator[None]:
-    """Say in DurabilityNotConfirmed which runs it is about: an id may be new to the caller."""
-    try:
-        yield
-    except DurabilityNotConfirmed as error:
-        raise DurabilityNotConfirmed(error.level, error.missing, ids) from None
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:

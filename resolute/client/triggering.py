@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from resolute.client.directory import Directory
 from resolute.errors import UnknownTrigger
+from resolute.model.claims import Debounce, Unique, of_plan
 from resolute.model.plan import Plan, trigger_key
 from resolute.priority import Priority
 from resolute.store import registry
@@ -28,6 +29,12 @@ class Startable:
     def priority_by(self, kind: str, name: str) -> Priority:
         """The priority of a run that this trigger starts."""
         return Priority(self.plan.trigger_priorities.get(trigger_key(kind, name), Priority.NORMAL))
+
+    def by(self, kind: str, name: str) -> Unique | Debounce | None:
+        """How the runs that this trigger starts share a key, None: they do not."""
+        key = trigger_key(kind, name)
+        found = next((one for one in self.plan.starts if one.trigger == key), None)
+        return of_plan(found) if found is not None else None
 
 
 async def startable(store: Store, directory: Directory) -> list[Startable]:

@@ -18,7 +18,7 @@ from resolute.engine.run import NeedsRun, Stale, Transition
 from resolute.errors import DamagedRun, ResoluteError, StoreUnavailable
 from resolute.model.messages import Event
 from resolute.status import Code, EventKind, NodeStatus
-from resolute.store import dead, registry, runs, streams, transitions
+from resolute.store import claims, dead, registry, runs, streams, transitions
 from resolute.store.connection import ServerReply, backoff
 from resolute.store.keys import Partition
 from resolute.store.nodes import chunks
@@ -306,6 +306,8 @@ class Dispatcher:
                 return self._end_unpinned(pending, header)
             if header.due is not None:
                 return None  # its timer begins it
+            if not await claims.may_begin(self._store, header):
+                return None  # the end of the run that it replaces begins it
             event = Event(
                 EventKind.START, header.id, rev=header.rev, queue=header.queue, arg=header.flow
             )

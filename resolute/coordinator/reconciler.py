@@ -21,7 +21,7 @@ from resolute.errors import DamagedRun, reading
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import Children, Plan
 from resolute.status import CHILD, OPEN, Code, EventKind, NodeStatus, RunStatus, TimerKind
-from resolute.store import nodes, registry, runs, streams, transitions
+from resolute.store import claims, nodes, registry, runs, streams, transitions
 from resolute.store.keys import Partition
 from resolute.store.store import Store
 
@@ -129,6 +129,8 @@ class Reconciler:
                 )
             may_start = header.status is RunStatus.RUNNING and not header.terminated
             if may_start and self._catalog.pin(header.flow) is None:
+                return 0
+            if may_start and not await claims.may_begin(self._store, header):
                 return 0
             await self._look(partition, header)
             return 1

@@ -7,11 +7,13 @@ import logging
 
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.surviving import surviving
+from resolute.model.claims import if_running_of
 from resolute.model.plan import Plan, trigger_key
 from resolute.model.triggers import latest_tick, next_tick, tick_id
 from resolute.priority import lane_of
 from resolute.status import Code
-from resolute.store import registry, runs
+from resolute.store import claims, registry, runs
+from resolute.store.keys import schedule_claim
 from resolute.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -82,16 +84,27 @@ class Schedules:
         queue = plan.queue or self._catalog.offers[flow].queue
         lane = lane_of(queue, plan.trigger_priorities.get(trigger_key("schedule", index), ""))
         start = runs.Start(tick_id(flow, index, tick), flow, lane, schedule.input, tick_ms, looked)
-        code = await self._start(start, plan)
+        code = await self._start(start, plan, index)
         if code != Code.STALE:
             await registry.move_tick_cursor(self._store, field, tick_ms)
         return code
 
-    async def _start(self, start: runs.Start, plan: Plan) -> str:
-        partition = self._store.keys.of(start.id)
+    async def _start(self, start: runs.Start, plan: Plan, index: int) -> str:
         own = (plan.retention.after_ms if plan.retention else None) or self._retention_ms
         retention_ms = min(own, self._retention_ms)
-        code = (await runs.start(self._store, partition, [start], retention_ms))[0]
+        keys, trigger = self._store.keys, trigger_key("schedule", index)
+        rule = next((one for one in plan.starts if one.trigger == trigger), None)
+        if rule is None:
+            partition = keys.of(start.id)
+            code = (await runs.start(self._store, partition, [start], retention_ms))[0]
+        else:
+            partition = keys.of_key(start.flow, trigger)  # that of all its runs
+            start.id = claims.placed_id(keys, partition, start.id)
+            claim = runs.Claim(schedule_claim(start.flow, index), if_running_of(rule))
+            code, other = await claims.start(self._store, partition, start, claim, retention_ms)
+            if code == Code.TAKEN:
+                log.info("tick %s is skipped: run %s has not ended", start.id, other)
+                return code
         if code not in (Code.OK, Code.EXISTS, Code.STALE):
             log.error("tick %s was not started: %s", start.id, code)
         return code

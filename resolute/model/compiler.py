@@ -72,7 +72,7 @@ from resolute.model.produced import children_type, each_type, outputs_of
 from resolute.model.saving import check_cursor, saver_of
 from resolute.model.state import FlowState
 from resolute.model.templates import Scope, Template, has_markers, make_template, misfit
-from resolute.model.triggers import Manual, Schedule, Signalled, Trigger, Webhook
+from resolute.model.triggers import Manual, Schedule, Signalled, Trigger, Webhook, starts_of
 from resolute.model.windows import unfold
 from resolute.priority import PriorityName, check_priority
 
@@ -696,9 +696,9 @@ class _Compiler:
         ):
             self.problems.append("no steps: add one with then()")
         for trigger in triggers:
-            problem = trigger.problem() if isinstance(trigger, Webhook | Signalled) else None
-            if problem:
-                self.problems.append(problem)
+            if isinstance(trigger, Webhook | Signalled):
+                problem = trigger.problem() or trigger.key_problem(self.input_type)
+                self.problems += [problem] if problem else []
         if not triggers:
             self.problems.append('no trigger: add one, such as triggered_by(manual("api"))')
         kept = tuple(self._kept())
@@ -722,6 +722,7 @@ class _Compiler:
             kept=kept,
             priorities=tuple(self.priorities),
             trigger_priorities=self.trigger_priorities(triggers),
+            starts=starts_of(triggers),
             signals={name: codec.schema(type_) for name, type_ in self.signals.items()},
         )
         return Flow(

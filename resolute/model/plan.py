@@ -257,6 +257,22 @@ class WebhookPlan(msgspec.Struct, frozen=True, array_like=True):
     secret_from: str = ""
 
 
+class StartPlan(msgspec.Struct, frozen=True, array_like=True):
+    """How a trigger starts runs, where not as any: with a unique key, or debounced (`wait_ms`).
+
+    `trigger` is as in `trigger_priorities`. The key is the text `key`, or that at `path` of the
+    input.
+    """
+
+    trigger: str
+    key: str = ""
+    path: str | None = None
+    if_running: str = ""
+    period_ms: int = 0
+    wait_ms: int = 0
+    most_ms: int = 0
+
+
 class RetentionPlan(msgspec.Struct, frozen=True, array_like=True):
     """How long ended runs are kept: for `after_ms`, and no more than `keep_last` of them.
 
@@ -292,6 +308,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     kept: tuple[tuple[int, int], ...] = ()  # where nodes are whose outputs all go to the storage
     priorities: tuple[PriorityPlan, ...] = ()  # of those nodes that say one
     trigger_priorities: dict[str, str] = {}  # of those triggers that say one; see `trigger_key`
+    starts: tuple[StartPlan, ...] = ()
 
     def encode(self) -> bytes:
         values = list(msgspec.structs.astuple(self))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,17 @@ from zoneinfo import ZoneInfo
 from croniter import CroniterBadDateError, CroniterError, croniter
 
 from resolute.ids import check_name
+from resolute.model.claims import (
+    OVERLAPS,
+    Debounce,
+    Overlap,
+    Unique,
+    as_plan,
+    as_unique,
+    steps_to,
+)
+from resolute.model.paths import type_at
+from resolute.model.plan import StartPlan, trigger_key
 from resolute.priority import PriorityName, check_priority
 
 
@@ -30,9 +41,13 @@ class Schedule:
     timezone: str = "UTC"
     input: Any = None
     priority: PriorityName | None = None
+    overlap: Overlap = "allow"
 
     def problem(self) -> str | None:
         """What is wrong with it, or None."""
+        if self.overlap not in OVERLAPS:
+            words = ", ".join(map(repr, OVERLAPS))
+            return f"schedule {self.cron!r}: expected an overlap of {words}, got {self.overlap!r}"
         try:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, OSError):
@@ -58,6 +73,8 @@ class Webhook:
     path: str
     secret: str | None
     priority: PriorityName | None = None
+    unique: Unique | None = None
+    debounce: Debounce | None = None
 
     def problem(self) -> str | None:
         """What is wrong with it, or None."""
@@ -71,7 +88,13 @@ class Webhook:
                 f'webhook {self.path!r}: expected secret="env:NAME", the variable of resolute-coord'
                 " that has it: a secret in the code would be kept in Redis"
             )
-        return _priority_problem(f"webhook {self.path!r}", self.priority)
+        what = f"webhook {self.path!r}"
+        wrong = _priority_problem(what, self.priority)
+        return wrong or _sharing_problem(what, self.unique, self.debounce)
+
+    def key_problem(self, input_type: Any) -> str | None:
+        """Why a flow's input can have no such key, or None."""
+        return _key_problem(f"webhook {self.path!r}", self.unique or self.debounce, input_type)
 
 
 @dataclass(frozen=True)
@@ -80,6 +103,8 @@ class Signalled:
 
     name: str
     priority: PriorityName | None = None
+    unique: Unique | None = None
+    debounce: Debounce | None = None
 
     def problem(self) -> str | None:
         """What is wrong with it, or None."""
@@ -87,7 +112,13 @@ class Signalled:
             check_name("signal", self.name)
         except ValueError as error:
             return str(error)
-        return _priority_problem(f"signal {self.name!r}", self.priority)
+        what = f"signal {self.name!r}"
+        wrong = _priority_problem(what, self.priority)
+        return wrong or _sharing_problem(what, self.unique, self.debounce)
+
+    def key_problem(self, input_type: Any) -> str | None:
+        """Why a flow's input can have no such key, or None."""
+        return _key_problem(f"signal {self.name!r}", self.unique or self.debounce, input_type)
 
 
 Trigger = Manual | Schedule | Webhook | Signalled
@@ -115,6 +146,7 @@ def schedule(
     timezone: str = "UTC",
     input: Any = None,
     priority: PriorityName | None = None,
+    overlap: Overlap = "allow",
 ) -> Schedule:
     """A trigger by the clock. `timezone` is an IANA name.
 
@@ -123,26 +155,86 @@ def schedule(
 
     The flow gets `input`; without it, the input type's defaults. Its nodes have `priority`, but for
     those that have their own.
+
+    Where the run of a tick before is still open, `overlap` says what the next does: "allow" starts
+    beside it, "skip" starts nothing, "replace" cancels it and begins when it has ended.
     """
-    return Schedule(cron, timezone, input, priority)
+    return Schedule(cron, timezone, input, priority, overlap)
 
 
-def signal(name: str, *, priority: PriorityName | None = None) -> Signalled:
+def signal(
+    name: str,
+    *,
+    priority: PriorityName | None = None,
+    unique: Unique | str | None = None,
+    debounce: Debounce | None = None,
+) -> Signalled:
     """A trigger by `Client.trigger(name, payload)`, `resolute trigger` or HTTP.
 
     The payload is the flow's input. All flows that have the name start, this one with `priority`.
+    `unique` and `debounce` are as those of `Client.start`; ``input_data("path")`` as their key is
+    that part of the payload.
     """
-    return Signalled(name, priority)
+    return Signalled(name, priority, _as_unique(unique), debounce)
 
 
-def webhook(path: str, *, secret: str | None, priority: PriorityName | None = None) -> Webhook:
+def webhook(
+    path: str,
+    *,
+    secret: str | None,
+    priority: PriorityName | None = None,
+    unique: Unique | str | None = None,
+    debounce: Debounce | None = None,
+) -> Webhook:
     """A trigger by HTTP: ``POST path`` to a coordinator with `--http`; the JSON body is the input.
 
     `secret` is ``"env:NAME"``: the coordinator's variable with the key of the sender's HMAC-SHA256
     signature, as GitHub, Stripe and others send it. None takes deliveries from anybody. The runs
-    have `priority`.
+    have `priority`. `unique` and `debounce` are as those of `Client.start`; ``input_data("path")``
+    as their key is that part of the body.
     """
-    return Webhook(path, secret, priority)
+    return Webhook(path, secret, priority, _as_unique(unique), debounce)
+
+
+def starts_of(triggers: Sequence[Trigger]) -> tuple[StartPlan, ...]:
+    """What the plan says of triggers that do not start a run each time."""
+    found: list[StartPlan] = []
+    schedules = [trigger for trigger in triggers if isinstance(trigger, Schedule)]
+    for index, trigger in enumerate(schedules):
+        if trigger.overlap != "allow":
+            how = "existing" if trigger.overlap == "skip" else "replace"
+            found.append(StartPlan(trigger_key("schedule", index), if_running=how))
+    for trigger in triggers:
+        if isinstance(trigger, Webhook | Signalled):
+            how = trigger.unique or trigger.debounce
+            key = (
+                trigger_key("webhook", trigger.path)
+                if isinstance(trigger, Webhook)
+                else trigger_key("signal", trigger.name)
+            )
+            if how is not None:
+                found.append(as_plan(key, how))
+    return tuple(found)
+
+
+def _as_unique(unique: Unique | str | None) -> Unique | None:
+    return None if unique is None else as_unique(unique)
+
+
+def _key_problem(what: str, how: Unique | Debounce | None, input_type: Any) -> str | None:
+    if how is None:
+        return None
+    try:
+        type_at(input_type, steps_to(how.key))
+    except LookupError as error:
+        return f"{what}: its key {how.key!r}: the input {error}"
+    return None
+
+
+def _sharing_problem(what: str, unique: Unique | None, debounce: Debounce | None) -> str | None:
+    if unique is not None and debounce is not None:
+        return f"{what}: expected a unique key or a debounce, got both"
+    return None
 
 
 def latest_tick(cron: str, timezone: str, now: float) -> float:
@@ -176,7 +268,7 @@ def _is_for_any_hour(cron: str) -> bool:
     return fields[1].startswith("*") if len(fields) > 1 else cron == "@hourly"
 
 
-_TICK_ID = re.compile(r"(.+):cron([0-9]{1,4}):([0-9]{8}T[0-9]{6}Z)")
+_TICK_ID = re.compile(r"(.+):cron([0-9]{1,4}):([0-9]{8}T[0-9]{6}Z)(?:\.[0-9]{1,6})?")
 
 
 def tick_of(run_id: str, flow: str) -> tuple[int, int] | None:

@@ -84,6 +84,7 @@ class Partition:
         self.open = f"{tag}:x:open"
         self.folders = f"{tag}:folders"
         self.folders_due = f"{tag}:folders:due"
+        self.claims = f"{tag}:claims"
         self._flow = f"{tag}:f:"
         self._queue = f"{tag}:q:"
         self._index = f"{tag}:x:"
@@ -121,6 +122,14 @@ class Partition:
         """The answer to a query, for a while, and where it is published."""
         return f"{self.tag}:a:{nonce}"
 
+    def recent(self, claim: str) -> str:
+        """Which run was started last with a unique key, for its period."""
+        return f"{self.claims}:{claim}"
+
+    def call(self, flow: str, call: str) -> str:
+        """Which run a debounced start went into that has an id of its sender, for a while."""
+        return f"{self.tag}:c:{flow}:{call}"
+
     def channel(self, flow_id: str) -> str:
         """Where the end of a run is published."""
         return f"{self.tag}:end:{flow_id}"
@@ -139,6 +148,30 @@ class Keys:
         if self.count == 1:
             return self.partitions[0]
         return self.partitions[crc16(root_of(flow_id)) % self.count]
+
+    def of_key(self, flow: str, key: str) -> Partition:
+        """The partition of the runs of a flow that share a key of `Unique` or `Debounce`."""
+        return self.partitions[crc16(f"{flow}|{key}") % self.count]
+
+
+def unique_claim(flow: str, key: str) -> str:
+    """A unique key among the claims of its partition."""
+    return f"u|{flow}|{key}"
+
+
+def key_in(claim: str) -> str:
+    """The key that a claim is for, as who started the run named it."""
+    return claim.split("|", 2)[-1]
+
+
+def schedule_claim(flow: str, index: int) -> str:
+    """That of the runs of a schedule; no user's key is meant by it."""
+    return f"s|{flow}|{index}"
+
+
+def debounce_claim(flow: str, key: str) -> str:
+    """A key of debounced starts among the claims of its partition."""
+    return f"d|{flow}|{key}"
 
 
 def stats_beside(key: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from resolute.errors import DamagedRun, ErrorInfo
+from resolute.model.claims import IfRunning
 from resolute.model.messages import RunState
 from resolute.model.plan import Plan, Question
 from resolute.status import NodeStatus, RunStatus
@@ -23,7 +24,7 @@ HEADER = (
     "status", "flow", "plan", "pc", "seq", "rev", "pending", "queue", "token", "page", "skip",
     "undos", "undoing", "cancel", "terminate", "prev", "started", "ended", "moved", "error",
     "retry_of", "due", "deadline", "overran",
-    "width",
+    "width", "unique", "replaces",
 )  # fmt: skip
 
 _TOKEN = re.compile(r"[0-9]+-[^.|]+\.[0-9]+")
@@ -48,6 +49,7 @@ class StartItem(Item):
     at: int
     folder: str
     sum: str
+    claim: Sequence[str | int]
 
 
 class CancelItem(Item):
@@ -61,6 +63,42 @@ class SignalItem(Item):
     flow: str
     name: str
     sender: str
+
+
+class Seen(NamedTuple):
+    """Which run has a unique key, and which waits for it, as somebody saw it; '' for none."""
+
+    holder: str = ""
+    waiting: str = ""
+
+
+NOBODY = Seen()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A unique key that a run is to have; `if_running` says what becomes of who has it now.
+
+    For `period_ms` after the start it is taken, too, whatever became of the run.
+    """
+
+    key: str
+    if_running: IfRunning = "fail"
+    period_ms: int = 0
+    seen: Seen = NOBODY
+
+    def terms(self, partition: Partition, keys: KeyList) -> Sequence[str | int]:
+        """What `lib_claim.lua` takes."""
+
+        def place(run_id: str) -> int:
+            return keys.index(partition.flow(run_id)) if run_id else 0
+
+        recent = keys.index(partition.recent(self.key)) if self.period_ms else 0
+        holder, waiting = self.seen
+        return (
+            self.key, self.if_running, self.period_ms, recent, holder, place(holder), waiting,
+            place(waiting),
+        )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -82,6 +120,7 @@ class Start:
     at: int = 0
     folder: str = ""
     sum: str = ""
+    claim: Claim | None = None
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -113,13 +152,25 @@ class Header(msgspec.Struct, frozen=True):
     deadline: float | None
     overran: bool  # it did not end by then
     width: int  # of the last `each`
+    unique: str = ""  # its unique key among the claims, '' for none
+    replaces: str = ""  # the run that it has replaced, for whose end it has waited
 
 
 async def start(
     store: Store, partition: Partition, starts: Sequence[Start], retention_ms: int
 ) -> list[str]:
     """Start runs of one partition; a code for each."""
-    keys = KeyList(partition.inbox, partition.open, partition.timers, partition.folders)
+    answers = await send_starts(store, partition, starts, retention_ms)
+    return [code_of(answer) for answer in answers]
+
+
+async def send_starts(
+    store: Store, partition: Partition, starts: Sequence[Start], retention_ms: int
+) -> Sequence[Sequence[Any]]:
+    """Start runs of one partition; what the script answers for each."""
+    keys = KeyList(
+        partition.inbox, partition.open, partition.timers, partition.folders, partition.claims
+    )
     arguments: list[bytes] = []
     for one in starts:
         item = StartItem(
@@ -135,10 +186,10 @@ async def start(
             one.at,
             one.folder,
             one.sum,
+            one.claim.terms(partition, keys) if one.claim is not None else (),
         )
         arguments += (pack_item(item), one.input)
-    reply = await store.call("start_flow", keys.keys, pack(retention_ms, FRESH_LOOK_MS), arguments)
-    return [code_of(answer) for answer in reply]
+    return await store.call("start_flow", keys.keys, pack(retention_ms, FRESH_LOOK_MS), arguments)
 
 
 async def cancel(store: Store, flow_id: str, error: ErrorInfo, *, terminate: bool) -> str:
@@ -182,10 +233,23 @@ async def retry(
 ) -> str:
     """Copy an ended run to `target` and let it go on; OK, EXISTS, GONE or CONFLICT.
 
-    It has `deadline_ms` from now, 0: as long as it takes.
+    It has `deadline_ms` from now, 0: as long as it takes. TAKEN: see `claims.retry`.
     """
+    return code_of(await send_retry(store, source, target, drop, fields, deadline_ms, NOBODY))
+
+
+async def send_retry(
+    store: Store,
+    source: Header,
+    target: str,
+    drop: Sequence[str],
+    fields: Sequence[str | int],
+    deadline_ms: int,
+    seen: Seen,
+) -> Sequence[Any]:
+    """What the script answers; `seen` is who has the unique key of the source."""
     partition = store.keys.of(source.id)
-    keys = [
+    keys = KeyList(
         partition.inbox,
         partition.open,
         partition.flow(source.id),
@@ -194,10 +258,12 @@ async def retry(
         partition.folders,
         partition.folders_due,
         partition.timers,
-    ]
+        partition.claims,
+    )
     timer = deadline_timer(target)
-    common = pack(source.id, target, store.nonce(), drop, fields, deadline_ms, timer)
-    return code_of(await store.call("retry_flow", keys, common))
+    terms = Claim(source.unique, seen=seen).terms(partition, keys) if source.unique else ()
+    common = pack(source.id, target, store.nonce(), drop, fields, deadline_ms, timer, terms)
+    return await store.call("retry_flow", keys.keys, common)
 
 
 async def read_header(store: Store, flow_id: str) -> Header | None:
@@ -254,6 +320,8 @@ def parse_header(flow_id: str, values: Sequence[bytes | None]) -> Header | None:
         deadline=_number(h["deadline"]) / 1000 if h["deadline"] is not None else None,
         overran=h["overran"] is not None,
         width=_number(h["width"]),
+        unique=_text(h["unique"]),
+        replaces=_text(h["replaces"]),
     )
 
 

@@ -177,7 +177,9 @@ async def commit(
 
     The text is that of an error; after OK it is what `trim` has to begin with, if anything.
     """
-    keys = KeyList(partition.inbox, partition.timers, partition.open, partition.folders)
+    keys = KeyList(
+        partition.inbox, partition.timers, partition.open, partition.folders, partition.claims
+    )
     arguments: list[bytes] = []
     for change in commits:
         streams = [keys.index(partition.queue(queue)) for queue, _ in change.entries]
@@ -366,7 +368,7 @@ async def fire(
     store: Store, partition: Partition, timers: Sequence[tuple[DueTimer, ErrorInfo]]
 ) -> list[str]:
     """Do what due timers of runs are for, with the error of a run that fails of it."""
-    keys = KeyList(partition.inbox, partition.timers)
+    keys = KeyList(partition.inbox, partition.timers, partition.claims)
     arguments: list[bytes] = []
     for timer, error in timers:
         item = FireItem(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import msgspec
 
 from resolute.client import Client
-from resolute.client.triggering import run_id_of, startable
-from resolute.errors import IdConflict, InvalidInput, ResoluteError
+from resolute.client.triggering import Startable, run_id_of, startable
+from resolute.errors import AlreadyRunning, IdConflict, InvalidInput, ResoluteError
 from resolute.model.plan import WebhookPlan
 from resolute.priority import Priority
 from resolute.web.signatures import delivery_id, is_signed
@@ -23,8 +23,7 @@ FRESH = 1.0  # s; for so long a look at the offered flows is good enough
 class Hook:
     """A flow's trigger at a path."""
 
-    flow: str
-    queue: str
+    started: Startable
     plan: WebhookPlan
     priority: Priority = Priority.NORMAL
 
@@ -64,13 +63,14 @@ class Hooks:
         delivery = delivery_id(headers, body)
         started: list[str] = []
         for hook in trusted:
-            run_id = run_id_of(hook.flow, "hook", delivery) if delivery else None
+            run_id = run_id_of(hook.started.flow, "hook", delivery) if delivery else None
             try:
-                run = await self._client.start(
-                    hook.flow, value, id=run_id, queue=hook.queue, priority=hook.priority
-                )
-            except InvalidInput as error:
+                trigger = ("webhook", path)
+                run = await self._client.start_triggered(hook.started, trigger, value, run_id)
+            except InvalidInput as error:  # also a body without the key of the trigger
                 raise Refused(422, str(error)) from None
+            except AlreadyRunning as error:
+                raise Refused(409, str(error)) from None
             except IdConflict:
                 raise Refused(409, "this delivery came before, with another body") from None
             started.append(run.id)
@@ -86,8 +86,7 @@ class Hooks:
         found: dict[str, list[Hook]] = {}
         for one in await startable(self._client.store, self._client.directory):
             for plan in one.plan.webhooks:
-                priority = one.priority_by("webhook", plan.path)
-                found.setdefault(plan.path, []).append(Hook(one.flow, one.queue, plan, priority))
+                found.setdefault(plan.path, []).append(Hook(one, plan))
         return found
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from resolute.client import Client
 from resolute.errors import (
+    AlreadyRunning,
     ConfigurationError,
     IdConflict,
     InvalidInput,
@@ -152,7 +153,7 @@ async def _answer(
         return _error(404, str(error))
     except (InvalidSignal, InvalidInput) as error:
         return _error(422, str(error))
-    except (RunEnded, SignalsFull, IdConflict) as error:
+    except (RunEnded, SignalsFull, IdConflict, AlreadyRunning) as error:
         return _error(409, str(error))
     except StoreUnavailable:
         return _error(503, "Redis does not answer: send it again")

@@ -111,3 +111,32 @@ def test_a_durability_that_the_server_cannot_promise_is_refused_and_nothing_star
 def test_a_durability_that_is_none_is_refused_with_those_there_are(cli: Cli):
     outcome = cli("start", "checkout", "--durability", "eternal", code=Exit.UNUSABLE)
     assert "fast" in outcome.stderr and "replicated" in outcome.stderr
+
+
+def test_a_unique_key_gives_the_open_run_or_fails(cli: Cli, gate: Path):
+    given = ("start", "held", "--input", json.dumps({"path": str(gate)}), "--unique", "k")
+    first = cli(*given).stdout.strip()
+    assert cli(*given).stdout.strip() == first
+    outcome = cli(*given, "--if-running", "fail", code=Exit.CONFLICT)
+    assert f"run {first!r} has the unique key 'k'" in outcome.stderr
+    second = cli(*given, "--if-running", "replace").stdout.strip()
+    assert second != first
+    assert f"run {first}, which it replaces, is to end" in cli("show", second).stdout
+    gate.touch()
+
+
+def test_debounced_starts_are_one_run(cli: Cli):
+    given = ("start", "checkout", "--debounce", "200ms", "--key", "k")
+    first = cli(*given, "--input", '{"price": 1}').stdout.strip()
+    again = cli(*given, "--input", '{"price": 100}', "--wait", "--max-wait", "10m")
+    assert again.stderr.strip() == first
+    assert again.data == 100 + 25 + 5
+
+
+def test_options_of_keys_that_do_not_go_together_are_refused(cli: Cli):
+    for options in (
+        ("--if-running", "fail"), ("--period", "1h"), ("--debounce", "5s"), ("--key", "k"),
+        ("--unique", "k", "--id", "mine"), ("--unique", ""), ("--max-wait", "1s"),
+        ("--unique", "k", "--period", "1h", "--if-running", "replace"),
+    ):  # fmt: skip
+        cli("start", "checkout", *options, code=Exit.UNUSABLE)

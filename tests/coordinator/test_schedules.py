@@ -14,8 +14,9 @@ import pytest
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.schedules import MAX_WAIT, STALE_WAIT, Schedules
 from resolute.model.builder import FlowBuilder
+from resolute.model.claims import Overlap
 from resolute.model.flow import Flow
-from resolute.model.triggers import schedule, tick_id
+from resolute.model.triggers import schedule, tick_id, tick_of
 from resolute.status import Code
 from resolute.store import registry, runs
 from resolute.store.keys import Partition
@@ -314,3 +315,52 @@ async def test_the_runs_of_a_schedule_have_its_priority(stage: Stage):
     await schedules(stage.store).run_once()
     lanes = [(await stage.header(run_id)).queue for run_id in await open_runs(stage)]
     assert lanes == ["q", "q^low"]
+
+
+# Where the run of a tick before is still open.
+
+
+def overlapping(overlap: Overlap) -> Flow[Any, Any]:
+    return flow_of("* * * * * *", overlap=overlap)
+
+
+async def tick_once(stage: Stage) -> list[str]:
+    """Let three coordinators look at the schedules, in a second of its own; what is open then."""
+    now = await registry.server_ms(stage.store) // 1000
+    while await registry.server_ms(stage.store) // 1000 == now:
+        pass
+    for _ in range(3):
+        await schedules(stage.store).run_once()
+    return await open_runs(stage)
+
+
+async def test_a_tick_is_skipped_while_the_run_of_the_one_before_is_open(stage: Stage):
+    await stage.offer(overlapping("skip"))
+    (first,) = await tick_once(stage)
+    assert await tick_once(stage) == [first]
+    assert await stage.work() == 1
+    assert await stage.status(first) == "completed"
+    (second,) = await tick_once(stage)
+    assert second != first
+    assert tick_of(second, "nightly") is not None
+
+
+async def test_a_tick_replaces_the_run_of_the_one_before(stage: Stage):
+    await stage.offer(overlapping("replace"))
+    (first,) = await tick_once(stage)
+    await stage.coordinate()
+    held = await stage.claim_one("worker")
+    (second,) = set(await tick_once(stage)) - {first}
+    await stage.coordinate()
+    assert (await stage.header(second)).replaces == first
+    await stage.complete("worker", held)
+    await stage.work()
+    assert await stage.status(first) == "cancelled"
+    assert await stage.status(second) == "completed"
+
+
+async def test_runs_that_a_client_starts_are_not_in_the_way_of_a_schedule(stage: Stage):
+    flow = overlapping("skip")
+    await stage.offer(flow)
+    await stage.start(flow, "mine")
+    assert len(await tick_once(stage)) == 2

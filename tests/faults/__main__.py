@@ -16,7 +16,7 @@ from resolute.testing.server import find_server, inspect_binary
 from tests.faults import nemesis
 from tests.faults.chaos import Plan, Report, Soak, Stuck, summary
 
-INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10")
+INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11")
 
 
 @click.command(context_settings={"show_default": True})

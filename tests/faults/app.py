@@ -46,6 +46,8 @@ QUEUE = "faults"
 QUICK = RetryPolicy(initial_interval="100ms", maximum_interval="300ms", max_attempts=5)
 ONCE = RetryPolicy(max_attempts=1)
 ROOM, TABLE = 4, 2  # nodes of `crowded` at one time, and of those with the same key
+KEYS = 3  # unique ones of `alone`,
+SLOW = 1000  # and the number from which on it takes its time to be undone
 RATE, BURST = 40, 10  # starts a second under the limit, and at once
 CALLS = "calls"  # the unit of what a flaky node costs: one for each attempt
 WIDTH = 600  # nodes of the wide flow: more than one page
@@ -320,6 +322,37 @@ ranked = (
     .then(step("ranked-last", 0, priority="normal"))
     .build()
 )  # fmt: skip
+
+
+def key_of(number: int) -> str:
+    """The unique key of a run of `alone` with this number; a slow one's is all its own."""
+    return str(number % KEYS if number < SLOW else number)
+
+
+@node("alone")
+async def alone_with_key(found: Made) -> Made:
+    """Runs of one key are never here at one time."""
+    with execution([found.mark], f"key {key_of(found.value)}") as (_, mark):
+        await busy(20 if found.value < SLOW else 1000)
+        return Made(found.value, mark)
+
+
+@node("undo-alone")
+async def undo_alone(found: Made) -> Made:
+    """Who replaces a slow one has to wait for that for longer than a lease."""
+    with execution([found.mark]) as (_, mark):
+        await busy(5 if found.value < SLOW else 8000)
+        return Made(found.value, mark)
+
+
+alone = (
+    flow("alone")
+    .then(begin.on_error(undo_alone))
+    .then(alone_with_key)
+    .then(step("left", 0))
+    .build()
+)
+hushed = flow("hushed").then(begin).then(step("second")).build()
 
 
 @node("optional", retry=ONCE)
@@ -772,4 +805,5 @@ ALL: tuple[Flow[Any, Any], ...] = (
     sequence, fan, wide, branching, retrying, throttled, best_effort, pausing, saga, long,
     overrunning, poisonous, misbehaving, hungry, depending, every_second,
     gated, delivered, listing, looping, naming, paged, kid, family, crowded, ranked,
+    alone, hushed,
 )  # fmt: skip

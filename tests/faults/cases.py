@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 from random import Random
 from typing import Any
 
@@ -32,6 +33,14 @@ class Expected:
     error: str = ""
 
 
+class Sharing(Enum):
+    """Whether the starts of a case share a key, and what comes of that."""
+
+    NONE = "none"
+    UNIQUE = "unique"  # one open run of a key: others get it, or replace it
+    DEBOUNCED = "debounced"  # one run of many starts, with the last input
+
+
 @dataclass(frozen=True)
 class Case:
     """A flow of the load, how often it comes, and what becomes of a run of it."""
@@ -41,6 +50,7 @@ class Case:
     expect: Callable[[int], Expected]
     is_stopped: bool = False  # some runs of it are cancelled or terminated
     signal: str = ""  # sent to each run, early or late
+    sharing: Sharing = Sharing.NONE
 
     def work(self, random: Random) -> Work:
         return Work(random.randrange(100), random.choice((0, 1, 5, 20)))
@@ -118,6 +128,8 @@ USUAL = (
     Case(app.paged, 6, lambda number: Expected(COMPLETED, number + PAGES), is_stopped=True),
     Case(app.family, 6, _family, is_stopped=True),
     Case(app.storing, 6, lambda number: Expected(COMPLETED, 2 * number), is_stopped=True),
+    Case(app.alone, 6, _done(0), sharing=Sharing.UNIQUE),
+    Case(app.hushed, 6, _done(1), sharing=Sharing.DEBOUNCED),
     Case(app.wide, 0.2, lambda number: Expected(COMPLETED, app.WIDTH * (number + 1))),
 )
 HARSH = (

@@ -293,7 +293,7 @@ class Gauntlet:
         while not last:
             last = stopped.is_set()
             for line in reader.fresh():
-                is_ours = line.what == "started" and line.run.startswith("v")
+                is_ours = line.what == "started" and line.visited
                 if is_ours and line.run not in self._followed:
                     self._followed.add(line.run)
                     load.adopt(line.run, CASES[line.node])
@@ -318,6 +318,7 @@ class Gauntlet:
             await scene.command("SCRIPT", "FLUSH")
             if self._random.random() < 0.3:
                 await delete_stream(scene)
+            await scene.load.replace_slowly()
         down.unlink(missing_ok=True)
 
     def _judge(self, load: Load) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from resolute import Client, FlowRun, RunEnded, RunStatus, StoreUnavailable, UnknownRun
+from resolute import Client, FlowRun, RunEnded, RunStatus, StoreUnavailable, Unique, UnknownRun
 from resolute.client.history import read_children
 from resolute.client.objects import Objects
 from resolute.ids import root_of
@@ -22,12 +23,14 @@ from resolute.store.runs import Header
 from resolute.store.store import Store
 from tests.faults import app
 from tests.faults.app import Work
-from tests.faults.cases import CASES, Case
+from tests.faults.cases import CASES, Case, Sharing
 from tests.faults.checker.broken import Broken
 from tests.faults.checker.ended import Ended, Snapshot, judge_run
 from tests.faults.oracle import Line, write
+from tests.faults.starting import begin
 
 STOP_RATE = 0.4  # of the runs whose case allows it
+SOON = 3.0  # s
 CHUNK = 200  # runs looked at together
 
 
@@ -52,6 +55,7 @@ class Load:
         self._tasks: set[asyncio.Task[None]] = set()
         self._prefix = f"{random.randrange(1 << 32):08x}"
         self._count = 0
+        self._serial = itertools.count(1)
         self.ended: dict[str, Ended] = {}
         self._to_see_again: deque[tuple[float, str]] = deque()
         self.broken: list[Broken] = []
@@ -95,6 +99,23 @@ class Load:
             self._keep(asyncio.create_task(self._guarded(name, self._signal(run, case, 0.0))))
         self._keep(asyncio.create_task(self._guarded(name, self._follow(name, case, "unknown"))))
 
+    async def replace_slowly(self) -> None:
+        """Let a run wait for longer than a lease for the end of the one that it replaces."""
+        client, case = self._client, CASES[app.alone.name]
+        number = app.SLOW + next(self._serial)
+        unique = Unique(app.key_of(number), "replace")
+        old = await client.start(case.flow, Work(number), unique=unique)
+        until = time.monotonic() + SOON
+        while time.monotonic() < until:
+            header = await runs.read_header(client.store, old.id)
+            if header is None or header.seq > 1:  # what it did is to be undone
+                break
+            await asyncio.sleep(0.05)
+        new = await client.start(case.flow, Work(number), unique=unique)
+        for run in (old, new):
+            write(Line("started", run.id, case.flow.name), self._folder)
+            self.adopt(run.id, case)
+
     async def look_again(self, store: Store, after: float) -> None:
         """I6: runs that ended `after` seconds ago are what they were then."""
         names: list[str] = []
@@ -126,9 +147,12 @@ class Load:
 
     async def _drive(self, name: str, case: Case, work: Work, how: str, after: float) -> None:
         run = await self._started(name, case, work)
+        name = run.id
+        if case.sharing is Sharing.UNIQUE:
+            how = "replaced"  # perhaps
         if case.signal:
             self._keep(asyncio.create_task(self._guarded(name, self._signal(run, case, after))))
-        if how:
+        if how and how != "replaced":
             await asyncio.sleep(after)
             await self._stop(run, how)
         await self._follow(name, case, how)
@@ -159,7 +183,10 @@ class Load:
         priority = tuple(Priority)[int(name.rpartition("-")[2]) % 3]
         while True:
             try:
-                run = await self._client.start(case.flow, work, id=name, priority=priority)
+                run, line = await begin(
+                    self._client, case, work, name=name, key=self._prefix, random=self._random,
+                    serial=self._serial, priority=priority,
+                )  # fmt: skip
             except StoreUnavailable:
                 continue
             except ServerReply as error:
@@ -167,7 +194,7 @@ class Load:
                     raise
                 await asyncio.sleep(0.1)  # until there is room again
                 continue
-            write(Line("started", name, case.flow.name), self._folder)
+            write(line, self._folder)
             return run
 
     async def _stop(self, run: FlowRun[Any], how: str) -> None:

@@ -30,6 +30,8 @@ class Line(msgspec.Struct, omit_defaults=True):
     execution has a `mark` of its own, which its output carries; `saw` are the marks that came in.
     `started`, `stopped` (cancelled or terminated) and `ended` are a client's: it was told so. Of a
     stop it writes `stopping`, too, before it asks for it.
+    The note of a debounced start is its number. What a client that may be killed has started is
+    `visited`: others wait for it.
     `who` is one process for good: a pid may be another's an hour later.
     """
 
@@ -46,6 +48,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     at: float = 0.0
     wall: float = 0.0
     who: str = ""
+    visited: bool = False
 
 
 _encode = msgspec.json.Encoder().encode

@@ -77,6 +77,38 @@ def test_a_place_of_a_process_that_was_cut_off_beyond_its_lease_may_be_another_s
     assert broken_in(lines, CutOff(1, 1.0, 2.0, LEASE)) == {"I10"}
 
 
+def alone(*spans: tuple[float, float], key: str = "key 1") -> list[Line]:
+    """Executions of runs with one key."""
+    lines = [msgspec.structs.replace(line, node="alone", note=key) for line in seated(*spans)]
+    return [
+        line if line.what == "start" else msgspec.structs.replace(line, note="") for line in lines
+    ]
+
+
+def test_two_runs_of_one_key_at_one_time_are_seen() -> None:
+    assert broken_in(alone((0, 1), (1, 2))) == set()
+    assert broken_in(alone((0, 1), (0.5, 2))) == {"I11"}
+
+
+def test_runs_of_two_keys_may_run_at_one_time() -> None:
+    other = [
+        msgspec.structs.replace(line, run=f"x{line.run}", mark=f"x{line.mark}")
+        for line in alone((0.5, 2), key="key 2")
+    ]
+    assert broken_in(in_order([*alone((0, 1)), *other])) == set()
+
+
+def test_a_debounced_run_without_its_last_input_is_seen() -> None:
+    lines = [Line("started", "r", "hushed", note=str(number)) for number in (4, 6, 5)]
+    for number, expected in ((6, set[str]()), (7, set[str]()), (5, {"I11"})):
+        ended = Ended(
+            "r", "hushed", RunStatus.COMPLETED, "1-x", 1.0, 2, 2, 0, {}, is_poisoned=False,
+            number=number,
+        )  # fmt: skip
+        account = judge_lines(lines, {"r": ended}, (), lease=LEASE)
+        assert {one.invariant for one in account.broken} == expected
+
+
 CANCELLED, TERMINATED = RunStatus.CANCELLED, RunStatus.TERMINATED
 COMPLETED, FAILED = RunStatus.COMPLETED, RunStatus.FAILED
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import sys
 import threading
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from resolute import (
     Client,
     DurabilityNotConfirmed,
     FlowFailed,
+    FlowRun,
     QueryTimeout,
     ResoluteError,
     RunEnded,
@@ -25,10 +28,13 @@ from resolute import (
     UnknownLetter,
     UnknownQuery,
 )
+from resolute.durability import Level
 from resolute.store.connection import ServerReply
 from tests.faults import app
-from tests.faults.cases import CASES, USUAL
+from tests.faults.app import Work
+from tests.faults.cases import CASES, USUAL, Case, Sharing
 from tests.faults.oracle import FOLDER, Line, write
+from tests.faults.starting import begin
 
 PATIENCE = 20.0  # s
 LANES = 5  # visits at a time
@@ -38,16 +44,22 @@ LATER = 4.0  # s until some runs begin: longer than a lease, so that they are lo
 async def visit(client: Client, random: Random, name: str) -> None:
     """One visit: a run, and all that can be done with one."""
     case = random.choice([case for case in USUAL if case.flow is not app.wide])
-    level = random.choice(("fast", "fsync"))
+    level: Level = random.choice(("fast", "fsync"))
     delay = LATER if random.random() < 0.1 else None
     work = case.work(random)
-    run = await client.start(case.flow, work, id=name, delay=delay, durability=level)
-    write(Line("started", name, case.flow.name))
+    if delay and case.sharing is Sharing.NONE:
+        run = await client.start(case.flow, work, id=name, delay=delay, durability=level)
+        write(Line("started", name, case.flow.name, visited=True))
+    else:
+        run = await started(client, case, work, name, random, level)
+    name = run.id
     if case.signal:
         with contextlib.suppress(RunEnded):
             await run.signal(case.signal, sender=name, durability=level)
     if random.random() < 0.3:
-        how = random.choice(("cancel", "terminate"))
+        # A node of a run that is terminated runs on for a moment, and its key is free at once.
+        is_shared = case.sharing is Sharing.UNIQUE
+        how = "cancel" if is_shared else random.choice(("cancel", "terminate"))
         write(Line("stopping", name, note=how))
         done = await (run.cancel() if how == "cancel" else run.terminate())
         write(Line("stopped", name, note=f"{how} {done}"))
@@ -59,10 +71,29 @@ async def visit(client: Client, random: Random, name: str) -> None:
     except FlowFailed:
         with contextlib.suppress(ResoluteError):  # it was stopped before it began
             again = await client.retry(name, number=1)
-            write(Line("started", again.id, case.flow.name))
+            write(Line("started", again.id, case.flow.name, visited=True))
     await client.list(limit=5)
     await run.history()
     await run.costs()
+
+
+async def started(
+    client: Client, case: Case, work: Work, name: str, random: Random, level: Level
+) -> FlowRun[Any]:
+    """Start a run twice: it is the same again, or one more with its key."""
+    serial = itertools.count(1)
+
+    async def once() -> FlowRun[Any]:
+        run, line = await begin(
+            client, case, work, name=name, key=name, random=random, serial=serial,
+            durability=level,
+        )  # fmt: skip
+        line.visited = True
+        write(line)
+        return run
+
+    await once()
+    return await once()
 
 
 async def look_around(client: Client, random: Random) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from resolute.store import (
+    claims,
     cursors,
     dead,
     ended,
@@ -37,6 +38,7 @@ SCRIPTS = sorted(
 )
 ITEMS: dict[str, type[Item]] = {
     "start_flow": runs.StartItem,
+    "debounce_flow": claims.DebounceItem,
     "cancel_flow": runs.CancelItem,
     "begin_nodes": nodes.BeginItem,
     "complete_nodes": nodes.CompleteItem,
@@ -66,7 +68,7 @@ ITEMS: dict[str, type[Item]] = {
     "bury_entries": dead.BuryItem,
     "remove_letters": dead.LetterItem,
 }
-ADMITS_NEW_WORK = {"start_flow", "retry_flow"}
+ADMITS_NEW_WORK = {"start_flow", "retry_flow", "debounce_flow"}
 
 
 def text_of(name: str) -> str:
@@ -170,7 +172,7 @@ def check_fixed_keys(store: Store, call: Call, names: Sequence[str]) -> None:
     """The keys in front are those that the header names."""
     meta = store.keys.meta
     known = {"beats": {meta.beats}, "processes": {meta.processes}, "ticks": {meta.ticks}}
-    for name in ("inbox", "stats", "timers", "open", "dead", "folders"):
+    for name in ("inbox", "stats", "timers", "open", "dead", "folders", "claims"):
         known[name] = {getattr(partition, name) for partition in store.keys.partitions}
     known["due"] = {partition.folders_due for partition in store.keys.partitions}
     for key, name in zip(call.keys, names, strict=False):

@@ -132,7 +132,10 @@ async def _left_over(store: Store) -> list[str]:
             count = await store.execute("XLEN", key)
             if count:
                 found.append(f"{key}: {count} entries")
-        elif any(part in key for part in (":limit:", ":places:", ":cancel:", ":dead:", ":a:")):
+        elif any(
+            part in key
+            for part in (":limit:", ":places:", ":cancel:", ":dead:", ":a:", ":claims:", ":c:")
+        ):
             if await store.execute("PTTL", key) < 0:
                 found.append(f"{key}: {kind} without a TTL")
         else:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from resolute.client.retrying import plan_retry
+from resolute.client.retrying import TOLD, plan_retry
 from resolute.engine.admission import hold_in_line
+from resolute.model.claims import IfRunning
 from resolute.model.cursors import SavedBy
 from resolute.model.plan import LimitPlan, PlacesPlan
 from resolute.status import RunStatus
-from resolute.store import cursors, dead, folders, limits, places, registry, runs
+from resolute.store import claims, cursors, dead, folders, limits, places, registry, runs
 from resolute.store.ended import drop_ended
 from resolute.store.keys import Partition
 from resolute.store.limits import Ask
@@ -21,7 +22,7 @@ from resolute.store.store import Store
 from resolute.store.transitions import trim, unlist
 from tests.support.flows import builder, step, undoable
 from tests.support.letters import bury
-from tests.support.stage import NO_UNDO_INPUT, QUEUE, Stage
+from tests.support.stage import NIL, NO_UNDO_INPUT, QUEUE, Stage
 
 FLOW = (
     builder("tour")
@@ -69,6 +70,7 @@ async def tour(store: Store) -> None:
     for run, started in (("newer", 2000), ("older", 1000)):
         await cursors.save(store, "tour", "cursor", SavedBy(started, run, 1), b"\x01")
     await _folders(stage)
+    await _shared(stage)
     await _family(stage)
     await _places(stage)
 
@@ -92,6 +94,44 @@ async def _places(stage: Stage) -> None:
     assert await places.wake(store, [name]) == []
     assert len(await stage.claim(WORKER, "places")) == 1
     assert await places.leave(store, spot, terms, [(name, "")]) == []
+
+
+async def _shared(stage: Stage) -> None:
+    """Runs with a unique key, the last one retried, and starts that become one run."""
+    store, partition, queue = stage.store, stage.of("shared"), "shared"
+    one, two, three = (
+        claims.placed_id(store.keys, partition, name) for name in ("one", "two", "three")
+    )
+    await stage.offer(SINGLE, process="stage:1:shared", queue=queue)
+
+    async def start(run_id: str, if_running: IfRunning, period_ms: int = 0) -> claims.Verdict:
+        wanted = runs.Start(run_id, SINGLE.name, queue, NIL)
+        claim = runs.Claim("u|single|key", if_running, period_ms)
+        return await claims.start(store, partition, wanted, claim, 60_000)
+
+    assert (await start(one, "fail", 60_000)).code == "OK"
+    assert await start(two, "existing") == ("TAKEN", one)
+    assert (await start(two, "replace")).code == "OK"
+    assert (await start(three, "replace")).code == "OK"
+    await stage.coordinate()
+    assert await stage.status(two) == "cancelled"
+    held = (await _claim(stage, queue))[three]
+    assert await stage.fail(WORKER, held) == "OK"
+    await stage.coordinate()
+    assert await stage.status(three) == "failed"
+    header = await stage.header(three)
+    fields = {name: v for name, v in (await stage.hash(three)).items() if name.startswith(TOLD)}
+    found = plan_retry(header, SINGLE.plan, fields)
+    assert (await claims.retry(store, header, f"{three}/~1", found.drop, found.fields)).code == "OK"
+    for number, (name, call) in enumerate([("four", ""), ("five", "call"), ("six", "call")]):
+        run_id = claims.placed_id(store.keys, partition, name)
+        wanted = runs.Start(run_id, SINGLE.name, queue, NIL)
+        debounced = claims.Debounced(wanted, "d|single|key", 5000, 9000, "tour", number, call)
+        pending = claims.placed_id(store.keys, partition, "four")
+        assert await claims.debounce(store, partition, debounced) == pending
+    await stage.make_due(partition)
+    assert "OK" in await stage.release(partition)
+    await stage.coordinate()
 
 
 async def _folders(stage: Stage) -> None:

@@ -11,9 +11,19 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from resolute import Client, FlowDefinitionError, GateResult, signal, webhook
+from resolute import (
+    Client,
+    Debounce,
+    FlowDefinitionError,
+    GateResult,
+    Unique,
+    input_data,
+    signal,
+    webhook,
+)
 from resolute.model.builder import FlowBuilder
 from resolute.model.flow import Flow
 from resolute.status import RunStatus
@@ -47,13 +57,23 @@ WOKEN = (
 )
 
 
+EDITED = (
+    FlowBuilder("edited", input=dict[str, Any])
+    .triggered_by(webhook("/edited", secret=None, debounce=Debounce(input_data("doc"), "1m")))
+    .triggered_by(webhook("/check", secret=None, unique=Unique(input_data("doc"), "fail")))
+    .triggered_by(signal("edited", unique=Unique(input_data("doc"), "fail")))
+    .then(step("a"))
+    .build()
+)
+
+
 @asynccontextmanager
 async def serving(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[httpx.AsyncClient]:
     monkeypatch.setenv("HOOK_SECRET", SECRET)
     monkeypatch.setenv("RESOLUTE_HTTP_TOKEN", "letmein")
-    await stage.offer(PUSHED, OPEN, GATED, WOKEN)
+    await stage.offer(PUSHED, OPEN, GATED, WOKEN, EDITED)
     store: Store = stage.store
     async with (
         serve_http("127.0.0.1", 0, Client(store)) as port,
@@ -215,3 +235,41 @@ def test_a_secret_in_the_code_is_refused_when_the_flow_is_built():
         with pytest.raises(FlowDefinitionError, match="expected a path such as"):
             hooked("f", path, None)
     assert json.loads(json.dumps(PUSHED.plan.webhooks[0].secret_from)) == "HOOK_SECRET"
+
+
+async def test_deliveries_with_one_key_are_one_run_with_the_last_body(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving(stage, monkeypatch) as http:
+        found: list[str] = []
+        for number in (1, 2, 1):  # the first is sent again
+            answer = await http.post(
+                "/edited", json={"doc": "d", "n": number}, headers={"X-Delivery-Id": str(number)}
+            )
+            assert answer.status_code == 202
+            found.append(answer.json()["id"])
+        assert len(set(found)) == 1
+        stored = (await stage.hash(found[0]))["input"]
+        assert msgspec.msgpack.decode(stored) == {"doc": "d", "n": 2}
+        other = await http.post("/edited", json={"doc": "e"})
+        assert other.json()["id"] != found[0]
+        refused = await http.post("/edited", json={"n": 3})
+        assert (refused.status_code, "has no 'doc'" in refused.json()["error"]) == (422, True)
+
+
+async def test_while_a_run_with_its_key_is_open_another_delivery_is_refused(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    token = {"Authorization": "Bearer letmein"}
+    async with serving(stage, monkeypatch) as http:
+        first = await http.post("/check", json={"doc": 7}, headers={"X-Delivery-Id": "1"})
+        again = await http.post("/check", json={"doc": 7}, headers={"X-Delivery-Id": "1"})
+        assert first.json() == again.json()
+        run_id = first.json()["id"]
+        refused = await http.post("/check", json={"doc": 7}, headers={"X-Delivery-Id": "2"})
+        assert (refused.status_code, run_id in refused.json()["error"]) == (409, True)
+        by_signal = await http.post("/api/signals/edited", json={"doc": 7}, headers=token)
+        assert by_signal.status_code == 409
+        await stage.work()
+        after = await http.post("/check", json={"doc": 7}, headers={"X-Delivery-Id": "2"})
+        assert after.status_code == 202 and after.json()["id"] != run_id

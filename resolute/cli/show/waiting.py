@@ -14,7 +14,7 @@ from resolute.errors import ErrorInfo
 from resolute.model.messages import NodeRecord
 from resolute.model.plan import Children, Gate, NodePlan, Plan, Sleep, Step
 from resolute.priority import queue_of
-from resolute.status import SETTLED, NodeStatus
+from resolute.status import SETTLED, NodeStatus, RunStatus
 from resolute.store.runs import Header
 
 
@@ -29,6 +29,7 @@ class WaitKind(StrEnum):
     CONCURRENCY = "concurrency"
     RETRY = "retry"
     CHILD = "child"
+    RUN = "run"
     NODE = "node"
     QUEUE = "queue"
 
@@ -77,6 +78,9 @@ def find_waits(
         waits.insert(0, Wait(WaitKind.COORDINATOR, text))
     elif header.due is not None and not header.seq:
         waits.append(_later("it begins", header.due, situation))
+    elif header.replaces and not header.plan and header.status is RunStatus.RUNNING:
+        text = f"run {header.replaces}, which it replaces, is to end"
+        waits.append(Wait(WaitKind.RUN, text, since=header.started))
     elif not waits:
         what = "go on to the next step" if header.seq else "begin it"
         waits.append(Wait(WaitKind.COORDINATOR, f"a coordinator is to {what}", since=header.moved))

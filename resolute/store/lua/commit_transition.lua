@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Commits transitions of runs whose rev is still what it was, and acknowledges their events.
--- KEYS inbox timers open folders +item: flow, streams, index keys
+-- KEYS inbox timers open folders claims +item: flow, streams, index keys
 -- ARGV common: (none)
 -- ITEM flow_key event expect rev seq fields step streams page skip ending waiting deadline page_from turn family   BLOB entry...
 --   fields: hash fields and values, flat        step: 'pc|undo' of a new step, or ''
@@ -26,6 +26,7 @@
 -- @include node
 -- @include run
 -- @include child
+-- @include claim
 
 local LISTED, NAMED = 8, 100  -- nodes that a transition forgets itself, of a list and of a step
 local now = text(now_ms())
@@ -157,6 +158,7 @@ end
 local function finish(key, ending)
   local id, status, open_flow, by_status, by_both, channel, ttl, timers = unpack(ending)
   if timers[1] then redis.call('ZREM', KEYS[2], unpack(timers)) end
+  release_claims(key, id, KEYS[5], KEYS[1])
   redis.call('PEXPIRE', key, ttl)
   redis.call('ZREM', KEYS[3], id)
   redis.call('ZREM', KEYS[open_flow], id)

@@ -1,21 +1,24 @@
 #!lua flags=allow-oom
 -- Does what the timers of runs are due for: a sleep is over, a gate or a whole run took too long, a
 -- run that was to begin later begins. A timer whose run has gone on is dropped.
--- KEYS inbox timers +item: flow
+-- KEYS inbox timers claims +item: flow
 -- ARGV common: nonce
 -- ITEM flow_key member kind flow seq index token   BLOB error
 -- RETURNS {OK | STALE | GONE} for each
 -- @include common
 -- @include node
+-- @include run
+-- @include claim
 
 local nonce = cmsgpack.unpack(ARGV[1])[1]
 local now = now_ms()
 
 local function begin(key, flow)
-  local h = redis.call('HMGET', key, 'status', 'due', 'rev', 'queue', 'flow')
+  local h = redis.call('HMGET', key, 'status', 'due', 'rev', 'queue', 'flow', 'debounce')
   if not h[1] then return GONE end
   if h[1] ~= RUNNING or not h[2] then return STALE end
-  redis.call('HDEL', key, 'due')
+  redis.call('HDEL', key, 'due', 'debounce')
+  end_debounce(KEYS[3], h[6], flow)
   push_event(KEYS[1], START, flow, '', 0, 0, h[3], h[4], h[5])
   return OK
 end

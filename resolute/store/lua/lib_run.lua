@@ -8,6 +8,12 @@ local function create_run(key, id, flow, queue, rev, input, now, open, open_flow
   redis.call('ZADD', open_flow, now, id)
 end
 
+-- Lets a run begin at `due` (Unix time in ms), by a timer.
+local function begin_later(key, id, due, timers, inbox)
+  redis.call('HSET', key, 'due', text(due))
+  add_timer(timers, inbox, due, table.concat({TIMER_START, '', id, 0, 0, ''}, '|'))
+end
+
 -- Cancels a run, or terminates it (terminate is 1), with the encoded `error`. EXISTS: it has ended,
 -- or is failing already. The same nonce again answers as the first time.
 local function stop_run(key, id, inbox, terminate, error, nonce)

@@ -43,6 +43,7 @@ class Ended:
     crashes: int
     marks: Mapping[str, str]
     is_poisoned: bool
+    number: int = 0  # of its input
     repeated: tuple[str, ...] = ()  # nodes that used up more than one attempt, or crashed
     is_told: bool = False  # its hooks have been told how it ends
 
@@ -117,10 +118,17 @@ def judge_run(snapshot: Snapshot, *, was_stopped: bool) -> tuple[Ended, list[Bro
         sum(record.crashes for record in records),
         _marks(snapshot),
         header.error is not None and header.error.type == POISON,
+        _number(snapshot),
         tuple(_repeated(snapshot)),
         _is_told(snapshot),
     )
     return ended, broken
+
+
+def _number(snapshot: Snapshot) -> int:
+    if snapshot.header.flow not in CASES:
+        return 0
+    return msgspec.msgpack.decode(snapshot.fields["input"], type=Work).number
 
 
 def _repeated(snapshot: Snapshot) -> Iterable[str]:

@@ -1,6 +1,6 @@
 """Holds what the oracle was told, by all processes of all runs, against the invariants.
 
-I1 to I4, I7, I9 and I10: what no single run shows. What the runs came to is known by then.
+I1 to I4, I7 and I9 to I11: what no single run shows. What the runs came to is known by then.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def judge_lines(
     lease: float,
     extra_bursts: int = 0,
 ) -> Account:
-    """I1 to I4, I7, I9 and I10 over all processes; `lines` are in order of time."""
+    """I1 to I4, I7 and I9 to I11 over all processes; `lines` are in order of time."""
     account = Account()
     instances: dict[Instance, list[Execution]] = defaultdict(list)
     by_mark: dict[str, Execution] = {}
@@ -103,12 +103,19 @@ def judge_lines(
     account.broken += _over_limit(lines, account, extra_bursts)
     seated = [one for one in by_mark.values() if one.line.node.startswith("seated")]
     account.seated = len(seated)
-    account.broken += _over_full("the room", ROOM, seated, alive, excuses)
+    account.broken += _over_full("I10", "the room", ROOM, seated, alive, excuses)
     tables: dict[str, list[Execution]] = defaultdict(list)
     for one in seated:
         tables[one.line.note].append(one)
     for table, those in tables.items():
-        account.broken += _over_full(table, TABLE, those, alive, excuses)
+        account.broken += _over_full("I10", table, TABLE, those, alive, excuses)
+    keys: dict[str, list[Execution]] = defaultdict(list)
+    for one in by_mark.values():
+        if one.line.node == "alone":
+            keys[one.line.note].append(one)
+    for key, those in keys.items():
+        account.broken += _over_full("I11", key, 1, those, alive, excuses)
+    account.broken += _not_the_last(lines, ended)
     return account
 
 
@@ -120,14 +127,29 @@ def _untold(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[Broke
             yield Broken("I1", run, f"its hooks were not told that it {one.status}")
 
 
+def _not_the_last(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[Broken]:
+    """I11: a debounced run has the input of the last start that went into it."""
+    last: dict[str, int] = {}
+    for line in lines:
+        if line.what == "started" and line.note:
+            last[line.run] = max(last.get(line.run, 0), int(line.note))
+    for run, number in last.items():
+        one = ended.get(run)
+        # A later one may have been done without an answer; a run that never began is not read.
+        if one is not None and one.nodes and one.number < number:
+            why = f"it has the input {one.number}, and {number} was acknowledged"
+            yield Broken("I11", run, why)
+
+
 def _over_full(
+    invariant: str,
     where: str,
     places: int,
     executions: Iterable[Execution],
     alive: Mapping[tuple[int, str], float],
     cut_off: Sequence[CutOff],
 ) -> Iterable[Broken]:
-    """I10: no more run at one time than there are places; the first that is one too many.
+    """I10, I11: no more run at one time than there are places; the first that is one too many.
 
     Not counted is what runs on, or begins, in a process that was cut off for longer than a lease.
     """
@@ -143,7 +165,7 @@ def _over_full(
         is_excused = any(span.excuses(newer.line, began + CLOCK_GRAIN) for span in cut_off)
         if len(counted) >= places and not is_excused:
             why = f"{newer.line.node} began in {newer.line.pid} beside {counted}"
-            yield Broken("I10", newer.line.run, f"{where} has {places} places: {why}")
+            yield Broken(invariant, newer.line.run, f"{where} has {places} places: {why}")
             return
         end = alive[newer.line.pid, newer.line.who] if newer.end is None else newer.end
         running.append((newer, end))
@@ -168,6 +190,8 @@ def _wrong_stop(lines: Iterable[Line], ended: Mapping[str, Ended]) -> Iterable[B
         was = done.get(run, set())
         maybe = {how for how, count in unanswered.get(run, Counter()).items() if count > 0}
         allowed = {STOPPED_AS[how] for how in was | maybe}
+        if one.flow == "alone":
+            allowed = allowed | {RunStatus.CANCELLED}  # one that was replaced
         if "terminate" in was:
             allowed = {RunStatus.TERMINATED}
         parent = ended.get(parent_of(run))
