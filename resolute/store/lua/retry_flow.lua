@@ -6,7 +6,8 @@
 -- that say where it goes on. `deadline` is in ms from now, with its timer, 0 for none.
 -- `claim` are the terms of the source's unique key (lib_claim), which the new run has again, or {}.
 -- RETURNS {OK | EXISTS | GONE | CONFLICT}; a resend answers as the first time; CONFLICT: the source
--- has not ended. {TAKEN, id, id, id}: another run has its unique key, as start_flow says it. What is in the storage is not copied: both runs have the folder.
+-- has not ended. {TAKEN, id, id, id}: another run has its unique key, as start_flow says it.
+-- What is in the storage is not copied: both runs have the folder.
 -- @include common
 -- @include run
 -- @include claim
