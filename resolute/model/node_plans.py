@@ -38,6 +38,9 @@ def retry_plan(policy: RetryPolicy) -> RetryPlan:
     )
 
 
+SHARED = "shared:"  # what the bucket of a shared limit begins with
+
+
 def places_plans(node: Node[Any, Any]) -> tuple[PlacesPlan, ...]:
     """The concurrency limits of a node."""
     return tuple(
@@ -58,7 +61,7 @@ def limit_plan(flow: str, node: str, limit: Limit, number: int = 0) -> LimitPlan
         interval = period / rate.n
     own = f"node:{flow}/{node}" + (f"/{number}" if number else "")
     return LimitPlan(
-        bucket=f"shared:{limit.name}" if shared else own,
+        bucket=f"{SHARED}{limit.name}" if shared else own,
         interval_us=max(1, round(interval * 1_000_000)),
         burst=burst,
         keyed=rate.key is not None,

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from resolute import FlowBuilder, manual, node
+from resolute import ConcurrencyLimit, Flow, FlowBuilder, SharedRateLimit, manual, node
 from resolute.cli.doctor.findings import Finding, Severity, exit_code
 from resolute.cli.doctor.server import check_server
 from resolute.cli.exits import Exit
 from resolute.cli.show.snapshot import take_snapshot
 from resolute.client import Client
 from resolute.errors import DamagedRun
+from resolute.model.nodes import AsyncNode, Node
 from resolute.store import registry, streams
 from resolute.store.registry import ProcessInfo
 from resolute.store.server import ServerInfo
@@ -119,7 +121,12 @@ async def work(value: int) -> int:
 FLOW = FlowBuilder("lonely").triggered_by(manual()).then(work).build()
 
 
-async def offer(store: Store, name: str = "host:1:aaaa", queue: str = "default") -> None:
+async def offer(
+    store: Store,
+    name: str = "host:1:aaaa",
+    queue: str = "default",
+    flows: Sequence[Flow[Any, Any]] = (FLOW,),
+) -> None:
     """Register a worker that never beats again."""
     info = ProcessInfo(
         name=name,
@@ -129,10 +136,10 @@ async def offer(store: Store, name: str = "host:1:aaaa", queue: str = "default")
         started=await registry.server_ms(store),
         lease=LEASE,
         queue=queue,
-        flows={FLOW.name: FLOW.plan_hash},
+        flows={flow.name: flow.plan_hash for flow in flows},
         concurrency=10,
     )
-    await registry.register(store, info, {FLOW.plan_hash: FLOW.plan})
+    await registry.register(store, info, {flow.plan_hash: flow.plan for flow in flows})
 
 
 pytestmark = pytest.mark.leaves_keys("made by hand, and erased with the namespace")
@@ -240,6 +247,33 @@ def test_a_plan_that_no_live_worker_offers(store: Store, examine: Examine, runne
     runner.run(store.execute("XADD", stream, "*", "e", b"x"))
     (finding,) = [f for f in findings(examine(), "queue default") if FLOW.plan_hash in f["text"]]
     assert finding["severity"] == "problem"
+
+
+async def echo(value: int) -> int:
+    return value
+
+
+def test_limits_that_differ_between_flows(store: Store, examine: Examine, runner: asyncio.Runner):
+    def limited(name: str, places: int, rate: int) -> Flow[Any, Any]:
+        one = work.with_concurrency(ConcurrencyLimit("room", places))
+        other: Node[int, int] = AsyncNode(
+            "other", echo, rate_limit=SharedRateLimit("api", rate, "1s")
+        )
+        made = FlowBuilder(name).triggered_by(manual()).then(one).then(other)
+        return made.build()
+
+    same = [limited("one", 3, 10), limited("two", 3, 10)]
+    runner.run(offer(store, flows=same))
+    assert not findings(examine(), "rate limit api")
+    runner.run(offer(store, "host:1:bbbb", flows=[*same, limited("three", 4, 20)]))
+    data = examine()
+    (rate,) = findings(data, "rate limit api")
+    assert (
+        "one each 0.1 s, burst 10 in one, two; one each 0.05 s, burst 20 in three" in rate["text"]
+    )
+    (room,) = findings(data, "concurrency limit room")
+    assert "3 in one, two; 4 in three" in room["text"]
+    assert {rate["severity"], room["severity"]} == {"warning"}
 
 
 def test_a_run_that_nothing_will_move_is_found_with_its_reason(

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from resolute.cli.doctor.findings import Finding, Severity, exit_code
+from resolute.cli.doctor.limits import check_limits, read_plans
 from resolute.cli.doctor.partitions import Backlog, check_backlog, read_backlog
 from resolute.cli.doctor.processes import ProcessRow, check_processes, find_silent, rows_of
 from resolute.cli.doctor.queues import QueueRow, check_queues, queue_names, read_queues
@@ -122,6 +123,7 @@ async def _examine_namespace(client: Client, report: Report) -> None:
 
     report.findings += check_processes(report.processes, bool(offers))
     report.findings += check_queues(report.queues, report.processes)
+    report.findings += check_limits(await read_plans(client, offers.values()))
     report.findings += check_backlog(report.backlog)
     report.findings += check_damaged(damaged)
     report.findings += check_stuck(report.stuck, len(opened))
