@@ -193,6 +193,11 @@ class MemoryRun:
         )  # fmt: skip
         self._write(seq, index, record)
 
+    def _forget_output(self, key: str) -> None:
+        """The run goes on without it, and not with the one of a former turn of a loop."""
+        if not self.header().undoing:
+            self.fields.pop(f"o:{key}", None)
+
     def waits_for_run(self, seq: int, index: int) -> bool:
         record = self.record(seq, index)
         is_current = self.header().seq == seq and not self.header().status.is_terminal
@@ -210,7 +215,9 @@ class MemoryRun:
             self._settle(seq, index, NodeStatus.COMPLETED)
         else:
             error = _encode(ErrorInfo("ChildFailed", failure, node=key))
-            if not forgives:
+            if forgives:
+                self._forget_output(key)
+            else:
                 self._fail_run(error)
             self._set(f"x:{key}", error)
             self._settle(seq, index, NodeStatus.FAILED)
@@ -403,7 +410,9 @@ class MemoryRun:
             attempt = self.record(entry.seq, entry.index).attempt + 1
             self._defer(entry, delay, attempt=attempt)
             return
-        if not best_effort and not header.undoing:
+        if best_effort:
+            self._forget_output(key)
+        elif not header.undoing:
             self._fail_run(blob)
         self._settle(entry.seq, entry.index, NodeStatus.FAILED)
         self._refill(entry.seq)

@@ -8,7 +8,7 @@ from resolute.status import NodeStatus, RunStatus
 from resolute.store.nodes import POISON, Held
 from tests.support.flows import builder, chain, chain_of, fan, step, undoable
 from tests.support.keyspace import snapshot
-from tests.support.stage import NO_UNDO_INPUT, Stage
+from tests.support.stage import NIL, NO_UNDO_INPUT, Stage
 
 FLOW = chain("a")
 
@@ -74,6 +74,13 @@ async def test_a_poisonous_best_effort_node_fails_alone(stage: Stage):
     header = await stage.header()
     assert (header.status, header.pc) == (RunStatus.RUNNING, 1)
     assert "x:a" in await stage.hash()
+
+
+async def test_of_a_poisonous_best_effort_node_no_former_output_stays(stage: Stage):
+    await stage.begin_run(chain_of(step("a").best_effort(), step("b")))
+    await stage.store.execute("HSET", stage.of("run").flow("run"), "o:a", NIL)
+    await crash(stage, POISON)
+    assert "o:a" not in await stage.hash()
 
 
 async def test_a_poisonous_compensation_stops_no_other(stage: Stage):

@@ -38,7 +38,11 @@ local replies = for_each(2, 2, function(packed, at)
     defer(node, KEYS[4], KEYS[1], queue, now + delay, '')
     retried = retried + 1
   else
-    if best_effort == 0 and node.undoing == 0 then fail_run(node, KEYS[1], blob, nonce) end
+    if best_effort == 1 then
+      forget_output(node, key)
+    elseif node.undoing == 0 then
+      fail_run(node, KEYS[1], blob, nonce)
+    end
     settle(node, KEYS[1], FAILED_NODE, now, {error_field, blob}, '', KEYS[3])
     failed = failed + 1
   end

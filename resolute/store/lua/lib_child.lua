@@ -135,7 +135,11 @@ local function tell_parent(key, status, family, rev, now, inbox)
     settle(node, inbox, COMPLETED_NODE, now, {'o:' .. name, result_of(key, results)}, '')
   else
     local error = cmsgpack.pack({'ChildFailed', message, '', name})
-    if forgives == '0' then fail_run(node, inbox, error, string.match(rev, '%-(.*)$')) end
+    if forgives == '1' then
+      forget_output(node, name)
+    else
+      fail_run(node, inbox, error, string.match(rev, '%-(.*)$'))
+    end
     settle(node, inbox, FAILED_NODE, now, {'x:' .. name, error}, '')
   end
   local of, _, width = string.match(node.window or '', '^(%d+)|(%d+)|(%d+)$')

@@ -108,6 +108,12 @@ local function refill(key, flow, window, seq, pending, stream, queue)
     READY .. '|' .. h[3] .. '||1|0|' .. queue .. '|' .. entry .. '|||')
 end
 
+-- The run goes on without the output of a node that may fail, and did: not with the one that it may
+-- have from a former turn of a loop.
+local function forget_output(node, key)
+  if node.undoing == 0 then redis.call('HDEL', node.key, 'o:' .. key) end
+end
+
 -- Writes the record as settled with more fields beside it, counts it down, and says so at 0.
 -- `stream` is the one that served it, where another node may follow it.
 local function settle(node, inbox, state, now, fields, arg, stream)

@@ -15,8 +15,13 @@ local nonce, poison = common[1], common[2]
 local now = now_ms()
 local reclaimed = 0
 
-local function fail(node, best_effort, field, blob, stream)
-  if best_effort == 0 and node.undoing == 0 then fail_run(node, KEYS[1], blob, nonce) end
+local function fail(node, best_effort, key, blob, stream)
+  if best_effort == 1 then
+    forget_output(node, key)
+  elseif node.undoing == 0 then
+    fail_run(node, KEYS[1], blob, nonce)
+  end
+  local field = node.undoing > 0 and 'ux:' .. node.undoing or 'x:' .. key
   settle(node, KEYS[1], FAILED_NODE, now, {field, blob}, '', stream)
   return {SKIP}
 end
@@ -27,7 +32,7 @@ local function reclaim(node, item, blob)
   if r.state == WAITING and r.token == token and r.hold == CHILD then
     local status = redis.call('HGET', KEYS[to], 'status')
     if status == RUNNING or status == FAILING or status == COMPENSATING then return {STALE} end
-    return fail(node, best_effort, 'x:' .. key, blob)
+    return fail(node, best_effort, key, blob)
   end
   if r.state == WAITING and r.token == token then
     local member = timer_member(node)
@@ -45,8 +50,7 @@ local function reclaim(node, item, blob)
   if node.status == FAILING then
     settle(node, KEYS[1], SKIPPED, now, {}, '')
   elseif tonumber(r.crashes) >= poison then
-    local field = node.undoing > 0 and 'ux:' .. node.undoing or 'x:' .. key
-    return fail(node, best_effort, field, blob, KEYS[to])
+    return fail(node, best_effort, key, blob, KEYS[to])
   else
     hand_out(node, KEYS[to], queue)
   end
