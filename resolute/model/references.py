@@ -77,7 +77,7 @@ def _filled(data: bytes, read: Callable[[Stored], bytes]) -> bytes:
 
 def _parts(stub: bytes) -> tuple[list[str] | None, list[bytes]]:
     """What a list (None) or a map (its keys) with stubs in it consists of."""
-    found = cast("dict[str, msgspec.Raw] | list[msgspec.Raw]", _decode_part(stub[6:]))
+    found: dict[str, msgspec.Raw] | list[msgspec.Raw] = _decode_part(stub[6:])
     if isinstance(found, list):
         return None, [bytes(part) for part in found]
     return list(found), [bytes(part) for part in found.values()]

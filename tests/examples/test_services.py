@@ -121,13 +121,13 @@ def test_the_answers_in_batches_make_the_expected_rows(archive: Archive, clock: 
 
     def post(path: str, kind: Any) -> Any:
         content = services.post(path, body).content
-        return msgspec.json.decode(content, type=Batch[kind]).items
+        return msgspec.json.decode(content, type=kind).items
 
     answers = zip(
         issues,
-        post("/tracker/issues/batch", TrackedIssue),
-        post("/chat/issues/batch", Thread),
-        post("/pulls/issues/batch", Mentions),
+        post("/tracker/issues/batch", Batch[TrackedIssue]),
+        post("/chat/issues/batch", Batch[Thread]),
+        post("/pulls/issues/batch", Batch[Mentions]),
         strict=True,
     )
     rows = {
