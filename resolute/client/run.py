@@ -11,7 +11,7 @@ import msgspec
 
 from resolute.client.history import CHUNK, read_children, read_history
 from resolute.durability import Level
-from resolute.engine.attempt import step_output
+from resolute.engine.reading import step_output
 from resolute.errors import (
     DamagedRun,
     ErrorInfo,

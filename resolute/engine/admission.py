@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resolute.engine.attempt import Bound
+from resolute.engine.bound import Bound
 from resolute.model.plan import LimitPlan
 from resolute.store.limits import Ask, Grant
 from resolute.store.places import Seat, Spot

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from resolute.engine.attempt import Bound
+from resolute.engine.bound import Bound
 from resolute.errors import LONGEST_PAUSE
 from resolute.model import codec, references
 from resolute.model.costs import Costs, cost_of

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from resolute.engine.attempt import CANCEL, ERROR, Bound
+from resolute.engine.bound import CANCEL, ERROR, Bound
 from resolute.errors import ErrorInfo
 from resolute.model.costs import Cost
 from resolute.model.flow import Notice

@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 import msgspec
 
-from resolute.engine.attempt import Bound
+from resolute.engine.bound import Bound
 from resolute.errors import (
     MissingOutput,
     NodeTimeout,

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from resolute.engine.attempt import Bound
+from resolute.engine.bound import Bound
 from resolute.model import codec
 from resolute.model.cursors import Cursor
 from resolute.model.messages import Entry

@@ -60,19 +60,16 @@ from resolute.model.plan import (
     Producer,
     RetentionPlan,
     Run,
-    SchedulePlan,
     Sleep,
-    WebhookPlan,
     Wide,
     prepared_key,
-    trigger_key,
 )
 from resolute.model.policies import RetentionPolicy
 from resolute.model.produced import children_type, each_type, outputs_of
 from resolute.model.saving import check_cursor, saver_of
 from resolute.model.state import FlowState
 from resolute.model.templates import Scope, Template, has_markers, make_template, misfit
-from resolute.model.triggers import Manual, Schedule, Signalled, Trigger, Webhook, starts_of
+from resolute.model.trigger_plans import TriggerPlans, trigger_plans
 from resolute.model.windows import unfold
 from resolute.priority import PriorityName, check_priority
 
@@ -109,7 +106,8 @@ def compile_flow(draft: Draft) -> Flow[Any, Any]:
     for name, fn in draft.queries.items():
         compiler.ask(name, fn)
     compiler.bound(draft.max_payload)
-    flow = compiler.finish(draft.triggers, compiler.schedules(draft.triggers), draft.queue)
+    triggers = trigger_plans(draft.triggers, draft.input_type, compiler.problems)
+    flow = compiler.finish(triggers, draft.queue)
     return replace(flow, hooks=draft.hooks, cursors=draft.cursors)
 
 
@@ -633,74 +631,13 @@ class _Compiler:
     def keep(self, policy: RetentionPolicy) -> None:
         self.retention = RetentionPlan(policy.after_ms() or None, policy.keep_last)
 
-    def trigger_priorities(self, triggers: tuple[Trigger, ...]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        schedules = 0
-        for trigger in triggers:
-            match trigger:
-                case Schedule():
-                    key, schedules = trigger_key("schedule", schedules), schedules + 1
-                case Webhook():
-                    key = trigger_key("webhook", trigger.path)
-                case Signalled():
-                    key = trigger_key("signal", trigger.name)
-                case Manual():
-                    continue
-            if trigger.priority is not None:
-                found[key] = check_priority(trigger.priority).value
-        return found
-
-    def webhooks(self, triggers: tuple[Trigger, ...]) -> tuple[WebhookPlan, ...]:
-        hooks = [trigger for trigger in triggers if isinstance(trigger, Webhook)]
-        return tuple(
-            WebhookPlan(hook.path, (hook.secret or "").removeprefix("env:")) for hook in hooks
-        )
-
-    def schedules(self, triggers: tuple[Trigger, ...]) -> tuple[SchedulePlan, ...]:
-        found: list[SchedulePlan] = []
-        for trigger in triggers:
-            if not isinstance(trigger, Schedule):
-                continue
-            problem = trigger.problem()
-            if problem:
-                self.problems.append(problem)
-                continue
-            try:
-                data = self._scheduled_input(trigger)
-            except Exception as error:
-                self.problems.append(
-                    f"schedule {trigger.cron!r}: its input does not fit"
-                    f" {type_name(self.input_type)}: {error}"
-                )
-                continue
-            found.append(SchedulePlan(trigger.cron, trigger.timezone, data))
-        return tuple(found)
-
-    def _scheduled_input(self, trigger: Schedule) -> bytes:
-        data = codec.encode(trigger.input)
-        try:
-            codec.decode(data, self.input_type)
-        except msgspec.ValidationError:
-            if trigger.input is not None:
-                raise
-            data = codec.encode(self.input_type())
-        return data
-
-    def finish(
-        self, triggers: tuple[Trigger, ...], schedules: tuple[SchedulePlan, ...], queue: str
-    ) -> Flow[Any, Any]:
+    def finish(self, triggers: TriggerPlans, queue: str) -> Flow[Any, Any]:
         for branch in self.branches:
             self.problems.append(f"{self.bindings[branch.at, 0].name} has no end_when()")
         if not any(
             isinstance(instruction, Run | Wide | Gate | Sleep) for instruction in self.instructions
         ):
             self.problems.append("no steps: add one with then()")
-        for trigger in triggers:
-            if isinstance(trigger, Webhook | Signalled):
-                problem = trigger.problem() or trigger.key_problem(self.input_type)
-                self.problems += [problem] if problem else []
-        if not triggers:
-            self.problems.append('no trigger: add one, such as triggered_by(manual("api"))')
         kept = tuple(self._kept())
         if self.problems:
             raise FlowDefinitionError(self.flow, self.problems)
@@ -709,20 +646,20 @@ class _Compiler:
             flow=self.flow,
             instructions=(*(i for i in self.instructions if i is not None), End()),
             queue=queue,
-            schedules=schedules,
+            schedules=triggers.schedules,
             input_schema=codec.schema(self.input_type),
             result_schema=codec.schema(result_type),
             retention=self.retention,
             deadline_ms=self.deadline_ms,
-            webhooks=self.webhooks(triggers),
+            webhooks=triggers.webhooks,
             queries=tuple(self.queries),
-            started_by=tuple(one.name for one in triggers if isinstance(one, Signalled)),
+            started_by=triggers.signals,
             named=tuple(self.named),
             concurrency=tuple(self.concurrency),
             kept=kept,
             priorities=tuple(self.priorities),
-            trigger_priorities=self.trigger_priorities(triggers),
-            starts=starts_of(triggers),
+            trigger_priorities=triggers.priorities,
+            starts=triggers.starts,
             signals={name: codec.schema(type_) for name, type_ in self.signals.items()},
         )
         return Flow(

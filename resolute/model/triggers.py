@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,12 +17,10 @@ from resolute.model.claims import (
     Debounce,
     Overlap,
     Unique,
-    as_plan,
     as_unique,
     steps_to,
 )
 from resolute.model.paths import type_at
-from resolute.model.plan import StartPlan, trigger_key
 from resolute.priority import PriorityName, check_priority
 
 
@@ -194,27 +192,6 @@ def webhook(
     as their key is that part of the body.
     """
     return Webhook(path, secret, priority, _as_unique(unique), debounce)
-
-
-def starts_of(triggers: Sequence[Trigger]) -> tuple[StartPlan, ...]:
-    """What the plan says of triggers that do not start a run each time."""
-    found: list[StartPlan] = []
-    schedules = [trigger for trigger in triggers if isinstance(trigger, Schedule)]
-    for index, trigger in enumerate(schedules):
-        if trigger.overlap != "allow":
-            how = "existing" if trigger.overlap == "skip" else "replace"
-            found.append(StartPlan(trigger_key("schedule", index), if_running=how))
-    for trigger in triggers:
-        if isinstance(trigger, Webhook | Signalled):
-            how = trigger.unique or trigger.debounce
-            key = (
-                trigger_key("webhook", trigger.path)
-                if isinstance(trigger, Webhook)
-                else trigger_key("signal", trigger.name)
-            )
-            if how is not None:
-                found.append(as_plan(key, how))
-    return tuple(found)
 
 
 def _as_unique(unique: Unique | str | None) -> Unique | None:

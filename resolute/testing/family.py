@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resolute.client.run import result_step
-from resolute.engine.attempt import step_output
+from resolute.engine.reading import step_output
 from resolute.errors import FlowTesterError
 from resolute.model.flow import Flow
 from resolute.status import RunStatus

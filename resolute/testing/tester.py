@@ -15,7 +15,7 @@ from resolute.client.directory import encode_signal, encode_typed
 from resolute.client.history import history_of
 from resolute.client.run import failure_of
 from resolute.durations import Duration, seconds
-from resolute.engine.attempt import WholeOutputs, answer
+from resolute.engine.reading import WholeOutputs, answer
 from resolute.errors import ErrorInfo, FlowTesterError, UnknownQuery
 from resolute.ids import runs_above
 from resolute.model import codec

@@ -19,8 +19,10 @@ from typing import Any
 import msgspec
 
 from resolute.engine import admission, attempt, context, judging, paging
-from resolute.engine.attempt import Bound
+from resolute.engine.bound import Bound
 from resolute.engine.hooking import calls_after, calls_before, calls_of_costs, calls_of_notice
+from resolute.engine.reading import field_of
+from resolute.engine.undoing import undo_input
 from resolute.errors import ErrorInfo, FlowTesterError
 from resolute.model import codec, references
 from resolute.model.costs import Costs
@@ -63,7 +65,7 @@ class MemoryOutputs:
         if key.startswith(CURSOR):
             name = key.removeprefix(CURSOR)
             return self._cursors.get(cursor_field(self.flow.namespace, name))
-        return self._fields.get(attempt.field_of(self.flow, key))
+        return self._fields.get(field_of(self.flow, key))
 
     def keys(self) -> Iterable[str]:
         return [name[2:] for name in self._fields if name.startswith("o:") and "[" not in name]
@@ -338,7 +340,7 @@ class MemoryWorker:
 
     def _undo_input(self, job: Job, output: bytes, kept: bytes) -> bytes | None:
         objects, bound = self._run.objects, job.bound
-        made = attempt.undo_input(bound, output, self._outputs, objects.most)
+        made = undo_input(bound, output, self._outputs, objects.most)
         if made is None:
             return None
         if made.data is output:

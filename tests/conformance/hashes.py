@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from resolute.engine.attempt import UNDO_FAILED
+from resolute.engine.undoing import UNDO_FAILED
 from resolute.errors import ErrorInfo
 from resolute.model.references import is_stub, stored_in
 from resolute.store import runs

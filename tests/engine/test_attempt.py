@@ -11,7 +11,10 @@ import msgspec
 import pytest
 
 from resolute.engine import attempt, judging
-from resolute.engine.attempt import INPUT, Bound
+from resolute.engine.bound import Bound
+from resolute.engine.preloaded import OutputsAway
+from resolute.engine.reading import INPUT
+from resolute.engine.undoing import undo_input
 from resolute.errors import (
     ErrorInfo,
     MissingOutput,
@@ -289,7 +292,7 @@ def test_the_truth_of_what_a_predicate_returns_is_its_answer(value: Any, arg: st
 
 def undo_of(flow: Flow[Any, Any], output: Any, stored: Hash | None = None) -> bytes | None:
     """What is stored for the compensation when the first node completes with `output`."""
-    made = attempt.undo_input(bound_at(flow, 0), codec.encode(output), stored or Hash())
+    made = undo_input(bound_at(flow, 0), codec.encode(output), stored or Hash())
     return made.pack() if made is not None else None
 
 
@@ -334,10 +337,10 @@ def test_an_input_function_that_raises_fails_the_compensation_and_not_the_node(
 
 def test_an_outage_while_the_input_of_a_compensation_is_made_is_not_its_failure():
     def away(_: FlowState) -> Any:
-        raise attempt.OutputsAway("for now")
+        raise OutputsAway("for now")
 
     flow = chain_of(step("book").on_error(step("cancel").with_input(away)))
-    with pytest.raises(attempt.OutputsAway):
+    with pytest.raises(OutputsAway):
         undo_of(flow, 5)
 
 

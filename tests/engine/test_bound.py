@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resolute.engine.attempt import Bound
+from resolute.engine.bound import Bound
 from resolute.errors import ErrorInfo
 from resolute.model.nodes import Node
 from resolute.model.policies import ConcurrencyLimit, RateLimit

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from resolute import Classifier, RetryAfter, RetryPolicy, TerminalError, http_classifier
-from resolute.engine.attempt import Bound
+from resolute.engine.bound import Bound
 from resolute.engine.judging import Judgement, judge
 from resolute.model.classifying import retry_after
 from resolute.model.nodes import AsyncNode

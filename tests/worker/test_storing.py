@@ -10,7 +10,7 @@ import pytest
 
 from resolute import FlowState, Storage, StorageUnavailable, current, node
 from resolute.coordinator.objects import Objects
-from resolute.engine.attempt import MANY_UNDOS
+from resolute.engine.undoing import MANY_UNDOS
 from resolute.model import codec
 from resolute.model.flow import Flow
 from resolute.model.references import Stored, is_stub, stored_in

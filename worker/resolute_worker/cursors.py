@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from resolute.engine import attempt
+from resolute.engine.bound import STARTED
 from resolute.model import codec
 from resolute.model.cursors import SavedBy
 from resolute.model.flow import Flow, Saver
@@ -39,7 +39,7 @@ class Cursors:
             return None
         name = saver.cursor
         data = codec.encode(value, max_payload=flow.max_payload, what=f"cursor {name}")
-        started = int(job.bound.aside(attempt.STARTED, job.values) or 0)
+        started = int(job.bound.aside(STARTED, job.values) or 0)
         by = SavedBy(started, job.held.entry.flow, job.held.entry.seq)
         backend = flow.cursors
         if backend is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from resolute.engine.attempt import Bound
+from resolute.engine.bound import Bound
 from resolute.model.costs import Costs
 from resolute.store.nodes import Begun, Held
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from resolute.engine.attempt import Bound
+from resolute.engine.bound import Bound
 from resolute.errors import ResoluteError
 from resolute.model.flow import Flow
 from resolute.model.messages import Entry

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from resolute.engine import attempt
+from resolute.engine.reading import answer
 from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model.flow import Flow
 from resolute.model.state import Outputs
@@ -70,7 +70,7 @@ class Queries:
             if flow is None:
                 raise LookupError(f"the plan {entry.plan} is not offered here")
             name = flow.plan.queries[entry.index]
-            found = attempt.answer(flow, name, self._outputs_of(held, flow))
+            found = answer(flow, name, self._outputs_of(held, flow))
             return _encode((0, msgspec.Raw(found)))
         except BaseException as error:  # SystemExit too: it is the user's function
             return _encode((1, ErrorInfo.of(error)))

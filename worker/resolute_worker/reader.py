@@ -9,7 +9,7 @@ from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from resolute.engine.attempt import Bound
+from resolute.engine.bound import Bound
 from resolute.errors import ResoluteError
 from resolute.priority import lanes_of
 from resolute.status import Code

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from resolute.engine.attempt import OutputsAway, field_of
+from resolute.engine.preloaded import OutputsAway
+from resolute.engine.reading import field_of
 from resolute.errors import ErrorInfo, StoreUnavailable
 from resolute.model.cursors import cursor_field
 from resolute.model.flow import Flow

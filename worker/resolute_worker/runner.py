@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from resolute.engine import attempt, context, judging
-from resolute.engine.attempt import AWAY, Bound
+from resolute.engine.bound import Bound
 from resolute.engine.hooking import (
     Call,
     calls_after,
@@ -26,6 +26,8 @@ from resolute.engine.hooking import (
     calls_of_costs,
     calls_of_notice,
 )
+from resolute.engine.preloaded import AWAY
+from resolute.engine.undoing import UndoInput, undo_input
 from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model import references
 from resolute.model.flow import Flow, Lister, Notice, Question, Saver, compensation_of
@@ -382,15 +384,15 @@ class Runner:
             return made.pack(await self._keep(job, made.data))
         return made.pack()
 
-    async def _make_undo_input(self, job: Job, output: bytes) -> attempt.UndoInput | None:
+    async def _make_undo_input(self, job: Job, output: bytes) -> UndoInput | None:
         """In a thread where it may block: its function may ask for any output, and for cursors."""
         bound, most = job.bound, self._objects.most
         undo = compensation_of(bound.binding)
         is_asked = isinstance(undo, Node) and callable(undo.input)
         if not is_asked or (self._objects.storage is None and bound.flow.cursors is None):
-            return attempt.undo_input(bound, output, self._remote(job, self._reader), most)
+            return undo_input(bound, output, self._remote(job, self._reader), most)
         remote = self._remote(job, self._thread_reader)
-        return await self._in_thread(lambda: attempt.undo_input(bound, output, remote, most))
+        return await self._in_thread(lambda: undo_input(bound, output, remote, most))
 
     def _ended_badly(self, job: Job, error: BaseException) -> None:
         is_cut_short = not job.bound.is_threaded or isinstance(error, asyncio.CancelledError)
