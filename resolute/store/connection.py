@@ -158,8 +158,10 @@ class Connection(asyncio.Protocol):
         """Send one command; the future has its reply.
 
         After `timeout` seconds without one the connection is dropped, whether or not somebody still
-        waits for this reply: a caller that gave up earlier must not hide that nothing comes.
+        waits for this reply: a caller that gave up earlier must not hide that nothing comes. Raises
+        TypeError and UnicodeEncodeError for what is no command.
         """
+        packed = _pack(command)  # first: who waits without a request takes the reply of the next
         future = self._loop.create_future()
         if self._transport is None or self.closed.done():
             future.set_exception(StoreUnavailable("the connection to Redis is closed"))
@@ -169,7 +171,7 @@ class Connection(asyncio.Protocol):
         self._waiting.append((future, deadline))
         if self._watchdog is None:
             self._watchdog = self._loop.call_at(deadline, self._look_at_the_oldest)
-        self._transport.write(_pack(command))
+        self._transport.write(packed)
         return future
 
     def post(self, command: Command) -> None:

@@ -49,6 +49,20 @@ async def test_a_task_that_is_cancelled_in_a_request_leaves_the_connection_as_it
         assert link.generation == 1
 
 
+@pytest.mark.parametrize("word", ["\ud800", None, {}])
+async def test_what_cannot_be_sent_leaves_every_reply_to_its_own_caller(
+    server: EmbeddedServer, word: Any
+):
+    async with linked(server.url) as link:
+        with pytest.raises((TypeError, UnicodeEncodeError)):
+            await link.execute("ECHO", word)
+        with pytest.raises((TypeError, UnicodeEncodeError)):
+            await link.execute_all([("ECHO", "sent"), ("ECHO", word), ("ECHO", "not sent")])
+        replies = await asyncio.gather(*(link.execute("ECHO", n) for n in range(3)))
+        assert replies == [b"0", b"1", b"2"]
+        assert link.generation == 1
+
+
 async def test_errors_among_many_commands_come_in_their_places(server: EmbeddedServer):
     async with linked(server.url) as link:
         replies = await link.execute_all([("ECHO", "a"), ("NOSUCH",), ("ECHO", "b"), ("GET",)])
