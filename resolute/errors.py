@@ -37,6 +37,7 @@ ResoluteError
 ├── RetryAfter               raised by a node: retry no sooner than this
 ├── HttpError                a call of an API failed; see resolute.http.errors
 ├── NodeTimeout              an attempt overran its timeout
+│   └── HeartbeatTimeout     an attempt gave no sign of life in time
 ├── FlowTesterError          a test asks the FlowTester for what cannot be
 └── FlowFailed               the run ended, but not in `completed`
     ├── FlowCancelled
@@ -363,6 +364,14 @@ class NodeTimeout(ResoluteError):
         self.node = node
         self.timeout = timeout
         super().__init__(f"node {node!r} ran longer than its timeout of {timeout:g} s")
+
+
+class HeartbeatTimeout(NodeTimeout):
+    """One attempt of a node gave no heartbeat for as long as it may (`timeout`, seconds)."""
+
+    def __init__(self, node: str, timeout: float) -> None:
+        super().__init__(node, timeout)
+        self.args = (f"node {node!r} gave no heartbeat for {timeout:g} s",)
 
 
 class FlowTesterError(ResoluteError):

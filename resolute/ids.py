@@ -9,6 +9,8 @@ import secrets
 import socket
 from collections.abc import Iterator
 
+RETRY = "/~"  # and a number: behind the id of a run, that of a retry of it
+
 _RUN_ID = re.compile(r"[A-Za-z0-9._:@-]{1,200}")
 _NAME = re.compile(r"[A-Za-z0-9._:@-]{1,100}")
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"

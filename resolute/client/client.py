@@ -32,7 +32,7 @@ from resolute.errors import (
     SignalsFull,
     UnknownRun,
 )
-from resolute.ids import check_name, check_run_id, new_run_id, random_text
+from resolute.ids import RETRY, check_name, check_run_id, new_run_id, random_text
 from resolute.model import codec
 from resolute.model.claims import Debounce, Unique, as_unique
 from resolute.model.codec import DEFAULT_MAX_PAYLOAD
@@ -505,12 +505,12 @@ class Client:
         plan = await self.directory.plan(header.plan) if header.plan else None
         if plan is None:
             raise ResoluteError(f"run {id!r} ended before it began: start it anew")
-        base = id.partition("/~")[0]
+        base = id.partition(RETRY)[0]
         fields = await read_fields(self.store, id, *TOLD)
         resumption = plan_retry(header, plan, fields)
         numbers = [number] if number is not None else range(1, MAX_RETRIES_OF_ONE)
         for n in numbers:
-            target = f"{base}/~{n}"
+            target = f"{base}{RETRY}{n}"
             with naming([target]):
                 code, other = await claims.retry(
                     store, header, target, resumption.drop, resumption.fields, plan.deadline_ms

@@ -15,6 +15,7 @@ from resolute.engine.undoing import UNDO_HEAD, undo_value
 from resolute.errors import MissingOutput
 from resolute.model import codec
 from resolute.model.flow import Lister, Predicate, Until
+from resolute.model.messages import Entry
 from resolute.model.plan import Children
 from resolute.model.references import is_stub
 from resolute.model.schemas import problem_of
@@ -25,10 +26,14 @@ MAX_RUN_ID = 1_000  # characters of a child's id, which has the ids of all above
 
 
 def input_value(
-    bound: Bound, fields: Sequence[str], values: Sequence[bytes | None], remote: Outputs
+    bound: Bound,
+    entry: Entry,
+    fields: Sequence[str],
+    values: Sequence[bytes | None],
+    remote: Outputs,
 ) -> Any:
     """What the function is called with. Raises what a user's input function raises."""
-    count = len(fields) - len(bound.asides) - (bound.pager is not None)
+    count = len(fields) - len(bound.asides) - bound.keeps_progress(entry)
     fields, values = fields[:count], values[:count]
     match bound.source:
         case Source.NOTHING:

@@ -12,8 +12,10 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+from resolute.engine.progress import progress_field
 from resolute.engine.reading import Previous, field_of
 from resolute.engine.serving import with_limits_of
+from resolute.ids import RETRY
 from resolute.model import codec
 from resolute.model.flow import Binding, Flow, Lister, Notice, Question, Saver, compensation_of
 from resolute.model.messages import Entry
@@ -247,14 +249,25 @@ class Bound:
         fn = self.binding.fn if isinstance(self.binding, Node) else None
         return fn if isinstance(fn, Pager) else None
 
-    def progress(self, values: Sequence[bytes | None]) -> bytes | None:
-        """How far a pager has come, from the values of `fields`."""
-        return values[-1 - len(self.asides)]
+    def keeps_progress(self, entry: Entry) -> bool:
+        """Whether an attempt may find how far one before it had come.
+
+        That is where pages are fetched, where the node was handed out before, and in the retry of a
+        run, which goes on with what the failed one had.
+        """
+        if self.pager is not None:
+            return True
+        is_first = entry.token.endswith(".0") and RETRY not in entry.flow
+        return isinstance(self.binding, Node) and not is_first
+
+    def progress(self, entry: Entry, values: Sequence[bytes | None]) -> bytes | None:
+        """How far the attempts before it had come, from the values of `fields`."""
+        return values[-1 - len(self.asides)] if self.keeps_progress(entry) else None
 
     def fields(self, entry: Entry) -> list[str]:
         """The hash fields an attempt needs before it starts."""
-        paging = [f"p:{entry.seq}.{entry.index}"] if self.pager is not None else []
-        return [*self._input_fields(entry), *paging, *self.asides]
+        progress = [progress_field(entry)] if self.keeps_progress(entry) else []
+        return [*self._input_fields(entry), *progress, *self.asides]
 
     def _input_fields(self, entry: Entry) -> list[str]:
         match self.source:

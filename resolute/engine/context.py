@@ -6,11 +6,12 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 import msgspec
 
 from resolute.engine.bound import Bound
+from resolute.engine.progress import TOLD
 from resolute.errors import LONGEST_PAUSE
 from resolute.model import codec, references
 from resolute.model.costs import Costs, cost_of
@@ -22,12 +23,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """What is known of the attempt that runs, and what it may do; `pause` takes seconds."""
+    """What is known of the attempt that runs, and what it may do; `pause` takes seconds.
+
+    `progress` is how far an attempt before it had come; `beat` says that it lives, and how far it
+    has come itself. Both may be called in any thread.
+    """
 
     entry: Entry
     bound: Bound
     costs: Costs
     pause: Callable[[float], None]
+    beat: Callable[[bytes | None], None]
+    progress: bytes | None
 
 
 _attempt: ContextVar[_Attempt] = ContextVar("resolute_attempt")
@@ -77,6 +84,40 @@ class NodeContext(msgspec.Struct, frozen=True):
         """
         _running("add_cost").costs.add(cost_of(amount, unit, labels))
 
+    def heartbeat(self, progress: Any = None) -> None:
+        """Say that this attempt lives, and what an attempt after it should know of its progress.
+
+        A node with `heartbeat="30s"` must say so every 30 s, from a coroutine or a thread. The
+        progress, any value, is kept in Redis now and then: at the latest after a third of the
+        heartbeat (5 s at most), and when the attempt fails. It is gone when the node completes.
+        Raises NotEncodable, PayloadTooLarge; LookupError outside of a node's function, ValueError
+        in a node of `paginate`, whose progress are its pages.
+        """
+        running = _running("heartbeat")
+        if progress is not None and running.bound.pager is not None:
+            raise ValueError("heartbeat: a node that fetches page by page keeps its pages; it"
+                             " cannot keep other progress beside them")  # fmt: skip
+        data = None
+        if progress is not None:
+            most = running.bound.flow.max_payload
+            data = TOLD + codec.encode(progress, max_payload=most, what="progress")
+        running.beat(data)
+
+    @overload
+    def progress(self) -> Any: ...
+    @overload
+    def progress(self, type_: type[T]) -> T | None: ...
+    def progress(self, type_: Any = Any) -> Any:
+        """What an attempt before this one told its `heartbeat` last; None where none did.
+
+        Raises msgspec.ValidationError where it is no `type_`; LookupError outside of a node's
+        function.
+        """
+        running = _running("progress")
+        if running.progress is None or running.bound.pager is not None:
+            return None
+        return codec.decode(running.progress.removeprefix(TOLD), type_)
+
     def pause_limits(self, seconds: float) -> None:
         """Let nobody start under the rate limits of this node for so long, up to 30 days.
 
@@ -100,13 +141,20 @@ def current() -> NodeContext:
     )  # fmt: skip
 
 
-def enter(entry: Entry, bound: Bound, pause: Callable[[float], None]) -> Costs:
+def enter(
+    entry: Entry,
+    bound: Bound,
+    pause: Callable[[float], None],
+    beat: Callable[[bytes | None], None],
+    progress: bytes | None,
+) -> Costs:
     """From here on, in this task, the caller is this attempt; what it will have cost.
 
-    `pause` closes its limits for so many seconds; it may be called in any thread.
+    `pause` closes its limits for so many seconds, `beat` takes its heartbeats; both may be called
+    in any thread. `progress` is what an attempt before it told.
     """
     costs = Costs()
-    _attempt.set(_Attempt(entry, bound, costs, pause))
+    _attempt.set(_Attempt(entry, bound, costs, pause, beat, progress))
     return costs
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from resolute.engine.bound import Bound
 from resolute.errors import (
+    HeartbeatTimeout,
     MissingOutput,
     NodeTimeout,
     NotEncodable,
@@ -84,3 +85,8 @@ def backoff_ms(policy: RetryPlan, attempt: int) -> int:
 def timeout_error(plan: NodePlan) -> NodeTimeout:
     """The error of an attempt that ran longer than its timeout."""
     return NodeTimeout(plan.name, plan.timeout_ms / 1000)
+
+
+def silence_error(plan: NodePlan) -> HeartbeatTimeout:
+    """The error of an attempt that gave no heartbeat in time."""
+    return HeartbeatTimeout(plan.name, plan.heartbeat_ms / 1000)

@@ -1,7 +1,7 @@
 """How far a node has come that fetches page by page. Pure: worker and FlowTester share it.
 
-In the run's hash ``p:<seq>.<index>`` says which page is next, and ``p:<seq>.<index>.<n>`` has the
-items of those before, or the stub that stands for them.
+In the run's hash ``p:<seq>.<index>`` says which page is next, ``p:<seq>.<index>.<n>`` has
+the items of those before, or the stub that stands for them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from resolute.engine.bound import Bound
+from resolute.engine.progress import TOLD, progress_field
 from resolute.model import codec
 from resolute.model.cursors import Cursor
 from resolute.model.messages import Entry
@@ -33,12 +34,14 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def page_fields(entry: Entry, count: int) -> list[str]:
     """The fields of the first `count` pages."""
-    return [f"p:{entry.seq}.{entry.index}.{n}" for n in range(count)]
+    return [f"{progress_field(entry)}.{n}" for n in range(count)]
 
 
-def request_of(bound: Bound, pager: Pager, values: Sequence[bytes | None]) -> PageRequest | None:
+def request_of(
+    bound: Bound, pager: Pager, entry: Entry, values: Sequence[bytes | None]
+) -> PageRequest | None:
     """The page that is missing, from the values of the fields of `bound`; None before the first."""
-    data = bound.progress(values)
+    data = bound.progress(entry, values)
     if data is None:
         return None
     found = _decode(data)
@@ -49,6 +52,11 @@ def first_request(pager: Pager, cursor: bytes | None) -> PageRequest:
     """The first page; `cursor` is what the flow's cursor has, if there is one."""
     start = Cursor(cursor)
     return PageRequest(0, start.text_or("") if start.is_set else None, pager.page_size)
+
+
+def pages_kept(progress: bytes) -> int:
+    """How many pages are kept, by the progress of a node."""
+    return 0 if progress.startswith(TOLD) else _decode(progress).number
 
 
 def progress_to(request: PageRequest) -> bytes:

@@ -23,6 +23,7 @@ def node_plan(flow: str, node: Node[Any, Any]) -> NodePlan:
         limits=tuple(limit_plan(flow, node.name, limit, n) for n, limit in enumerate(node.limits)),
         compensation=node_plan(flow, node.compensation) if node.compensation else None,
         best_effort=node.is_best_effort,
+        heartbeat_ms=milliseconds(node.heartbeat) if node.heartbeat is not None else 0,
     )
 
 

@@ -101,6 +101,7 @@ class Node(Generic[I_contra, O_co]):
     window: int | None = None
     concurrency: ConcurrencyLimits = None
     priority: PriorityName | None = None
+    heartbeat: Duration | None = None
 
     def __post_init__(self) -> None:
         check_name("node", self.name)
@@ -111,6 +112,10 @@ class Node(Generic[I_contra, O_co]):
         if milliseconds(self.timeout) < 1:
             raise ValueError(
                 f"node {self.name!r}: expected a timeout above 0, got {self.timeout!r}"
+            )
+        if self.heartbeat is not None and milliseconds(self.heartbeat) < 1:
+            raise ValueError(
+                f"node {self.name!r}: expected a heartbeat above 0, got {self.heartbeat!r}"
             )
         if len(positional_parameters(self.fn)) > 1:
             raise TypeError(f"node {self.name!r}: expected a function of one input or none")
@@ -200,6 +205,10 @@ class Node(Generic[I_contra, O_co]):
 
     def with_timeout(self, timeout: Duration) -> Self:
         return replace(self, timeout=timeout)
+
+    def with_heartbeat(self, heartbeat: Duration) -> Self:
+        """Let an attempt fail that does not call `current().heartbeat()` this often."""
+        return replace(self, heartbeat=heartbeat)
 
     def with_retry(self, retry: RetryPolicy) -> Self:
         return replace(self, retry=retry)
@@ -304,6 +313,7 @@ def node(
     classify: Classifier | None = None,
     concurrency: ConcurrencyLimits = None,
     priority: PriorityName | None = None,
+    heartbeat: Duration | None = None,
 ) -> _Decorator:
     """Make a function a node.
 
@@ -313,6 +323,8 @@ def node(
     whether it is worth another attempt, such as `http_classifier`. `concurrency` is how many may
     run at one time: a ConcurrencyLimit or a tuple of them. `priority` is "high", "normal" or "low":
     which of the nodes that wait in a queue are taken first (default: that of the run).
+    `heartbeat` is how often an attempt must call `current().heartbeat()`: one that is silent for so
+    long fails with HeartbeatTimeout, long before a generous `timeout` would say so.
     """
     options: dict[str, Any] = {
         "output": output,
@@ -323,6 +335,7 @@ def node(
         "classify": classify,
         "concurrency": concurrency,
         "priority": priority,
+        "heartbeat": heartbeat,
     }
     return _Decorator(name, options)
 

@@ -44,6 +44,7 @@ class NodePlan(msgspec.Struct, frozen=True, array_like=True):
     limits: tuple[LimitPlan, ...] = ()
     compensation: NodePlan | None = None
     best_effort: bool = False
+    heartbeat_ms: int = 0  # within which it must give a sign of life; 0: it need not
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag="run"):

@@ -109,6 +109,14 @@ class PageItem(Item):
     costs: str
 
 
+class ProgressItem(Item):
+    flow_key: int
+    flow: str
+    seq: int
+    index: int
+    token: str
+
+
 class StoreItem(Item):
     flow_key: int
     flow: str
@@ -179,7 +187,8 @@ class Completion:
     """A result to commit. `undo_input` is the encoded input of its compensation, if it has one.
 
     `costs` are the sums of what the attempt cost, as `Costs.packed` has them, here and below.
-    `pages` are those that were kept before, and that the output has.
+    `pages` are those that were kept before, and that the output has: 0 where only progress was,
+    None where nothing.
     """
 
     held: Held
@@ -188,7 +197,7 @@ class Completion:
     undo_input: bytes | None = None
     arg: str = ""
     costs: str = ""
-    pages: int = 0
+    pages: int | None = None
 
 
 @dataclass(slots=True)
@@ -323,7 +332,7 @@ async def complete(store: Store, process: str, results: Sequence[Completion]) ->
             0 if result.undo_input is None else 1,
             result.arg,
             result.costs,
-            result.pages,
+            -1 if result.pages is None else result.pages,
         )
         arguments += (pack_item(item), result.output, result.undo_input or b"")
     reply = await store.call("complete_nodes", keys.keys, pack(process), arguments)
@@ -353,6 +362,16 @@ async def turn_pages(store: Store, process: str, turns: Sequence[PageTurn]) -> l
         arguments += (pack_item(item), turn.page, turn.progress)
     reply = await store.call("turn_page", keys.keys, pack(process), arguments)
     return [code_of(answer) for answer in reply]
+
+
+async def keep_progress(store: Store, process: str, held: Held, progress: bytes) -> str:
+    """Keep how far a node has come, for its next attempt; a code."""
+    entry = held.entry
+    keys = KeyList()
+    flow_key = keys.index(held.partition.flow(entry.flow))
+    item = ProgressItem(flow_key, entry.flow, entry.seq, entry.index, entry.token)
+    arguments = (pack_item(item), progress)
+    return code_of((await store.call("keep_progress", keys.keys, pack(process), arguments))[0])
 
 
 async def store_items(

@@ -17,7 +17,8 @@ import msgspec
 from resolute.coordinator.committing import next_rev
 from resolute.coordinator.timers import error_of
 from resolute.engine.admission import read_hold
-from resolute.engine.paging import page_fields
+from resolute.engine.paging import page_fields, pages_kept
+from resolute.engine.progress import progress_field
 from resolute.errors import ErrorInfo, ResoluteError
 from resolute.model.messages import Entry, Event
 from resolute.model.plan import item_key
@@ -369,13 +370,13 @@ class MemoryRun:
         undo_input: bytes | None,
         arg: str,
         spent: str = "",
-        pages: int = 0,
+        pages: int | None = None,
     ) -> None:
         header = self.header()
         if not self._is_held(entry, header):
             return
-        for name in [f"p:{entry.seq}.{entry.index}", *page_fields(entry, pages)]:
-            self.fields.pop(name, None)
+        if pages is not None:
+            self._drop_progress(entry, pages)
         if header.status is RunStatus.COMPENSATING:
             self._set(f"uo:{header.undoing}", output)
         else:
@@ -412,10 +413,26 @@ class MemoryRun:
             return
         if best_effort:
             self._forget_output(key)
+            self._forget_progress(entry)
         elif not header.undoing:
             self._fail_run(blob)
         self._settle(entry.seq, entry.index, NodeStatus.FAILED)
         self._refill(entry.seq)
+
+    def keep_progress(self, entry: Entry, progress: bytes) -> None:
+        """Keep how far a node has come, for its next attempt."""
+        if self._is_held(entry, self.header()):
+            self._set(progress_field(entry), progress)
+
+    def _forget_progress(self, entry: Entry) -> None:
+        """Of a node that may fail, and did: the run goes on without it."""
+        progress = self.fields.get(progress_field(entry))
+        if progress is not None and not self.header().undoing:
+            self._drop_progress(entry, pages_kept(progress))
+
+    def _drop_progress(self, entry: Entry, pages: int) -> None:
+        for name in [progress_field(entry), *page_fields(entry, pages)]:
+            self.fields.pop(name, None)
 
     def turn_page(
         self, entry: Entry, number: int, page: bytes, progress: bytes, spent: str
@@ -428,7 +445,7 @@ class MemoryRun:
         if header.status is RunStatus.FAILING:
             self._settle(entry.seq, entry.index, NodeStatus.SKIPPED)
             return
-        field = f"p:{entry.seq}.{entry.index}"
+        field = progress_field(entry)
         self._set(field, progress, f"{field}.{number}", page)
         record = self.record(entry.seq, entry.index)
         self._write(

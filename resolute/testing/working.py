@@ -23,7 +23,7 @@ from resolute.engine.bound import Bound
 from resolute.engine.hooking import calls_after, calls_before, calls_of_costs, calls_of_notice
 from resolute.engine.reading import field_of
 from resolute.engine.undoing import undo_input
-from resolute.errors import ErrorInfo, FlowTesterError
+from resolute.errors import ErrorInfo, FlowTesterError, NodeTimeout
 from resolute.model import codec, references
 from resolute.model.costs import Costs
 from resolute.model.cursors import cursor_field
@@ -49,6 +49,7 @@ class Stop(Enum):
     """Why a running node was stopped."""
 
     TIMEOUT = "timeout"
+    SILENCE = "silence"
     CANCEL = "cancel"
 
 
@@ -90,6 +91,8 @@ class Job:
     value: Any = None
     task: asyncio.Task[None] | None = None
     deadline: asyncio.TimerHandle | None = None
+    pulse: asyncio.TimerHandle | None = None  # at which it must have given a heartbeat
+    has_told: bool = False  # of its progress
     stop: Stop | None = None
     is_running: bool = False
     is_threaded: bool = False
@@ -105,7 +108,12 @@ class Job:
 
     @property
     def is_overdue(self) -> bool:
-        return self.stop is Stop.TIMEOUT
+        return self.stop in (Stop.TIMEOUT, Stop.SILENCE)
+
+    def overrun(self) -> NodeTimeout:
+        """The error of one that took too long, or was silent for too long."""
+        told = judging.silence_error if self.stop is Stop.SILENCE else judging.timeout_error
+        return told(self.bound.plan)
 
     def request_stop(self, why: Stop) -> None:
         """Cancel it, if its function can be cancelled; the first reason given counts."""
@@ -181,7 +189,7 @@ class MemoryWorker:
         job = Job(entry, bound, values)
         self._jobs[entry.seq, entry.index] = job
         try:
-            job.value = attempt.input_value(bound, fields, values, self._outputs)
+            job.value = attempt.input_value(bound, entry, fields, values, self._outputs)
         except BaseException as error:  # SystemExit too, as in a worker
             self._ended_badly(job, error)
             return
@@ -268,7 +276,24 @@ class MemoryWorker:
         timeout = job.bound.plan.timeout_ms / 1000
         at = self._loop.time() + timeout
         job.deadline = self._loop.set_deadline(at, job.request_stop, Stop.TIMEOUT)
+        self._expect_pulse(job)
         job.task = self._loop.create_task(self._execute(job))
+
+    def _expect_pulse(self, job: Job) -> None:
+        if job.pulse is not None:
+            job.pulse.cancel()
+        if span := job.bound.plan.heartbeat_ms / 1000:
+            at = self._loop.time() + span
+            job.pulse = self._loop.set_deadline(at, job.request_stop, Stop.SILENCE)
+
+    def _beat(self, job: Job, progress: bytes | None) -> None:
+        """It lives. From its thread too: the loop waits for that."""
+        if self._jobs.get((job.entry.seq, job.entry.index)) is not job:
+            return
+        self._expect_pulse(job)
+        if progress is not None:
+            job.has_told = True
+            self._run.keep_progress(job.entry, progress)
 
     async def _execute(self, job: Job) -> None:
         bound = job.bound
@@ -277,7 +302,11 @@ class MemoryWorker:
             self._finish_stopped(job)
             return
         job.called = self._loop.time()
-        job.costs = context.enter(job.entry, bound, partial(self._pause, job))
+        told = bound.progress(job.entry, job.values)
+        job.has_told = told is not None
+        job.costs = context.enter(
+            job.entry, bound, partial(self._pause, job), partial(self._beat, job), told
+        )
         references.access.set(EntryData(self._run.objects, job.entry))
         try:
             pager = bound.pager if bound.plan.name not in self._bodies else None
@@ -285,6 +314,8 @@ class MemoryWorker:
             value = self._call(job, request)
             if inspect.isawaitable(value):
                 value = await value
+            if job.pulse is not None:
+                job.pulse.cancel()
             if pager is not None and request is not None:
                 after = pager.after(request, value)
                 if after is not None:
@@ -296,7 +327,7 @@ class MemoryWorker:
             elif isinstance(bound.binding, Lister):
                 value = self._keep_items(job, value)
             if job.is_overdue:
-                raise judging.timeout_error(bound.plan)
+                raise job.overrun()
             output, arg = attempt.encode_output(bound, value, self._run.objects.most)
             kept = output
             if bound.is_kept(output):
@@ -307,7 +338,9 @@ class MemoryWorker:
         else:
             self._call_hooks_after(job)
             spent = job.costs.packed()
-            pages = request.number if request is not None else 0
+            pages = request.number or None if request is not None else None
+            if pages is None and job.has_told and pager is None:
+                pages = 0
             self._run.complete(job.entry, bound.key(job.entry), kept, undo, arg, spent, pages)
             self._leave(job)
 
@@ -351,7 +384,7 @@ class MemoryWorker:
 
     def _page_request(self, job: Job, pager: Pager) -> PageRequest:
         """The page that is missing."""
-        found = paging.request_of(job.bound, pager, job.values)
+        found = paging.request_of(job.bound, pager, job.entry, job.values)
         if found is not None:
             return found
         start = None
@@ -407,7 +440,7 @@ class MemoryWorker:
 
     def _finish_stopped(self, job: Job) -> None:
         if job.is_overdue:
-            self._fail(job, judging.timeout_error(job.bound.plan))
+            self._fail(job, job.overrun())
         else:
             info = ErrorInfo("Cancelled", "the run was cancelled", node=job.bound.plan.name)
             self._report_failure(job, info, None)
@@ -445,6 +478,8 @@ class MemoryWorker:
     def _leave(self, job: Job) -> None:
         if job.deadline is not None:
             job.deadline.cancel()
+        if job.pulse is not None:
+            job.pulse.cancel()
         del self._jobs[job.entry.seq, job.entry.index]
         for spot in job.spots:
             self._places.leave(spot, job.place, job.entry.token)

@@ -80,7 +80,7 @@ class Hash:
 def input_of(bound: Bound, stored: Hash) -> Any:
     """The input of an attempt, with the fields that it loads beforehand."""
     names = bound.fields(ENTRY)
-    return attempt.input_value(bound, names, stored.read(names), stored)
+    return attempt.input_value(bound, ENTRY, names, stored.read(names), stored)
 
 
 def bound_at(flow: Flow[Any, Any], pc: int, index: int = 0) -> Bound:
@@ -299,7 +299,7 @@ def undo_of(flow: Flow[Any, Any], output: Any, stored: Hash | None = None) -> by
 def compensation_value(flow: Flow[Any, Any], data: bytes | None) -> Any:
     bound = Bound.of(flow, 0, 0, undo=True)
     assert bound.fields(msgspec.structs.replace(ENTRY, undo=4)) == ["ui:4"]
-    return attempt.input_value(bound, ["ui:4"], [data], Hash())
+    return attempt.input_value(bound, ENTRY, ["ui:4"], [data], Hash())
 
 
 def test_a_compensation_gets_the_output_of_the_node_that_it_undoes():

@@ -71,8 +71,8 @@ def test_05_after_flushall_nobody_crashes_or_spins_and_new_runs_go_through(
             await until(lambda: _goes_through(client), "a new run goes through")
             with pytest.raises(UnknownRun):
                 await lost.result(timeout=30)
-            # The processes that forgot who they are have been replaced: to start one costs a command
-            # for each stream that it reads, which is no spinning.
+            # The processes that forgot who they are have been replaced: to start one costs a
+            # command for each stream that it reads, which is no spinning.
             await system.offered(client, app.sequence.name)
             commands = await _commands(cluster)
             for _ in range(5):

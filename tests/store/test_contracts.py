@@ -45,6 +45,7 @@ ITEMS: dict[str, type[Item]] = {
     "fail_nodes": nodes.FailItem,
     "store_items": nodes.StoreItem,
     "turn_page": nodes.PageItem,
+    "keep_progress": nodes.ProgressItem,
     "return_nodes": nodes.ReturnItem,
     "reclaim_nodes": nodes.ReclaimItem,
     "commit_transition": transitions.CommitItem,

@@ -79,8 +79,8 @@ async def test_every_script_sent_twice_does_what_it_does_once(resending: Resendi
         "start_flow", "begin_nodes", "complete_nodes", "fail_nodes", "return_nodes",
         "reclaim_nodes", "commit_transition", "release_due", "cancel_flow", "retry_flow",
         "drop_flows", "drop_consumer", "ensure_group", "unlist_flows", "end_leases",
-        "fire_timers", "signal_flow", "store_items", "bury_entries", "remove_letters",
-        "move_cursor", "note_health", "debounce_flow", "take_places",
+        "fire_timers", "signal_flow", "store_items", "keep_progress", "bury_entries",
+        "remove_letters", "move_cursor", "note_health", "debounce_flow", "take_places",
         "leave_places", "sync_places", "wake_nodes",
     }  # fmt: skip
 

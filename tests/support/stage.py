@@ -193,7 +193,7 @@ class Stage:
         undo: bytes | None = None,
         arg: str = "",
         costs: str = "",
-        pages: int = 0,
+        pages: int | None = None,
     ) -> str:
         done = Completion(held, self.key(held), output, undo, arg, costs, pages)
         return (await nodes.complete(self.store, process, [done]))[0]
@@ -203,6 +203,9 @@ class Stage:
     ) -> str:
         turn = PageTurn(held, held.queue, number, page, progress, costs)
         return (await nodes.turn_pages(self.store, process, [turn]))[0]
+
+    async def keep_progress(self, process: str, held: Held, progress: bytes) -> str:
+        return await nodes.keep_progress(self.store, process, held, progress)
 
     async def store_items(
         self, process: str, held: Held, items: Sequence[bytes], start: int = 0

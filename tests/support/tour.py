@@ -191,6 +191,7 @@ async def _pages(stage: Stage) -> None:
         held = (await _claim(stage, queue))["paged"]
         assert await stage.turn_page(WORKER, held, number, b"\x90", b"\xc0", "usd|1") == "OK"
     held = (await _claim(stage, queue))["paged"]
+    assert await stage.keep_progress(WORKER, held, b"\x92\x02\xc0") == "OK"
     assert await stage.complete(WORKER, held, b"\x90", pages=2) == "OK"
     await stage.coordinate()
     assert await stage.status("paged") == "completed"

@@ -10,6 +10,7 @@ from resolute.status import NodeStatus
 from resolute.store.nodes import Held
 from resolute.store.queries import Question, ask
 from resolute_worker.aftermath import settle_killed
+from resolute_worker.shared import Overdue
 from tests.support.flows import chain_of, step
 from tests.support.stage import NO_UNDO_INPUT, QUEUE, Stage
 
@@ -24,9 +25,9 @@ async def begin_run(stage: Stage, flow: Flow[Any, Any]) -> None:
     await stage.coordinate()
 
 
-def place(held: Held) -> tuple[int, str, str]:
+def place(held: Held, *, is_silent: bool = False) -> Overdue:
     """How the shared page names a node that is overdue."""
-    return held.partition.number, held.queue, held.id
+    return Overdue(held.partition.number, held.queue, held.id, is_silent)
 
 
 async def test_what_was_not_overdue_is_handed_back_without_attempt_or_crash(stage: Stage):

@@ -10,6 +10,7 @@ from resolute import FlowBuilder, FlowState, Node, RateLimit, RetryPolicy, manua
 from resolute.model.flow import Flow
 from resolute.status import NodeStatus, RunStatus
 from resolute_worker.aftermath import settle_killed
+from resolute_worker.shared import Overdue
 from tests.support.flows import chain
 from tests.support.stage import QUEUE, Stage
 from tests.worker.parts import NAME, ONE, OTHER, Make
@@ -186,7 +187,7 @@ async def test_an_overdue_one_has_timed_out_when_its_process_was_killed(stage: S
     await stage.begin_run(flow)
     await stage.offer(process=NAME, nodes=(charge,))
     held = await stage.claim_one(NAME)
-    overdue = [(held.partition.number, held.queue, held.id)]
+    overdue = [Overdue(held.partition.number, held.queue, held.id)]
     await settle_killed(stage.store, NAME, QUEUE, overdue)
     record = await stage.record(held)
     assert record is not None and record.status is NodeStatus.WAITING

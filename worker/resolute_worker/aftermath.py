@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from resolute.engine.judging import retry_delay, timeout_error
+from resolute.engine.judging import retry_delay, silence_error, timeout_error
 from resolute.errors import ErrorInfo
 from resolute.model.messages import Entry
 from resolute.model.plan import NodePlan, Plan
@@ -17,19 +17,18 @@ from resolute.store.keys import Partition
 from resolute.store.nodes import Failure, Held, Return
 from resolute.store.script import GROUP_WORKERS
 from resolute.store.store import Store
+from resolute_worker.shared import Overdue
 
 log = logging.getLogger(__name__)
 
 
-async def settle_killed(
-    store: Store, process: str, queue: str, overdue: Sequence[tuple[int, str, str]]
-) -> None:
+async def settle_killed(store: Store, process: str, queue: str, overdue: Sequence[Overdue]) -> None:
     """Settle what a killed process had pending, in its name: no crash is counted.
 
-    `overdue` are (partition, queue, entry id) of the nodes for which it was killed.
+    `overdue` are the nodes for which it was killed.
     """
     info = (await registry.processes(store)).get(process)
-    late = {(partition, name, entry) for partition, name, entry in overdue}
+    late = {(one.partition, one.queue, one.entry): one for one in overdue}
     plans: dict[str, Plan | None] = {}
     for partition in store.keys.partitions:
         for name in info.queues if info else lanes_of(queue):
@@ -42,7 +41,7 @@ async def _settle_stream(
     partition: Partition,
     name: str,
     plans: dict[str, Plan | None],
-    late: set[tuple[int, str, str]],
+    late: Mapping[tuple[int, str, str], Overdue],
 ) -> None:
     stream = partition.queue(name)
     after = "-"
@@ -59,9 +58,9 @@ async def _settle_stream(
                 node = _node_of(plan, held.entry)
             except (ValueError, LookupError):
                 continue  # deleted or damaged: a coordinator puts it away
-            is_late = (partition.number, held.queue, entry_id) in late
-            if plan is not None and node is not None and is_late:
-                failures.append(_timed_out(held, plan, node))
+            overdue = late.get((partition.number, held.queue, entry_id))
+            if plan is not None and node is not None and overdue is not None:
+                failures.append(_timed_out(held, plan, node, overdue))
             else:
                 returns.append(Return(held, held.lane))
         for batch in nodes.chunks(failures):
@@ -85,8 +84,8 @@ def _node_of(plan: Plan | None, entry: Entry) -> NodePlan | None:
     return node.compensation if entry.undo else node
 
 
-def _timed_out(held: Held, plan: Plan, node: NodePlan) -> Failure:
-    error = timeout_error(node)
+def _timed_out(held: Held, plan: Plan, node: NodePlan, overdue: Overdue) -> Failure:
+    error = silence_error(node) if overdue.is_silent else timeout_error(node)
     info = ErrorInfo(type(error).__name__, str(error), node=node.name)
     delay = retry_delay(node, held.entry.attempt, error)
     entry = held.entry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,9 +18,40 @@ class Stop(Enum):
     """Why a running job was stopped from outside."""
 
     TIMEOUT = "timeout"  # it overran: the attempt failed
+    SILENCE = "silence"  # so it did: it gave no heartbeat in time
     CANCEL = "cancel"  # its run was cancelled: it failed for good
     HAND_BACK = "hand back"  # drain or fence: somebody else runs it, no attempt is used up
     LOST = "lost"  # its claim is gone: nothing is reported
+
+
+@dataclass(slots=True, eq=False)
+class Pulse:
+    """When an attempt gave its last sign of life. Times are monotonic, spans in seconds."""
+
+    span: float
+    last: float
+    must_end: float  # by its timeout
+    timer: asyncio.TimerHandle | None = None
+    is_over: bool = False  # nobody listens any more
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def is_next(self) -> bool:
+        """Whether it has to give a sign before it has to end."""
+        return self.deadline < self.must_end
+
+    @property
+    def deadline(self) -> float:
+        return min(self.must_end, self.last + self.span)
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """What an attempt told of its progress, and how much of that is written."""
+
+    unkept: bytes | None = None
+    kept_at: float = float("-inf")  # monotonic
+    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +72,9 @@ class Job:
     called: float | None = None  # Unix time at which it was
     is_running: bool = False  # its task has taken its first step
     is_slow: bool = False  # its input, or what it asks of the state, may be in the storage
-    pages: int = 0  # that were kept before the last one, which its output has too
+    pages: int | None = None  # that were kept before the last one, which its output has too
+    pulse: Pulse | None = None  # where its node must give signs of life
+    progress: Progress | None = None  # where it told of any
     stored: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # folder, path
 
     @property

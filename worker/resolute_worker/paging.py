@@ -45,7 +45,7 @@ class Pages:
         after = pager.after(request, page)
         items = cast("Page[Any]", page).items
         if after is None:
-            job.pages = request.number
+            job.pages = request.number or None
             return paging.joined(await self._kept(job, request.number), items)
         limit = job.bound.flow.max_payload
         data = paging.encode_items(items, max(self._objects.most, limit))
@@ -54,7 +54,7 @@ class Pages:
         return PageTurn(job.held, job.queue, request.number, data, paging.progress_to(after))
 
     async def _request(self, job: Job, pager: Pager) -> PageRequest:
-        found = paging.request_of(job.bound, pager, job.values)
+        found = paging.request_of(job.bound, pager, job.held.entry, job.values)
         if found is not None:
             return found
         start = None

@@ -28,7 +28,7 @@ from resolute.engine.hooking import (
 )
 from resolute.engine.preloaded import AWAY
 from resolute.engine.undoing import UndoInput, undo_input
-from resolute.errors import ErrorInfo, ResoluteError
+from resolute.errors import ErrorInfo, NodeTimeout, ResoluteError
 from resolute.model import references
 from resolute.model.flow import Flow, Lister, Notice, Question, Saver, compensation_of
 from resolute.model.hooks import NO_HOOKS
@@ -42,6 +42,7 @@ from resolute.store.store import Store
 from resolute.store.sync import SyncReader
 from resolute_worker.committer import Committer, Result
 from resolute_worker.cursors import Cursors
+from resolute_worker.heartbeats import Heartbeats
 from resolute_worker.hooking import HookCaller
 from resolute_worker.jobs import Job, Stop
 from resolute_worker.limiter import Limiter
@@ -62,6 +63,8 @@ _NONE: list[bytes] = []
 HOOK_GRACE = 5.0  # s that a process whose hook holds the GIL has beyond the time of hooks
 
 UNREAD_DELAY_MS = 1000  # until a node whose input could not be read is handed out again
+
+OVERRUN = (Stop.TIMEOUT, Stop.SILENCE)
 
 JobKey = tuple[str, int, int]
 
@@ -96,6 +99,7 @@ class Runner:
         self._thread = threading.get_ident()  # of the loop
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.jobs: dict[JobKey, Job] = {}
+        self._beats = Heartbeats(store, process, page, self._spawn)
         self.committer = Committer(store, process, self._settled)
         self.places = Places(store, process, page.lease)
         self._limiter = Limiter(
@@ -191,7 +195,7 @@ class Runner:
 
     def _input(self, job: Job, reader: SyncReader) -> Any:
         remote = self._remote(job, reader)
-        return attempt.input_value(job.bound, job.loaded, job.values, remote)
+        return attempt.input_value(job.bound, job.held.entry, job.loaded, job.values, remote)
 
     def _input_failed(self, job: Job, error: BaseException) -> None:
         if isinstance(error, AWAY):
@@ -260,6 +264,7 @@ class Runner:
         timeout = job.bound.plan.timeout_ms / 1000
         self._occupy(job, timeout)
         job.timer = self._loop.call_later(timeout, job.request_stop, Stop.TIMEOUT)
+        self._beats.listen(job, timeout)
 
     def _occupy(self, job: Job, timeout: float) -> None:
         """Tell the supervisor what runs in the job's slot, and for how many s more."""
@@ -284,11 +289,13 @@ class Runner:
                     raise asyncio.CancelledError
                 self._begin_timeout(job)
             job.called = time.time()
-            job.costs = context.enter(job.held.entry, bound, partial(self._pause, job))
+            job.costs = context.enter(
+                job.held.entry, bound, partial(self._pause, job), partial(self._beats.beat, job),
+                bound.progress(job.held.entry, job.values),
+            )  # fmt: skip
             references.access.set(JobData(self._objects, job, self._loop))
             value = await self._called(job)
-            if job.stop is Stop.TIMEOUT:
-                raise judging.timeout_error(bound.plan)
+            self._returned(job)
             if isinstance(value, PageTurn):
                 self.report(job, value)
                 return
@@ -305,7 +312,21 @@ class Runner:
             # Also SystemExit and KeyboardInterrupt: a node ends its attempt, never the worker.
             self._ended_badly(job, error)
         else:
-            self.report(job, Completion(job.held, job.key, kept, undo, arg, pages=job.pages))
+            self.report(job, Completion(job.held, job.key, kept, undo, arg, pages=self._kept(job)))
+
+    def _returned(self, job: Job) -> None:
+        """Its function is over: no heartbeat is expected any more. Raises NodeTimeout."""
+        if job.pulse is not None:
+            self._beats.stop(job)
+            self._occupy(job, max(0.0, job.pulse.must_end - time.monotonic()))
+        if job.stop in OVERRUN:
+            raise _overrun(job)
+
+    def _kept(self, job: Job) -> int | None:
+        """How many pages of it are kept; None where nothing is that says how far it has come."""
+        entry, values = job.held.entry, job.values
+        has_told = job.progress is not None or job.bound.progress(entry, values) is not None
+        return 0 if job.pages is None and has_told else job.pages
 
     async def _called(self, job: Job) -> Any:
         """What the user's function returns."""
@@ -408,8 +429,8 @@ class Runner:
 
     def _finish_stopped(self, job: Job) -> None:
         match job.stop:
-            case Stop.TIMEOUT:
-                self._fail(job, judging.timeout_error(job.bound.plan))
+            case Stop.TIMEOUT | Stop.SILENCE:
+                self._fail(job, _overrun(job))
             case Stop.CANCEL:
                 info = ErrorInfo("Cancelled", "the run was cancelled", node=job.bound.plan.name)
                 self._report_failure(job, info, None)
@@ -456,8 +477,9 @@ class Runner:
         if job.costs is not None:
             result.costs = job.costs.packed()
         calls = self._calls_after(job, result)
-        if calls:
-            self._spawn(self._add_after(job, result, calls))
+        has_rest = self._beats.has_rest(job) and not isinstance(result, Completion)
+        if calls or has_rest:
+            self._spawn(self._add_after(job, result, calls, has_rest))
         else:
             self.committer.add(job, result)
 
@@ -475,13 +497,20 @@ class Runner:
                 now = time.time()
                 return spent + calls_after(entry, bound, job.called, now, error, delay)
 
-    async def _add_after(self, job: Job, result: Result, calls: Sequence[Call]) -> None:
-        """The hooks come first: whoever dies between them and the commit has the node run again.
+    async def _add_after(
+        self, job: Job, result: Result, calls: Sequence[Call], has_rest: bool
+    ) -> None:
+        """What the next attempt is to know of its progress, and the hooks, come first.
+
+        Whoever dies between the hooks and the commit has the node run again, and them called.
 
         This is no part of the job's task, which may be cancelled: the outcome stays what it is.
         """
         try:
-            await self._call_hooks(job, calls)
+            if has_rest:
+                await self._beats.keep_rest(job)
+            if calls:
+                await self._call_hooks(job, calls)
         finally:
             self._leave_slot(job)
             self.committer.add(job, result)
@@ -491,6 +520,7 @@ class Runner:
         if job.timer is not None:
             job.timer.cancel()
             job.timer = None
+        self._beats.stop(job)
 
     def _settled(self, job: Job, ok: bool) -> None:
         entry = job.held.entry
@@ -591,6 +621,12 @@ class Runner:
         self.queries.close()
         self._reader.close()
         self._thread_reader.close()
+
+
+def _overrun(job: Job) -> NodeTimeout:
+    """The error of one that was stopped since it took too long, or was silent for too long."""
+    told = judging.silence_error if job.stop is Stop.SILENCE else judging.timeout_error
+    return told(job.bound.plan)
 
 
 def _call(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:

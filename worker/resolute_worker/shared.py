@@ -8,7 +8,8 @@ neither needs the other's loop to be free. All times are CLOCK_MONOTONIC, which 
     8   f64  lease in seconds                (supervisor)
     16  u64  1 once registered and reading   (process)
     24  u64  1 once it reads no more         (process)
-    64  slots of 256 bytes: f64 deadline (0: free), u16 partition, u16 length, "queue id"
+    64  slots of 256 bytes: f64 deadline (0: free), u16 partition, u8 length, u8 1 where the
+        deadline is that of its next heartbeat, "queue id"
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ SLOT = 256
 _TEXT = SLOT - 12
 _DOUBLE = struct.Struct("<d")
 _FLAG = struct.Struct("<Q")
-_SLOT = struct.Struct("<dHH")
+_SLOT = struct.Struct("<dHBB")
+_PULSE = 11  # where a slot says whose deadline it is
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Overdue:
     partition: int
     queue: str
     entry: str
+    is_silent: bool = False  # the deadline was that of a heartbeat
 
 
 class SharedPage:
@@ -98,7 +101,13 @@ class SharedPage:
         at = HEADER + slot * SLOT
         label = label[:_TEXT]
         self._memory[at + 12 : at + 12 + len(label)] = label
-        _SLOT.pack_into(self._memory, at, deadline, partition, len(label))
+        _SLOT.pack_into(self._memory, at, deadline, partition, len(label), 0)
+
+    def extend(self, slot: int, deadline: float, *, is_pulse: bool) -> None:
+        """Say of what runs in a slot when it must be over, or must have given a heartbeat."""
+        at = HEADER + slot * SLOT
+        self._memory[at + _PULSE] = int(is_pulse)
+        _DOUBLE.pack_into(self._memory, at, deadline)
 
     def release(self, slot: int) -> None:
         _DOUBLE.pack_into(self._memory, HEADER + slot * SLOT, 0.0)
@@ -114,11 +123,11 @@ class SharedPage:
         latest = time.monotonic() - grace
         found: list[Overdue] = []
         for at in range(HEADER, HEADER + self.slots * SLOT, SLOT):
-            deadline, partition, length = _SLOT.unpack_from(self._memory, at)
+            deadline, partition, length, is_pulse = _SLOT.unpack_from(self._memory, at)
             if 0.0 < deadline < latest:
                 text = str(self._memory[at + 12 : at + 12 + length], "utf-8")
                 queue, _, entry = text.rpartition(" ")
-                found.append(Overdue(partition, queue, entry))
+                found.append(Overdue(partition, queue, entry, bool(is_pulse)))
         return found
 
 

@@ -22,7 +22,7 @@ from resolute.store.connection import backoff
 from resolute.store.store import Store
 from resolute_worker.aftermath import settle_killed
 from resolute_worker.process import EXIT_STOOD_DOWN, Order, ProcessConfig
-from resolute_worker.shared import SharedPage
+from resolute_worker.shared import Overdue, SharedPage
 
 log = logging.getLogger(__name__)
 
@@ -232,10 +232,10 @@ class Supervisor:
                     continue
                 overdue = child.page.overdue(self._config.kill_grace)
                 if overdue:
-                    log.warning("process %s: %d nodes overran their timeout: replacing it",
+                    log.warning("process %s: %d nodes overran their time: replacing it",
                                 child.name, len(overdue))  # fmt: skip
                     child.kill()
-                    self._after(child, [(o.partition, o.queue, o.entry) for o in overdue])
+                    self._after(child, overdue)
                 elif self._is_dangerous(child):
                     log.error("process %s: its lease is nearly over: ending it", child.name)
                     child.kill()
@@ -246,12 +246,12 @@ class Supervisor:
         age = child.page.beat_age()
         return age > self._config.lease * 5 / 6 and child.page.is_registered and child.page.is_busy
 
-    def _after(self, child: Child, overdue: list[tuple[int, str, str]]) -> None:
+    def _after(self, child: Child, overdue: list[Overdue]) -> None:
         task = asyncio.create_task(self._settle(child, overdue))
         self._aftermaths.add(task)
         task.add_done_callback(self._aftermaths.discard)
 
-    async def _settle(self, child: Child, overdue: list[tuple[int, str, str]]) -> None:
+    async def _settle(self, child: Child, overdue: list[Overdue]) -> None:
         await child.process.wait()
         try:
             await settle_killed(self._store, child.name, self._config.queue, overdue)

@@ -5,7 +5,8 @@
 -- ITEM flow_key flow entry seq index token plan pc key undo arg costs pages   BLOB output undo_input
 -- `seq`, `index` and `pc` are text, as the hash has them. `undo` is 1 for a node with a
 -- compensation, whose input is then `undo_input`; `arg` goes into the event (a predicate's answer).
--- `costs` is what the attempt cost, see add_costs; `pages` were kept (turn_page), and are in the output.
+-- `costs` is what the attempt cost, see add_costs. `pages` were kept (turn_page), and are in the output; 0
+-- where only progress was (keep_progress), -1 where nothing.
 -- RETURNS {OK | STALE | GONE} for each; a resend by the holder answers as the first time.
 -- @include common
 -- @include node
@@ -23,16 +24,6 @@ local function refuse(status, record, held, token, entry)
   if record and string.sub(record, 1, #settled) == settled then return {OK} end
   stale = stale + 1
   return {status and STALE or GONE}
-end
-
-local function drop_pages(run, seq, index, pages)
-  local field = 'p:' .. seq .. '.' .. index
-  redis.call('HDEL', run, field)
-  for first = 0, pages - 1, 1000 do
-    local names = {}
-    for n = first, math.min(pages, first + 1000) - 1 do names[#names + 1] = field .. '.' .. n end
-    redis.call('HDEL', run, unpack(names))
-  end
 end
 
 local replies = for_each(2, 3, function(packed, at)
@@ -59,7 +50,7 @@ local replies = for_each(2, 3, function(packed, at)
     redis.call('HSET', run, field, record, 'pending', pending, output, ARGV[at + 1])
   end
   if costs ~= '' then add_costs(run, costs) end
-  if pages > 0 then drop_pages(run, seq, index, pages) end
+  if pages >= 0 then drop_progress(run, seq, index, pages) end
   if pending == 0 then
     push_event(KEYS[1], status == RUNNING and SETTLED or LOOK, flow, plan, pc, seq, h[4], h[5], arg)
   elseif h[6] then

@@ -108,10 +108,27 @@ local function refill(key, flow, window, seq, pending, stream, queue)
     READY .. '|' .. h[3] .. '||1|0|' .. queue .. '|' .. entry .. '|||')
 end
 
+-- How far a node had come goes, with the pages that it had kept.
+local function drop_progress(run, seq, index, pages)
+  local field = 'p:' .. seq .. '.' .. index
+  redis.call('HDEL', run, field)
+  for first = 0, pages - 1, 1000 do
+    local names = {}
+    for n = first, math.min(pages, first + 1000) - 1 do names[#names + 1] = field .. '.' .. n end
+    redis.call('HDEL', run, unpack(names))
+  end
+end
+
 -- The run goes on without the output of a node that may fail, and did: not with the one that it may
 -- have from a former turn of a loop.
 local function forget_output(node, key)
-  if node.undoing == 0 then redis.call('HDEL', node.key, 'o:' .. key) end
+  if node.undoing > 0 then return end
+  redis.call('HDEL', node.key, 'o:' .. key)
+  local progress = redis.call('HGET', node.key, 'p:' .. node.seq .. '.' .. node.index)
+  if not progress then return end
+  -- [the pages, ...]; what a heartbeat told, [0, anything], may be nothing that cmsgpack reads.
+  local pages = string.byte(progress, 2) ~= 0 and cmsgpack.unpack(progress)[1] or 0
+  drop_progress(node.key, node.seq, node.index, pages)
 end
 
 -- Writes the record as settled with more fields beside it, counts it down, and says so at 0.
