@@ -40,6 +40,7 @@ CODE = [
     "data-references.md",
     "hooks.md",
     "http.md",
+    "heartbeats.md",
 ]
 
 

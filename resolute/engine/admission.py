@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from resolute.model.plan import LimitPlan
 from resolute.store.limits import Ask, Grant
 from resolute.store.places import Seat, Spot
 
+LONGEST_KEY = 1_000  # characters of what splits a limit
 LONGEST_TURN = 1800.0  # s; see turn_ms
 SHORT = 0.05  # s; a wait up to this is slept, a longer one holds no slot
 RESERVED, IN_LINE = "reserved", "line"  # what a node holds that comes back at a time it was given
@@ -32,9 +33,29 @@ Bucket = tuple[LimitPlan, str]  # a limit, and what splits it by the input
 
 
 def buckets_of(bound: Bound, value: Any) -> list[Bucket]:
-    """The buckets of a node with this input; raises what the user's key function raises."""
+    """The buckets of a node with this input; raises what the user's key function raises.
+
+    Also ValueError for a key that none can have.
+    """
     pairs = zip(bound.plan.limits, bound.limit_keys, strict=True)
-    return [(limit, str(key(value)) if key else "") for limit, key in pairs]
+    return [(limit, _key(key, value, limit.bucket)) for limit, key in pairs]
+
+
+def _key(key: Callable[[Any], str] | None, value: Any, limit: str) -> str:
+    """What splits a limit for this input. Raises ValueError, which is then this node's alone."""
+    if key is None:
+        return ""
+    text = str(key(value))
+    if len(text) > LONGEST_KEY:
+        raise ValueError(
+            f"key of limit {limit!r}: expected at most {LONGEST_KEY:,} characters,"
+            f" got {len(text):,}"
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"key of limit {limit!r}: expected text, got {text!r}") from None
+    return text
 
 
 def ask_of(hold: str, buckets: int) -> tuple[Ask, int, int]:
@@ -89,8 +110,8 @@ def read_hold(text: str) -> Hold:
 
 
 def spots_of(bound: Bound, value: Any) -> list[Spot]:
-    """Where a node with this input needs a place; raises what the user's key function raises."""
-    return [Spot(limit, str(key(value)) if key else "") for limit, key in bound.places]
+    """Where a node with this input needs a place; raises what `buckets_of` does."""
+    return [Spot(limit, _key(key, value, limit.name)) for limit, key in bound.places]
 
 
 def reservation_in(hold: str) -> tuple[int, int] | None:

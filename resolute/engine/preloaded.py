@@ -47,8 +47,9 @@ class Preloaded:
             return self.values[name]
         if "[" in key:  # one item of many: neither learned nor kept
             return self.remote.get(key)
-        self.bound.learned.add(key)
         self.values[name] = value = self.remote.get(key)
+        # Only now: a key that cannot even be asked for must not be asked for with every claim.
+        self.bound.learned.add(key)
         return value
 
     def keys(self) -> list[str]:

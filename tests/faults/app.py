@@ -17,7 +17,6 @@ from resolute import (
     ConcurrencyLimit,
     CostEvent,
     DataRef,
-    Flow,
     FlowBuilder,
     FlowEvent,
     FlowHooks,
@@ -718,6 +717,27 @@ paged = (
     .build()
 )
 
+TOLD_STEPS = 6
+
+
+@node("beating", heartbeat="2s", retry=QUICK)
+async def beating(found: Made) -> Made:
+    """Goes on from where the attempt before it had come; the first one fails or hangs half-way."""
+    with execution([found.mark]) as (here, mark):
+        done = here.progress(int)
+        assert done is None or 0 < done <= TOLD_STEPS, "progress that nobody told"
+        for number in range(done or 0, TOLD_STEPS):
+            here.heartbeat(number + 1)
+            await busy(10)
+            if here.attempt == 1 and number == found.value % TOLD_STEPS:
+                if found.value % 5 == 0:
+                    await busy(60_000)
+                raise ConnectionError("half-way")
+        return Made(found.value, mark)
+
+
+lively = flow("lively").then(begin.on_error(step("undo-begin"))).then(beating).build()
+
 UNLUCKY = 5  # a number that it divides is that of a child that fails
 KIDS = 3
 
@@ -800,10 +820,3 @@ delivered = (
     .then(begin)
     .build()
 )
-
-ALL: tuple[Flow[Any, Any], ...] = (
-    sequence, fan, wide, branching, retrying, throttled, best_effort, pausing, saga, long,
-    overrunning, poisonous, misbehaving, hungry, depending, every_second,
-    gated, delivered, listing, looping, naming, paged, kid, family, crowded, ranked,
-    alone, hushed,
-)  # fmt: skip

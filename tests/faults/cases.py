@@ -126,6 +126,7 @@ USUAL = (
     ),
     Case(app.naming, 6, lambda number: Expected(COMPLETED, 3 * number + 1), is_stopped=True),
     Case(app.paged, 6, lambda number: Expected(COMPLETED, number + PAGES), is_stopped=True),
+    Case(app.lively, 6, _done(0), is_stopped=True),
     Case(app.family, 6, _family, is_stopped=True),
     Case(app.storing, 6, lambda number: Expected(COMPLETED, 2 * number), is_stopped=True),
     Case(app.alone, 6, _done(0), sharing=Sharing.UNIQUE),

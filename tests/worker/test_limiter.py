@@ -65,6 +65,20 @@ async def test_a_key_function_that_raises_fails_its_node(
 
 
 @ONE
+@pytest.mark.parametrize("bad", ["\ud800", "x" * 1001], ids=["no text", "too long"])
+async def test_a_key_that_none_can_have_fails_its_node_alone(
+    stage: Stage, make_parts: Make, bad: str
+):
+    def key(value: int) -> str:
+        return bad if value == 1 else "good"
+
+    limited = step("a", rate_limit=RateLimit(1, "1h", key=key), retry=ONCE)
+    await begin_two(stage, make_parts, limited)
+    assert b"key of limit" in (await stage.hash("run-1"))["x:a"]
+    assert "o:a" in await stage.hash("run-2")
+
+
+@ONE
 async def test_of_two_limits_the_one_that_granted_alone_gets_its_token_back(
     stage: Stage, make_parts: Make
 ):

@@ -138,6 +138,21 @@ async def test_a_key_function_that_raises_fails_its_node(
 
 
 @ONE
+@pytest.mark.parametrize("bad", ["\ud800", "x" * 1001], ids=["no text", "too long"])
+async def test_a_key_that_none_can_have_fails_its_node_alone(
+    stage: Stage, make_parts: Make, bad: str
+):
+    def key(value: int) -> str:
+        return bad if value == 1 else "good"
+
+    limited = step("a", concurrency=ConcurrencyLimit("one", 1, key=key), retry=ONCE)
+    parts = await begin_two(stage, make_parts, limited)
+    await parts.idle()
+    assert b"key of limit" in (await stage.hash("run-1"))["x:a"]
+    assert "o:a" in await stage.hash("run-2")
+
+
+@ONE
 async def test_who_waits_for_one_limit_has_no_place_of_another(stage: Stage, make_parts: Make):
     gate = Gate()
     wide = ConcurrencyLimit("wide", 5)
