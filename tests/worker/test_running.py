@@ -192,6 +192,25 @@ async def test_an_exception_that_cannot_be_looked_at_fails_its_node(stage: Stage
 
 
 @ONE
+async def test_a_key_that_cannot_be_asked_for_fails_its_node_and_is_not_asked_for_again(
+    stage: Stage, make_parts: Make
+):
+    def given(state: FlowState) -> int:
+        number = state.input(int)
+        if number == 1:
+            state.has("\ud800")
+        return number
+
+    flow = chain_of(step("a", retry=ONCE).with_input(given))
+    parts = make_parts(flow)
+    for number in (1, 2):
+        await stage.begin_run(flow, f"run-{number}", bytes([number]))
+        await parts.work()
+    assert b"UnicodeEncodeError" in (await stage.hash("run-1"))["x:a"]
+    assert (await stage.hash("run-2"))["o:a"] == b"\x02"
+
+
+@ONE
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
 async def test_an_input_function_that_raises_fails_its_node_and_no_more(
     stage: Stage, make_parts: Make, kind: type[BaseException]
