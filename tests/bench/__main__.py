@@ -26,13 +26,23 @@ from tests.bench.floor import Floor
 from tests.bench.limiter import judge, read_starts
 from tests.bench.monitor import count_commands
 from tests.bench.product import Product
-from tests.bench.waiting import measure_children, measure_list, measure_waiting
+from tests.bench.waiting import measure_children, measure_list, measure_loop, measure_waiting
 from tests.support.processes import children_of, resident_bytes
 
 ENRICHMENT = (1, 3, 1, 1)
 CHAIN = (1,) * 10
 FANS = (1000, 10_000)
-PARTS = ("idle", "speed", "sleepers", "waiting", "list", "children", "limiter", "durability")
+PARTS = (
+    "idle",
+    "speed",
+    "sleepers",
+    "waiting",
+    "list",
+    "children",
+    "loop",
+    "limiter",
+    "durability",
+)
 
 
 class Bench:
@@ -164,6 +174,7 @@ async def _measure_product(
         ),
         ("list", {"processes": 2}, lambda product: measure_list(product, bench.record)),
         ("children", {"processes": 2}, lambda product: measure_children(product, bench.record)),
+        ("loop", {"processes": 2}, lambda product: measure_loop(product, bench.record)),
         (
             "limiter",
             {"processes": 4, "folder": folder},

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from resolute import FlowBuilder, SharedRateLimit, manual, node
+from resolute import FlowBuilder, FlowState, SharedRateLimit, manual, node
 from resolute.model.nodes import Node
 
 LIMITER_RATE = 200  # starts a second
@@ -115,6 +115,27 @@ def _children(name: str, runs: int) -> FlowBuilder[Any, int]:
     )
 
 
+def _is_more(turns: int) -> bool:
+    return turns > 0
+
+
+def _one_less(_: FlowState, turns: int) -> int:
+    return turns - 1
+
+
+def _loop(name: str, turns: int) -> FlowBuilder[Any, int]:
+    return (
+        FlowBuilder(name)
+        .triggered_by(manual("bench"))
+        .then_loop(
+            "turns", body=count, state=int, initial=turns, while_=_is_more, after=_one_less,
+            max_iterations=turns,
+        )
+    )  # fmt: skip
+
+
+a_loop = _loop("bench-loop", 100_000).build()
+small_loop = _loop("bench-loop-small", 100).build()
 children = _children("bench-children", 10_000).build()
 small_children = _children("bench-children-small", 100).build()
 a_list = _list("bench-list", 100_000).build()

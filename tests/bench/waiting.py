@@ -14,6 +14,7 @@ from tests.support.processes import children_of, resident_bytes
 GATES = 100_000
 ITEMS = 100_000
 CHILDREN = 10_000
+TURNS = 100_000
 BATCH = 2000  # runs started by one call
 QUIET = 10.0  # s over which an idle system is watched
 
@@ -53,6 +54,17 @@ async def measure_list(product: Product, record: Record) -> None:
 async def measure_children(product: Product, record: Record) -> None:
     """A run for each of many inputs: the same of those."""
     await _measure_many(product, record, "children", CHILDREN)
+
+
+async def measure_loop(product: Product, record: Record) -> None:
+    """Turn after turn: the same, and what the run's hash has grown to."""
+    await _measure_many(product, record, "loop", TURNS)
+    for name in ("bench-loop-small", "bench-loop"):
+        (run,) = await product.client.list(flow=name, limit=1)
+        key = product.client.store.keys.of(run.id).flow(run.id)
+        fields = await product.client.store.execute("HLEN", key)
+        size = await product.client.store.execute("MEMORY", "USAGE", key, "SAMPLES", 0)
+        record(f"{name}: hash at its end", size, "bytes of Redis", fields=fields)
 
 
 async def _measure_many(product: Product, record: Record, what: str, count: int) -> None:

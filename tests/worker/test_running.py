@@ -260,7 +260,7 @@ async def test_what_cannot_be_read_now_costs_no_attempt(
     def away(*_: Any) -> Any:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(parts.runner._reader, "hmget", away)
+    monkeypatch.setattr(parts.runner._readers._loop, "hmget", away)
     await parts.work()
     assert await stage.take(OTHER) == []  # not at once: what is away may stay so for a while
     await stage.make_due(stage.of("run"))
@@ -285,7 +285,7 @@ async def test_a_node_that_has_run_does_not_run_again_for_the_input_of_its_compe
     flow = chain_of(step("first"), charging.on_error(step("refund").with_input(_reads)))
     await begin_second(stage, flow)
     parts = make_parts(flow)
-    read, tries = parts.runner._reader.hmget, 0
+    read, tries = parts.runner._readers._loop.hmget, 0
 
     def away_twice(*arguments: Any) -> Any:
         nonlocal tries
@@ -294,7 +294,7 @@ async def test_a_node_that_has_run_does_not_run_again_for_the_input_of_its_compe
             raise StoreUnavailable("away")
         return read(*arguments)
 
-    monkeypatch.setattr(parts.runner._reader, "hmget", away_twice)
+    monkeypatch.setattr(parts.runner._readers._loop, "hmget", away_twice)
     await parts.work()
     assert len(charged) == 1 and tries == 3
     await stage.coordinate()
@@ -339,7 +339,7 @@ async def test_a_thread_that_waits_for_the_input_of_its_compensation_can_be_stop
     flow = chain_of(step("first"), charging.on_error(step("refund").with_input(_reads)))
     await begin_second(stage, flow)
     parts = make_parts(flow)
-    read = parts.runner._reader.hmget
+    read = parts.runner._readers._loop.hmget
 
     def away(*arguments: Any) -> Any:
         if not charged:
@@ -347,7 +347,7 @@ async def test_a_thread_that_waits_for_the_input_of_its_compensation_can_be_stop
         asked.set()
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(parts.runner._reader, "hmget", away)
+    monkeypatch.setattr(parts.runner._readers._loop, "hmget", away)
     await parts.read()
     await asked.wait()
     parts.job().request_stop(Stop.HAND_BACK)

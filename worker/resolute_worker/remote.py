@@ -13,7 +13,9 @@ from resolute.model.flow import Flow
 from resolute.model.plan import Run, item_key
 from resolute.model.state import CURSOR, ONE
 from resolute.store.keys import Partition
+from resolute.store.nodes import Held
 from resolute.store.runs import decode_error
+from resolute.store.store import Store
 from resolute.store.sync import SyncReader
 
 SIBLINGS = 1000
@@ -96,3 +98,29 @@ class RemoteOutputs:
                     at = max(0, names.index(key) - SIBLINGS // 2)
                     return names[at : at + SIBLINGS]
         return []
+
+
+class Readers:
+    """The two connections on which functions read: one blocks the loop, one is for threads."""
+
+    def __init__(self, store: Store, whole: Callable[[bytes], bytes]) -> None:
+        self._cursors = store.keys.meta.cursors
+        self._whole = whole
+        self._loop = SyncReader(store)
+        self._threads = SyncReader(store)
+
+    def on_loop(self, held: Held, flow: Flow[Any, Any]) -> RemoteOutputs:
+        """Outputs of the run of an entry, to be read where nothing is in the storage."""
+        return self._of(self._loop, held, flow)
+
+    def in_thread(self, held: Held, flow: Flow[Any, Any]) -> RemoteOutputs:
+        """The same, to be read in a thread."""
+        return self._of(self._threads, held, flow)
+
+    def _of(self, reader: SyncReader, held: Held, flow: Flow[Any, Any]) -> RemoteOutputs:
+        run = held.entry.flow
+        return RemoteOutputs(reader, held.partition, run, flow, self._cursors, self._whole)
+
+    def close(self) -> None:
+        self._loop.close()
+        self._threads.close()

@@ -5,66 +5,53 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from resolute.engine import attempt, context, judging
+from resolute.engine import attempt, judging
 from resolute.engine.bound import Bound
 from resolute.engine.hooking import (
     Call,
     calls_after,
-    calls_before,
     calls_of_costs,
-    calls_of_notice,
 )
 from resolute.engine.preloaded import AWAY
-from resolute.engine.undoing import UndoInput, undo_input
-from resolute.errors import ErrorInfo, NodeTimeout, ResoluteError
-from resolute.model import references
-from resolute.model.flow import Flow, Lister, Notice, Question, Saver, compensation_of
+from resolute.errors import ErrorInfo, ResoluteError
+from resolute.model.flow import Flow
 from resolute.model.hooks import NO_HOOKS
 from resolute.model.nodes import Node
 from resolute.status import Code
 from resolute.storage import Storage
 from resolute.store import dead, nodes
-from resolute.store.connection import backoff
 from resolute.store.nodes import Begun, Completion, Failure, Held, PageTurn, Return
 from resolute.store.store import Store
-from resolute.store.sync import SyncReader
 from resolute_worker.committer import Committer, Result
-from resolute_worker.cursors import Cursors
+from resolute_worker.deadlines import Deadlines
+from resolute_worker.executor import HOOK_GRACE, Executor, overrun
 from resolute_worker.heartbeats import Heartbeats
 from resolute_worker.hooking import HookCaller
 from resolute_worker.jobs import Job, Stop
 from resolute_worker.limiter import Limiter
-from resolute_worker.objects import JobData, Objects
+from resolute_worker.objects import Objects
 from resolute_worker.offers import Offers
-from resolute_worker.paging import Pages
 from resolute_worker.places import Places
 from resolute_worker.queries import Queries
-from resolute_worker.remote import RemoteOutputs
+from resolute_worker.remote import Readers, RemoteOutputs
 from resolute_worker.shared import SharedPage
 from resolute_worker.slots import Slots
+from resolute_worker.threads import Threads
 
 log = logging.getLogger(__name__)
 
 _encode = msgspec.msgpack.Encoder().encode
 
-_NONE: list[bytes] = []
-HOOK_GRACE = 5.0  # s that a process whose hook holds the GIL has beyond the time of hooks
 
 UNREAD_DELAY_MS = 1000  # until a node whose input could not be read is handed out again
-
-OVERRUN = (Stop.TIMEOUT, Stop.SILENCE)
 
 JobKey = tuple[str, int, int]
 
@@ -88,18 +75,20 @@ class Runner:
         self.offers = Offers(store, flows.values(), nodes or {})
         self._slots = slots
         self._page = page
-        self._reader = SyncReader(store)
-        self._thread_reader = SyncReader(store)
-        self._threads = ThreadPoolExecutor(slots.size, thread_name_prefix="node")
+        self._readers = Readers(store, self._objects.whole)
+        self._threads = Threads(slots.size)
         self.hooks = HookCaller(slots.size)
-        self._cursors = Cursors(store, self._in_thread)
-        self._pages = Pages(store, self._objects, self._cursors, self._keep, self._in_thread)
-        self.queries = Queries(store, self.offers, self._outputs_in_thread)
+        self.queries = Queries(store, self.offers, self._readers.in_thread)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()  # of the loop
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.jobs: dict[JobKey, Job] = {}
         self._beats = Heartbeats(store, process, page, self._spawn)
+        self._deadlines = Deadlines(page, self._beats)
+        self._executor = Executor(
+            store, process, self._objects, self._readers, self._threads, self.hooks, self._beats,
+            self._deadlines, self,
+        )  # fmt: skip
         self.committer = Committer(store, process, self._settled)
         self.places = Places(store, process, page.lease)
         self._limiter = Limiter(
@@ -170,7 +159,7 @@ class Runner:
                 self._spawn(self._read_slowly(job))
                 continue
             try:
-                job.value = self._input(job, self._reader)
+                job.value = self._input(job, self._readers.on_loop)
             except BaseException as error:  # SystemExit too: it is the user's function
                 self._input_failed(job, error)
                 continue
@@ -184,7 +173,7 @@ class Runner:
     async def _read_slowly(self, job: Job) -> None:
         """Make the input in a thread, since it reads from the storage, and go on."""
         try:
-            job.value = await self._in_thread(lambda: self._input(job, self._thread_reader))
+            job.value = await self._threads.run(lambda: self._input(job, self._readers.in_thread))
         except BaseException as error:
             self._input_failed(job, error)
             return
@@ -193,27 +182,17 @@ class Runner:
         else:
             self._start(job)
 
-    def _input(self, job: Job, reader: SyncReader) -> Any:
-        remote = self._remote(job, reader)
+    def _input(self, job: Job, remote_of: Callable[[Held, Flow[Any, Any]], RemoteOutputs]) -> Any:
+        remote = remote_of(job.held, job.bound.flow)
         return attempt.input_value(job.bound, job.held.entry, job.loaded, job.values, remote)
 
     def _input_failed(self, job: Job, error: BaseException) -> None:
         if isinstance(error, AWAY):
-            self._return_unread(job, error)
+            self.return_unread(job, error)
         else:
             self._fail(job, error)
 
-    async def _in_thread(self, call: Callable[[], Any]) -> Any:
-        """What a blocking call of ours, or a function of the user's, returns; or what it raises."""
-        here = copy_context()
-        value, error = await self._loop.run_in_executor(
-            self._threads, lambda: here.run(_call, call)
-        )
-        if error is not None:
-            raise error
-        return value
-
-    def _return_unread(self, job: Job, error: Exception) -> None:
+    def return_unread(self, job: Job, error: Exception) -> None:
         """Hand a node back whose input or predicate could not be read, for a little later."""
         log.warning("reading for %s of run %s: %s", job.bound.plan.name, job.held.entry.flow, error)
         self.report(job, Return(job.held, job.queue, delay=UNREAD_DELAY_MS))
@@ -235,190 +214,26 @@ class Runner:
                 if job.task is None and not job.is_reported:
                     self.report(job, Return(job.held, job.queue, delay=1000))
 
-    def _remote(self, job: Job, reader: SyncReader) -> RemoteOutputs:
-        return self._outputs_of(job.held, job.bound.flow, reader)
-
-    def _outputs_in_thread(self, held: Held, flow: Flow[Any, Any]) -> RemoteOutputs:
-        return self._outputs_of(held, flow, self._thread_reader)
-
-    def _outputs_of(self, held: Held, flow: Flow[Any, Any], reader: SyncReader) -> RemoteOutputs:
-        cursors_key = self._store.keys.meta.cursors
-        whole = self._objects.whole
-        return RemoteOutputs(reader, held.partition, held.entry.flow, flow, cursors_key, whole)
-
     def _start(self, job: Job) -> None:
         """Run the function of an admitted job in its slot."""
         if job.is_reported:
             return
         if job.is_stopped:
-            self._finish_stopped(job)
+            self.finish_stopped(job)
             return
         if job.bound.places and self.is_fenced:  # its places may be another's by now
             self.report(job, Return(job.held, job.queue))
             return
-        if job.bound.flow.hooks.before_node is None:
-            self._begin_timeout(job)
-        job.task = self._loop.create_task(self._execute(job))
-
-    def _begin_timeout(self, job: Job) -> None:
-        timeout = job.bound.plan.timeout_ms / 1000
-        self._occupy(job, timeout)
-        job.timer = self._loop.call_later(timeout, job.request_stop, Stop.TIMEOUT)
-        self._beats.listen(job, timeout)
-
-    def _occupy(self, job: Job, timeout: float) -> None:
-        """Tell the supervisor what runs in the job's slot, and for how many s more."""
-        held = job.held
-        label = f"{held.queue} {held.id}".encode()
-        self._page.occupy(job.slot, time.monotonic() + timeout, held.partition.number, label)
+        self._executor.start(job)
 
     async def _call_hooks(self, job: Job, calls: Sequence[Call]) -> None:
-        self._occupy(job, self.hooks.seconds + HOOK_GRACE)
+        self._deadlines.occupy(job, self.hooks.seconds + HOOK_GRACE)
         await self.hooks.call(calls, job.bound.plan.name)
 
-    async def _execute(self, job: Job) -> None:
-        bound = job.bound
-        job.is_running = True
-        if job.is_stopped:
-            self._finish_stopped(job)
-            return
-        try:
-            if bound.flow.hooks.before_node is not None:
-                await self._call_hooks(job, calls_before(job.held.entry, bound, time.time()))
-                if job.is_stopped:  # nobody cancels the task of a thread
-                    raise asyncio.CancelledError
-                self._begin_timeout(job)
-            job.called = time.time()
-            job.costs = context.enter(
-                job.held.entry, bound, partial(self._pause, job), partial(self._beats.beat, job),
-                bound.progress(job.held.entry, job.values),
-            )  # fmt: skip
-            references.access.set(JobData(self._objects, job, self._loop))
-            value = await self._called(job)
-            self._returned(job)
-            if isinstance(value, PageTurn):
-                self.report(job, value)
-                return
-            output, arg = attempt.encode_output(bound, value, self._objects.most)
-            kept = output
-            if bound.is_kept(output):
-                kept = await self._keep(job, output)
-            undo = None
-            if bound.compensation is not None:
-                undo = await self._undo_input(job, output, kept)
-        except AWAY as error:
-            self._return_unread(job, error)
-        except BaseException as error:
-            # Also SystemExit and KeyboardInterrupt: a node ends its attempt, never the worker.
-            self._ended_badly(job, error)
-        else:
-            self.report(job, Completion(job.held, job.key, kept, undo, arg, pages=self._kept(job)))
-
-    def _returned(self, job: Job) -> None:
-        """Its function is over: no heartbeat is expected any more. Raises NodeTimeout."""
-        if job.pulse is not None:
-            self._beats.stop(job)
-            self._occupy(job, max(0.0, job.pulse.must_end - time.monotonic()))
-        if job.stop in OVERRUN:
-            raise _overrun(job)
-
-    def _kept(self, job: Job) -> int | None:
-        """How many pages of it are kept; None where nothing is that says how far it has come."""
-        entry, values = job.held.entry, job.values
-        has_told = job.progress is not None or job.bound.progress(entry, values) is not None
-        return 0 if job.pages is None and has_told else job.pages
-
-    async def _called(self, job: Job) -> Any:
-        """What the user's function returns."""
-        bound = job.bound
-        if isinstance(bound.binding, Lister):
-            return await self._keep_items(job)
-        if isinstance(bound.binding, Saver):
-            return await self._cursors.save(job, bound.binding)
-        if isinstance(bound.binding, Notice):
-            calls = calls_of_notice(job.held.entry, bound, bound.binding, job.values)
-            return await self.hooks.call(calls, bound.plan.name)
-        if bound.pager is not None:
-            return await self._pages.fetch(job, bound.pager)
-        if bound.is_threaded or (job.is_slow and isinstance(bound.binding, Question)):
-            return await self._in_thread(lambda: bound.call(job.value))
-        if isinstance(bound.binding, Question):
-            return bound.call(job.value)
-        return await bound.call(job.value)
-
-    async def _keep(self, job: Job, data: bytes) -> bytes:
-        """Put a result into the storage, however long it takes: the timeout stands still."""
-        left = 0.0
-        if job.timer is not None:
-            left = max(0.0, job.timer.when() - self._loop.time())
-            job.timer.cancel()
-        self._occupy(job, math.inf)
-        kept = await self._objects.keep(job, data)
-        self._occupy(job, left)
-        job.timer = self._loop.call_later(left, job.request_stop, Stop.TIMEOUT)
-        return kept
-
-    async def _keep_items(self, job: Job) -> int:
-        """Keep the items of the step that comes next, a page at a time; how many there are."""
-        count, limit, most = 0, job.bound.flow.max_payload, self._objects.most
-
-        def pages() -> Iterator[list[bytes]]:
-            listed = job.bound.call(job.value)
-            items = attempt.encoded_items(job.bound, job.held.entry.flow, listed, most)
-            yield from nodes.chunks(items, len, nodes.ITEMS)
-
-        found = pages()
-        while batch := await self._next_page(job, found):
-            kept = [await self._keep(job, one) if len(one) > limit else one for one in batch]
-            code = await nodes.store_items(self._store, self._process, job.held, count, kept)
-            if code != Code.OK:
-                job.request_stop(Stop.LOST)
-                raise asyncio.CancelledError
-            count += len(batch)
-        return count
-
-    async def _next_page(self, job: Job, pages: Iterator[list[bytes]]) -> list[bytes]:
-        """Some items that the user's function lists, none at the end."""
-        if job.is_slow:
-            return await self._in_thread(lambda: next(pages, _NONE))
-        return next(pages, _NONE)
-
-    async def _undo_input(self, job: Job, output: bytes, kept: bytes) -> bytes | None:
-        """The input of the compensation. The node has run, so what that reads is waited for."""
-        failures = 0
-        while True:
-            try:
-                made = await self._make_undo_input(job, output)
-                break
-            except AWAY as error:
-                name, flow = job.bound.plan.name, job.held.entry.flow
-                log.warning("reading for the compensation of %s of run %s: %s", name, flow, error)
-            failures += 1
-            await asyncio.sleep(backoff(failures))
-            if job.is_stopped:  # nobody cancels the task of a thread
-                raise asyncio.CancelledError
-        if made is None:
-            return None
-        if made.data is output and kept is not output:
-            return made.pack(kept)
-        if self._objects.storage is not None and made.is_stored(job.bound, job.values):
-            return made.pack(await self._keep(job, made.data))
-        return made.pack()
-
-    async def _make_undo_input(self, job: Job, output: bytes) -> UndoInput | None:
-        """In a thread where it may block: its function may ask for any output, and for cursors."""
-        bound, most = job.bound, self._objects.most
-        undo = compensation_of(bound.binding)
-        is_asked = isinstance(undo, Node) and callable(undo.input)
-        if not is_asked or (self._objects.storage is None and bound.flow.cursors is None):
-            return undo_input(bound, output, self._remote(job, self._reader), most)
-        remote = self._remote(job, self._thread_reader)
-        return await self._in_thread(lambda: undo_input(bound, output, remote, most))
-
-    def _ended_badly(self, job: Job, error: BaseException) -> None:
+    def ended_badly(self, job: Job, error: BaseException) -> None:
         is_cut_short = not job.bound.is_threaded or isinstance(error, asyncio.CancelledError)
         if job.is_stopped and is_cut_short:
-            self._finish_stopped(job)  # whatever it answered its cancellation with
+            self.finish_stopped(job)  # whatever it answered its cancellation with
             return
         try:
             self._fail(job, error)
@@ -427,10 +242,10 @@ class Runner:
             info = ErrorInfo.of(broken, job.bound.plan.name)
             self._report_failure(job, info, None)
 
-    def _finish_stopped(self, job: Job) -> None:
+    def finish_stopped(self, job: Job) -> None:
         match job.stop:
             case Stop.TIMEOUT | Stop.SILENCE:
-                self._fail(job, _overrun(job))
+                self._fail(job, overrun(job))
             case Stop.CANCEL:
                 info = ErrorInfo("Cancelled", "the run was cancelled", node=job.bound.plan.name)
                 self._report_failure(job, info, None)
@@ -452,7 +267,7 @@ class Runner:
         info = ErrorInfo.of(error, plan.name)
         self._report_failure(job, info, found.delay, is_fatal=found.is_fatal)
 
-    def _pause(self, job: Job, seconds: float) -> None:
+    def pause(self, job: Job, seconds: float) -> None:
         """The node's function asks for a pause of its limits, from whatever thread.
 
         From the loop's own it is under way before the outcome is: who follows finds it.
@@ -462,7 +277,7 @@ class Runner:
         if threading.get_ident() == self._thread:
             self._spawn(self._limiter.pause(job, seconds))
         else:
-            self._loop.call_soon_threadsafe(self._pause, job, seconds)
+            self._loop.call_soon_threadsafe(self.pause, job, seconds)
 
     def _report_failure(
         self, job: Job, info: ErrorInfo, delay: int | None, *, is_fatal: bool = False
@@ -472,7 +287,7 @@ class Runner:
 
     def report(self, job: Job, result: Result) -> None:
         """Hand the outcome of a job to the committer; its slot is free once that is answered."""
-        self._leave_slot(job)
+        self._deadlines.end(job)
         job.is_reported = True
         if job.costs is not None:
             result.costs = job.costs.packed()
@@ -512,15 +327,8 @@ class Runner:
             if calls:
                 await self._call_hooks(job, calls)
         finally:
-            self._leave_slot(job)
+            self._deadlines.end(job)
             self.committer.add(job, result)
-
-    def _leave_slot(self, job: Job) -> None:
-        self._page.release(job.slot)
-        if job.timer is not None:
-            job.timer.cancel()
-            job.timer = None
-        self._beats.stop(job)
 
     def _settled(self, job: Job, ok: bool) -> None:
         entry = job.held.entry
@@ -530,7 +338,7 @@ class Runner:
         if self.jobs.get(key) is job:
             del self.jobs[key]
             self.places.leave(job)
-            self._leave_slot(job)
+            self._deadlines.end(job)
             self._slots.release(job.slot)
             # Its context has the job: together they would be left to the garbage collector.
             job.task = None
@@ -616,22 +424,7 @@ class Runner:
         await self.places.drain()
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         self.hooks.close()
         self.queries.close()
-        self._reader.close()
-        self._thread_reader.close()
-
-
-def _overrun(job: Job) -> NodeTimeout:
-    """The error of one that was stopped since it took too long, or was silent for too long."""
-    told = judging.silence_error if job.stop is Stop.SILENCE else judging.timeout_error
-    return told(job.bound.plan)
-
-
-def _call(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """What a function returns, or raises: a future would not take a StopIteration."""
-    try:
-        return call(), None
-    except BaseException as error:
-        return None, error
+        self._readers.close()
