@@ -148,7 +148,7 @@ def test_mermaid_draws_each_node_once_and_every_one_can_be_reached(name: str):
     assert reached - edges.keys() == {"done"}, "everything else leads on"
 
 
-@node("reserve", timeout="30s", queue="stock", retry=RetryPolicy(max_attempts=1))
+@node("reserve", timeout="30s", heartbeat="5s", queue="stock", retry=RetryPolicy(max_attempts=1))
 async def reserve(value: int) -> int:
     return value
 
@@ -156,7 +156,7 @@ async def reserve(value: int) -> int:
 def test_notes_say_what_is_not_the_default():
     plan = node_plan("f", reserve.as_("kept").best_effort())
     assert notes_on(plan, {}) == [
-        "as kept", "queue stock", "timeout 30.0 s", "no retry", "best effort",
+        "as kept", "queue stock", "timeout 30.0 s", "heartbeat 5.0 s", "no retry", "best effort",
     ]  # fmt: skip
     assert notes_on(node_plan("f", a), {}) == []
 

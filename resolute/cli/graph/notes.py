@@ -50,6 +50,8 @@ def notes_on(node: NodePlan, extras: Extras) -> list[str]:
         notes.append(f"queue {node.queue}")
     if node.timeout_ms != DEFAULTS.timeout_ms:
         notes.append(f"timeout {humanize(node.timeout_ms / 1000)}")
+    if node.heartbeat_ms:
+        notes.append(f"heartbeat {humanize(node.heartbeat_ms / 1000)}")
     if node.retry != DEFAULTS.retry:
         notes.append(retry_note(node.retry))
     notes += [limit_note(limit) for limit in node.limits]
