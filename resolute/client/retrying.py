@@ -13,6 +13,7 @@ from resolute.store.runs import Header, read_record
 _RESET = (
     "error", "ended", "cancel", "terminate", "undoing", "page", "skip", "pages", "token", "prev",
     "gate", "due", "deadline", "overran", "child_of", "trim", "debounce", "replaces",
+    "window", "width",
 )  # fmt: skip
 
 

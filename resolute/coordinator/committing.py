@@ -115,6 +115,9 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
         )  # fmt: skip
         if dispatch.undo:
             commit.fields += ("undoing", dispatch.undo)
+        left = plan.instructions[event.pc]
+        if isinstance(left, Wide) and left.window:
+            commit.fields += ("window", "")
     else:
         token = event.arg.split(" ")[1]
         commit.page_from = dispatch.start

@@ -496,8 +496,8 @@ class MemoryRun:
 
     def _refill(self, seq: int) -> None:
         """A node of a windowed step was settled: the next one follows it."""
-        window = self.fields.get("window", b"0|0|0").split(b"|")
-        of, most, width = map(int, window)
+        window = self.fields.get("window") or b"0|0|0"
+        of, most, width = map(int, window.split(b"|"))
         header = self.header()
         page = header.page
         if of != seq or header.status is not RunStatus.RUNNING or header.pending == 0:

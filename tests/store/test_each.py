@@ -90,6 +90,7 @@ async def test_no_more_than_the_window_are_out_and_it_is_kept_full(
     assert seen == list(range(count))
     await stage.coordinate()
     assert [entry.pc for _, entry in await stage.entries()] == [2]
+    assert (await stage.hash())["window"] == b""  # none of what comes next is let out by it
 
 
 async def test_a_completion_sent_twice_lets_one_follow(stage: Stage):

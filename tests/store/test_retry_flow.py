@@ -9,7 +9,7 @@ from resolute.model.nodes import Node
 from resolute.status import RunStatus
 from resolute.store import runs
 from resolute.store.keys import Partition
-from tests.support.flows import builder, chain, chain_of, fan, step, undoable
+from tests.support.flows import always, builder, chain, chain_of, fan, step, undoable
 from tests.support.keyspace import snapshot
 from tests.support.stage import NO_UNDO_INPUT, Stage
 
@@ -321,3 +321,48 @@ async def test_a_loop_in_which_a_turn_was_compensated_begins_anew(stage: Stage):
     assert not {"o:turns", "o:body"} & found.keys()
     await let(stage, "turns.begin", *TURN, undo=NO_UNDO_INPUT)
     assert (await stage.hash("run/~1"))["t:2"] == b"2"
+
+
+async def test_the_window_of_a_list_is_not_that_of_what_a_retry_does_in_its_place(stage: Stage):
+    """The number of the step is used again, by another arm: its nodes let none follow them."""
+    flow = (
+        builder("armed")
+        .then(undoable("a"))
+        .when(always)
+        .then_each("each", step("one"), items=lambda _: range(9), max_concurrency=2)
+        .else_()
+        .then(step("b"))
+        .then_parallel("fan", step("p0"), step("p1"), step("p2"))
+        .end_when()
+        .build()
+    )
+    await stage.begin_run(flow)
+    await stage.complete("worker", await stage.claim_one("worker"), undo=NO_UNDO_INPUT)
+    await stage.coordinate()
+    await stage.complete("worker", await stage.claim_one("worker"), b"\xc3", arg="1")
+    await stage.coordinate()
+    items = await stage.claim_one("worker")
+    await stage.store_items("worker", items, [b"\x01"] * 9)
+    await stage.complete("worker", items, arg="9")
+    await stage.coordinate()
+    one, two = await stage.claim("worker")
+    await stage.fail("worker", one)
+    await stage.complete("worker", two)
+    assert await stage.work() == 1
+    assert await stage.status() == "failed"
+    assert await retry(stage, flow=flow) == "OK"
+    assert not {"window", "width"} & (await stage.hash("run/~1")).keys()
+    await stage.coordinate()
+    await stage.complete("worker", await stage.claim_one("worker"), undo=NO_UNDO_INPUT)
+    await stage.coordinate()
+    await stage.complete("worker", await stage.claim_one("worker"), b"\xc2", arg="0")
+    await stage.coordinate()
+    await stage.complete("worker", await stage.claim_one("worker"))  # b
+    await stage.coordinate()
+    fan_out = await stage.claim("worker")
+    assert [held.entry.seq for held in fan_out] == [one.entry.seq] * 3
+    for held in fan_out:
+        await stage.complete("worker", held)
+        assert await stage.take("worker") == []
+    await stage.coordinate()
+    assert await stage.status("run/~1") == "completed"
