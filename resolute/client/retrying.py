@@ -28,6 +28,7 @@ TOLD = (
     "o:",
     "x:",
     "p:",
+    "e:",
 )  # what a retry needs of a hash
 
 
@@ -61,7 +62,7 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
         kind, _, rest = name.partition(":")
         if kind in ("o", "x"):
             gone = rest.partition("[")[0] in (made if kind == "o" else tried)
-        elif kind in ("n", "s", "w"):
+        elif kind in ("n", "s", "w", "e"):
             gone = int(rest.partition(".")[0]) >= first
         elif kind == "p":
             seq = int(rest.partition(".")[0])
@@ -76,10 +77,25 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
     setting: list[str | int] = [
         "seq", at.seq if at else 0, "pc", at.pc if at else 0, "undos", len(undos),
     ]  # fmt: skip
-    previous = [step.pc for step in kept if isinstance(plan.instructions[step.pc], Producer)]
-    if previous:
-        setting += ["prev", previous[-1]]
+    previous = _previous(plan, kept, fields) if undone else header.previous
+    if previous is not None:
+        setting += ["prev", previous]
     return Resumption(drop, setting)
+
+
+def _previous(plan: Plan, kept: Sequence[StepEntry], fields: Mapping[str, bytes]) -> int | None:
+    """The step whose output is the default input behind the steps `kept`; None for none.
+
+    A wide one without items was passed over on the way to a step, which says so.
+    """
+    found: int | None = None
+    for step in kept:
+        passed = fields.get(f"e:{step.seq}")
+        if passed is not None:
+            found = int(passed)
+        if isinstance(plan.instructions[step.pc], Producer):
+            found = step.pc
+    return found
 
 
 def _keys(plan: Plan, pc: int) -> list[str]:

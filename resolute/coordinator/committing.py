@@ -58,6 +58,9 @@ def make_commit(
         fields += ("skip", transition.skip[1])
     for pc in transition.empty:
         fields += (f"o:{plan.step(pc).step}", 0)
+    if transition.empty and plan.loop_around(transition.empty[0]) is None:
+        # These have no step of their own, from which a retry could tell the default input.
+        fields += (f"e:{transition.seq}", transition.empty[0])
     commit = Commit(event.flow, event_id, event.rev, rev, transition.seq, fields, flow=plan.flow)
     if event.kind is EventKind.START:
         commit.deadline_ms = plan.deadline_ms

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from resolute.client.retrying import TOLD, plan_retry
 from resolute.model.flow import Flow
 from resolute.model.hooks import FlowHooks
@@ -321,6 +323,43 @@ async def test_a_loop_in_which_a_turn_was_compensated_begins_anew(stage: Stage):
     assert not {"o:turns", "o:body"} & found.keys()
     await let(stage, "turns.begin", *TURN, undo=NO_UNDO_INPUT)
     assert (await stage.hash("run/~1"))["t:2"] == b"2"
+
+
+@pytest.mark.parametrize("is_undone", [False, True], ids=["failed", "compensated"])
+async def test_an_empty_list_stays_the_default_input_of_what_comes_after_it(
+    stage: Stage, is_undone: bool
+):
+    """It is passed over, so that no step says that it was there."""
+    flow = (
+        builder("emptied")
+        .then(step("a"))
+        .then_each("each", step("one"), items=lambda _: [])
+        .when(always)
+        .then(undoable("b") if is_undone else step("b"))
+        .then(step("c").with_input(1))
+        .end_when()
+        .build()
+    )
+    await stage.begin_run(flow)
+    for name, arg in (("a", ""), ("each.items", "0"), ("when.1", "1")):
+        held = await stage.claim_one("worker")
+        assert stage.node(held).name == name
+        assert await stage.complete("worker", held, b"\xc3", arg=arg) == "OK"
+        await stage.coordinate()
+    held = await stage.claim_one("worker")  # b
+    if is_undone:
+        assert await stage.complete("worker", held, undo=NO_UNDO_INPUT) == "OK"
+        await stage.coordinate()
+        held = await stage.claim_one("worker")  # c
+    await stage.fail("worker", held)
+    assert await stage.work() == int(is_undone)
+    assert await stage.status() == "failed"
+    assert await retry(stage, flow=flow) == "OK"
+    await stage.coordinate()
+    assert stage.node(await stage.claim_one("worker")).name == "b"
+    previous = (await stage.header("run/~1")).previous
+    assert previous is not None
+    assert flow.plan.step(previous).step == "each"
 
 
 async def test_the_window_of_a_list_is_not_that_of_what_a_retry_does_in_its_place(stage: Stage):
