@@ -118,6 +118,8 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
         )  # fmt: skip
         if dispatch.undo:
             commit.fields += ("undoing", dispatch.undo)
+        if dispatch.repeats:
+            commit.fields += ("repeat", "")
         left = plan.instructions[event.pc]
         if isinstance(left, Wide) and left.window:
             commit.fields += ("window", "")
@@ -134,7 +136,7 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
             case Sleep(step=name):
                 commit.waiting = Waiting(TimerKind.SLEEP, name, dispatch.until)
                 return
-            case Loop() as loop:
+            case Loop() as loop if not dispatch.repeats:
                 commit.turn = _turn(plan, dispatch, loop)
             case Children() as children:
                 commit.family = started_by(plan, children, event, dispatch, commit.seq)

@@ -74,6 +74,8 @@ def _terminate(plan: Plan, run: RunState) -> Transition:
 def _look_running(plan: Plan, run: RunState) -> Decision:
     if run.seq == 0:
         return _go(plan, 0, run.seq, None)
+    if run.repeats:
+        return Transition(run.status, run.seq + 1, Dispatch(run.pc, 0, 1, 1, repeats=True))
     step = plan.step(run.pc)
     if run.pending == 0:
         if isinstance(step, Question) and not run.answer:

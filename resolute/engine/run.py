@@ -14,7 +14,8 @@ class Dispatch(msgspec.Struct, frozen=True):
     """Hand out the nodes `start` to `stop` of the step at `pc`, or one compensation.
 
     `until` is when a `sleep` is over: Unix time in ms, or ``+`` and the ms from now. `turn` says of
-    the head of a loop that it is come by again, and not for the first time.
+    the head of a loop that it is come by again, and not for the first time. `repeats` says that it
+    was come by before, in the run that this one is a retry of.
     """
 
     pc: int
@@ -25,6 +26,7 @@ class Dispatch(msgspec.Struct, frozen=True):
     until: str = ""
     turn: bool = False
     limit: int = -1  # so many are dispatched by pages, the rest as others settle; -1: all
+    repeats: bool = False
 
     @property
     def is_first(self) -> bool:

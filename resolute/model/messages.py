@@ -60,7 +60,7 @@ class RunState(msgspec.Struct, frozen=True):
     `pending` counts the nodes of the step that are not settled; `page` and `skip` are the next
     index to dispatch and to skip; `width` is that of an `each`; `undos` counts what can be
     compensated, `undoing` is the one that the current step undoes (0: none); `answer` is what a
-    settled question said.
+    settled question said. `repeats`: a retry goes on with the head of a loop, which is at `pc`.
     """
 
     flow: str
@@ -81,6 +81,7 @@ class RunState(msgspec.Struct, frozen=True):
     terminated: bool = False
     answer: str = ""
     width: int = 0
+    repeats: bool = False
 
 
 class NodeRecord(msgspec.Struct, frozen=True):

@@ -24,7 +24,7 @@ HEADER = (
     "status", "flow", "plan", "pc", "seq", "rev", "pending", "queue", "token", "page", "skip",
     "undos", "undoing", "cancel", "terminate", "prev", "started", "ended", "moved", "error",
     "retry_of", "due", "deadline", "overran",
-    "width", "unique", "replaces",
+    "width", "unique", "replaces", "repeat",
 )  # fmt: skip
 
 _TOKEN = re.compile(r"[0-9]+-[^.|]+\.[0-9]+")
@@ -154,6 +154,7 @@ class Header(msgspec.Struct, frozen=True):
     width: int  # of the last `each`
     unique: str = ""  # its unique key among the claims, '' for none
     replaces: str = ""  # the run that it has replaced, for whose end it has waited
+    repeats: bool = False  # a retry that goes on with the head of a loop, at `pc`
 
 
 async def start(
@@ -322,6 +323,7 @@ def parse_header(flow_id: str, values: Sequence[bytes | None]) -> Header | None:
         width=_number(h["width"]),
         unique=_text(h["unique"]),
         replaces=_text(h["replaces"]),
+        repeats=_text(h["repeat"]) == "1",
     )
 
 
@@ -362,6 +364,7 @@ def state_of(header: Header, values: Sequence[bytes | None]) -> RunState:
         terminated=header.terminated,
         answer=_answer(answer) if answer else "",
         width=header.width,
+        repeats=header.repeats,
     )
 
 
