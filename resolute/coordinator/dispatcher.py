@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from resolute.coordinator.catalog import Catalog
-from resolute.coordinator.committing import look_event, make_commit, pin
+from resolute.coordinator.committing import look_event, make_commit, pin, weight_of_end
 from resolute.coordinator.family import end_of_child
 from resolute.coordinator.surviving import surviving
 from resolute.engine.advance import advance
@@ -332,10 +332,11 @@ class Dispatcher:
         """A run that was cancelled or terminated before its first transition."""
         status = runs.RunStatus.TERMINATED if header.terminated else runs.RunStatus.CANCELLED
         rev = f"{int(header.rev.partition('-')[0]) + 1}-{self._store.nonce()}"
+        family = end_of_child(header.id, status, header.error)
         return transitions.Commit(
             header.id, pending.id, header.rev, rev, header.seq, ["status", status.value],
             ended=status, flow=header.flow, timers=[transitions.start_timer(header.id)],
-            family=end_of_child(header.id, status, header.error),
+            family=family, size=weight_of_end(family),
         )  # fmt: skip
 
     async def _cancel_running(

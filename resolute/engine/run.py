@@ -6,8 +6,10 @@ import msgspec
 
 from resolute.status import RunStatus
 
-PAGE = 500  # nodes dispatched, or skipped, by one commit
-PAGE_OF_RUNS = 100  # the same of those that stand for runs: to begin one is more work
+# What one commit does at most, so that its script holds the server for some 5 ms.
+PAGE = 500  # nodes dispatched
+PAGE_OF_SKIPS = 150  # nodes skipped: each has a record to be read and written
+PAGE_OF_RUNS = 100  # runs started, or told to stop
 
 
 class Dispatch(msgspec.Struct, frozen=True):

@@ -17,6 +17,8 @@ from resolute.store.script import Item, KeyList, pack, pack_item
 from resolute.store.store import Store
 
 TRIMMED = 500  # nodes of former turns that are forgotten by one call, of each run
+# What a transition forgets itself of the turn before: of a list, of a step, and fields in all.
+LISTED_AT_ONCE, NAMED_AT_ONCE, FORGOTTEN_AT_ONCE = 8, 100, 2000
 BACKSTOP_MS = 3_600_000  # the TTL of an ended run outlasts its retention by this
 
 
@@ -222,7 +224,10 @@ def _turn(turn: Turn | None) -> Sequence[int | Sequence[int] | Sequence[str]]:
     if turn is None:
         return ()
     widths = [number for pair in turn.widths.items() for number in pair]
-    return (turn.pc, int(turn.again), widths, turn.signals)
+    return (
+        turn.pc, int(turn.again), widths, turn.signals,
+        LISTED_AT_ONCE, NAMED_AT_ONCE, FORGOTTEN_AT_ONCE,
+    )  # fmt: skip
 
 
 def _family(change: Commit, partition: Partition, keys: KeyList) -> Sequence[Any]:

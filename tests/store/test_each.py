@@ -11,6 +11,7 @@ from resolute.coordinator.reconciler import Reconciler
 from resolute.engine.run import PAGE
 from resolute.model.flow import Flow
 from resolute.status import NodeStatus, RunStatus
+from resolute.store import transitions
 from resolute.store.nodes import Held
 from tests.support.flows import builder, step, undoable
 from tests.support.keyspace import snapshot
@@ -214,6 +215,13 @@ async def test_of_former_turns_no_list_is_left_however_wide(stage: Stage, width:
     numbered = {name for name in fields if name.startswith(("n:", "i:", "s:", "w:"))}
     seq = int(fields["seq"])
     assert numbered == {"s:1", "n:1.0", f"s:{seq}"}
+
+
+async def test_what_is_too_much_for_a_transition_goes_after_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(transitions, "FORGOTTEN_AT_ONCE", 2)
+    await test_of_former_turns_no_list_is_left_however_wide(stage, 6)
 
 
 async def test_what_a_coordinator_left_of_former_turns_goes_with_the_next(stage: Stage):
