@@ -134,13 +134,15 @@ class StopChildren:
 class TellParent:
     """A run that `parent` has started ends; if it completed, it returned one of `results`.
 
-    A result is the pc of the last step, "one", "map" or "list", and the output keys of it.
-    `failure` says why it did not complete.
+    A result is the pc of the last step, "one", "map" or "list", and the output keys of it. A map
+    and a list are put together from outputs, and may have `limit` bytes, unless they have values
+    in them that are in the storage. `failure` says why it did not complete.
     """
 
     parent: str
     results: Sequence[Sequence[int | str]]
     failure: str = ""
+    limit: int = 0
 
 
 Family = StartChildren | StopChildren | TellParent
@@ -250,7 +252,8 @@ def _family(change: Commit, partition: Partition, keys: KeyList) -> Sequence[Any
             error = stop.error
             return ("stop", int(stop.terminate), error.type, error.message, places(stop.ids))
         case TellParent() as tell:
-            return ("end", keys.index(partition.flow(tell.parent)), tell.failure, tell.results)
+            parent = keys.index(partition.flow(tell.parent))
+            return ("end", parent, tell.failure, tell.results, tell.limit)
 
 
 def _waiting(change: Commit) -> Sequence[str]:

@@ -8,8 +8,10 @@ from typing import Any
 
 from resolute.client.run import result_step
 from resolute.engine.reading import step_output
-from resolute.errors import FlowTesterError
+from resolute.errors import ErrorInfo, FlowTesterError, PayloadTooLarge
 from resolute.model.flow import Flow
+from resolute.model.plan import Run, Wide
+from resolute.model.references import is_stub
 from resolute.status import RunStatus
 from resolute.store.transitions import Commit, StartChildren, StopChildren, TellParent
 from resolute.testing.coordinating import MemoryCoordinator
@@ -92,10 +94,16 @@ class MemoryFamily:
         if len(place) != 4:
             return
         _, seq, index, forgives = place
-        has_result = run.header().status is RunStatus.COMPLETED
-        result = result_of(self.members[run.id].flow, run) if has_result else None
+        failed = ErrorInfo("ChildFailed", tell.failure)
+        result = None
+        if run.header().status is RunStatus.COMPLETED:
+            flow = self.members[run.id].flow
+            result = result_of(flow, run)
+            if _is_made(flow, run) and len(result) > tell.limit and not is_stub(result):
+                failed = ErrorInfo("PayloadTooLarge", str(PayloadTooLarge(len(result), tell.limit)))
+                result = None
         self.members[tell.parent].run.child_ended(
-            int(seq), int(index), result, tell.failure, forgives=forgives == "1"
+            int(seq), int(index), result, failed, forgives=forgives == "1"
         )
 
 
@@ -104,3 +112,9 @@ def result_of(flow: Flow[Any, Any], run: MemoryRun) -> bytes:
     step = result_step(run.header(), flow.plan)
     outputs = MemoryOutputs(flow, run)
     return step_output(step, outputs.get) if step is not None else outputs.input()
+
+
+def _is_made(flow: Flow[Any, Any], run: MemoryRun) -> bool:
+    """Whether what a run returned is put together from several outputs."""
+    step = result_step(run.header(), flow.plan)
+    return isinstance(step, Wide) or (isinstance(step, Run) and step.parallel)

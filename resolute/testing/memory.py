@@ -205,9 +205,9 @@ class MemoryRun:
         return is_current and record.status is NodeStatus.WAITING and record.hold == CHILD
 
     def child_ended(
-        self, seq: int, index: int, result: bytes | None, failure: str, *, forgives: bool
+        self, seq: int, index: int, result: bytes | None, failed: ErrorInfo, *, forgives: bool
     ) -> None:
-        """The run that a node waits for has ended; `result` is None where it failed."""
+        """The run that a node waits for has ended; without a `result` the node has `failed`."""
         if not self.waits_for_run(seq, index):
             return
         key = item_key(self.record(seq, index).queue, index)
@@ -215,7 +215,7 @@ class MemoryRun:
             self._set(f"o:{key}", result)
             self._settle(seq, index, NodeStatus.COMPLETED)
         else:
-            error = _encode(ErrorInfo("ChildFailed", failure, node=key))
+            error = _encode(msgspec.structs.replace(failed, node=key))
             if forgives:
                 self._forget_output(key)
             else:
