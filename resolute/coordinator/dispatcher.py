@@ -324,7 +324,8 @@ class Dispatcher:
         if decision.skip and (header.cancelled or header.overran):
             await self._cancel_running(partition, header, decision.skip)
         elif header.terminated and header.seq:
-            await self._cancel_running(partition, header, (0, plan.width(header.pc, header.width)))
+            values = await runs.read_undoing(self._store, header)
+            await self._cancel_running(partition, header, runs.at_work(header, plan, values))
         nonce = self._store.nonce()
         return make_commit(plan, event, pending.id, decision, nonce, header.error)
 

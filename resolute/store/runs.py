@@ -374,6 +374,25 @@ def _answer(output: bytes) -> str:
     return said if isinstance(said, str) else str(int(said))
 
 
+async def read_undoing(store: Store, header: Header) -> bytes | None:
+    """The field that says which node's compensation is the run's step, if one is."""
+    if not header.undoing:
+        return None
+    key = store.keys.of(header.id).flow(header.id)
+    return await store.execute("HGET", key, f"u:{header.undoing}")
+
+
+def at_work(header: Header, plan: Plan, undoing: bytes | None) -> tuple[int, int]:
+    """Which of the nodes of the run's step can run: from the first to before the second.
+
+    Of compensations it is one at a time, at the node's own index: the width may be of another.
+    """
+    if undoing is not None:
+        _, index = parse_undo(undoing)
+        return index, index + 1
+    return 0, plan.width(header.pc, header.width)
+
+
 def parse_undo(value: bytes) -> tuple[int, int]:
     """(pc, index) of the node that an undo field is for."""
     pc, index, _ = value.split(b"|")

@@ -65,7 +65,8 @@ class MemoryCoordinator:
             return Code.STALE
         stopped = decision.skip or (0, 0)
         if header.terminated and header.seq:
-            stopped = (0, self._flow.plan.width(header.pc, header.width))
+            undoing = self._run.fields.get(f"u:{header.undoing}")
+            stopped = runs.at_work(header, self._flow.plan, undoing)
         if header.cancelled or header.overran or header.terminated:
             for index in range(*stopped):
                 self._cancel(header.seq, index)
