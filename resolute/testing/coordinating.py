@@ -36,12 +36,10 @@ class MemoryCoordinator:
         self._cancel = cancel
         self._follow = follow
 
-    def coordinate(self) -> None:
-        """Handle events until there are none."""
-        while self._run.inbox:
-            event = self._run.inbox.popleft()
-            while self._handle(event) == Code.CONFLICT:
-                event = Event(EventKind.LOOK, event.flow)
+    def handle(self, event: Event) -> None:
+        """Do what follows from an event."""
+        while self._handle(event) == Code.CONFLICT:
+            event = Event(EventKind.LOOK, event.flow)
 
     def _handle(self, event: Event) -> Code:
         if event.kind is EventKind.START:
@@ -75,7 +73,4 @@ class MemoryCoordinator:
     def _commit(self, event: Event, made: Transition, error: ErrorInfo | None = None) -> Code:
         nonce = self._run.nonce()
         commit = make_commit(self._flow.plan, event, "", made, nonce, error)
-        code = self._run.commit(commit)
-        if code == Code.OK:
-            self._follow(self._run, commit)
-        return code
+        return self._run.commit(commit, lambda: self._follow(self._run, commit))

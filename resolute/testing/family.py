@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from resolute.client.run import result_step
 from resolute.engine.reading import step_output
 from resolute.errors import ErrorInfo, FlowTesterError, PayloadTooLarge
 from resolute.model.flow import Flow
+from resolute.model.messages import Event
 from resolute.model.plan import Run, Wide
 from resolute.model.references import is_stub
 from resolute.status import RunStatus
@@ -30,11 +32,11 @@ class Member:
 
     @property
     def is_idle(self) -> bool:
-        return not self.run.inbox and not self.run.ready
+        return not self.run.ready
 
 
 class MemoryFamily:
-    """All runs by id. `make` gives a new run and its worker."""
+    """All runs by id, and the `inbox` that they share. `make` gives a new run and its worker."""
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class MemoryFamily:
         self._flows = flows
         self._make = make
         self.members: dict[str, Member] = {}
+        self.inbox: deque[Event] = deque()
 
     def start(
         self, flow_id: str, flow: Flow[Any, Any], queue: str, data: bytes, child_of: str = ""
@@ -54,6 +57,15 @@ class MemoryFamily:
         self.members[flow_id] = Member(flow, run, coordinator, worker)
         run.start(flow.name, queue, data, child_of)
         return run
+
+    def coordinate(self) -> None:
+        """Handle the events of all runs until there are none, in the order in which they came.
+
+        So a run that is told to stop before its parent ends is, as in an inbox in Redis.
+        """
+        while self.inbox:
+            event = self.inbox.popleft()
+            self.members[event.flow].coordinator.handle(event)
 
     def _follow(self, run: MemoryRun, change: Commit) -> None:
         """What lib_child.lua does in the same script as the commit."""
