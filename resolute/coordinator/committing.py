@@ -40,8 +40,8 @@ DISPATCHED = 1_000  # a node
 SKIPPED = 5_000  # a node, whose record is read and written
 OF_A_RUN = 7_000  # a run that is started, or told to stop
 WAITING = 5_000  # a gate, a sleep
-ENDED = 5_000  # a run
-TOLD = 7_000  # a parent, of the end of a child
+ENDED = 4_000  # a run; 250 of them, which is most in a batch, are one script
+TOLD = 8_000  # a parent, of the end of a child
 FORGOTTEN = 100  # a field of the turn before
 LISTED_RESULT = 100_000  # a child that returns a list: it is put together from its items
 

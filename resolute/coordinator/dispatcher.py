@@ -324,8 +324,7 @@ class Dispatcher:
         if decision.skip and (header.cancelled or header.overran):
             await self._cancel_running(partition, header, decision.skip)
         elif header.terminated and header.seq:
-            values = await runs.read_undoing(self._store, header)
-            await self._cancel_running(partition, header, runs.at_work(header, plan, values))
+            await self._cancel_running(partition, header, runs.at_work(state, plan))
         nonce = self._store.nonce()
         return make_commit(plan, event, pending.id, decision, nonce, header.error)
 

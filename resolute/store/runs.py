@@ -334,17 +334,17 @@ async def load_state(store: Store, header: Header, plan: Plan) -> RunState:
     return state_of(header, await store.execute("HMGET", key, *fields))
 
 
-def state_fields(header: Header, plan: Plan) -> tuple[str, str]:
-    """The fields that the state machine needs beside the header: the next undo, an answer."""
+def state_fields(header: Header, plan: Plan) -> tuple[str, str, str]:
+    """The fields that are needed beside the header: the next undo, the current one, an answer."""
     undo = header.undoing - 1 if header.status is RunStatus.COMPENSATING else header.undos
     instruction = plan.instructions[header.pc] if header.seq else None
     key = instruction.nodes[0].key if isinstance(instruction, Question) else ""
-    return f"u:{undo}", f"o:{key}"
+    return f"u:{undo}", f"u:{header.undoing}", f"o:{key}"
 
 
 def state_of(header: Header, values: Sequence[bytes | None]) -> RunState:
     """The run as the state machine sees it, from its header and the values of `state_fields`."""
-    undo_at, answer = values
+    undo_at, undoing, answer = values
     return RunState(
         flow=header.id,
         plan=header.plan,
@@ -360,6 +360,7 @@ def state_of(header: Header, values: Sequence[bytes | None]) -> RunState:
         undos=header.undos,
         undoing=header.undoing,
         undo_at=parse_undo(undo_at) if undo_at else (0, 0),
+        undoing_index=parse_undo(undoing)[1] if undoing else 0,
         cancelled=header.cancelled,
         terminated=header.terminated,
         answer=_answer(answer) if answer else "",
@@ -374,23 +375,14 @@ def _answer(output: bytes) -> str:
     return said if isinstance(said, str) else str(int(said))
 
 
-async def read_undoing(store: Store, header: Header) -> bytes | None:
-    """The field that says which node's compensation is the run's step, if one is."""
-    if not header.undoing:
-        return None
-    key = store.keys.of(header.id).flow(header.id)
-    return await store.execute("HGET", key, f"u:{header.undoing}")
-
-
-def at_work(header: Header, plan: Plan, undoing: bytes | None) -> tuple[int, int]:
+def at_work(run: RunState, plan: Plan) -> tuple[int, int]:
     """Which of the nodes of the run's step can run: from the first to before the second.
 
     Of compensations it is one at a time, at the node's own index: the width may be of another.
     """
-    if undoing is not None:
-        _, index = parse_undo(undoing)
-        return index, index + 1
-    return 0, plan.width(header.pc, header.width)
+    if run.undoing:
+        return run.undoing_index, run.undoing_index + 1
+    return 0, plan.width(run.pc, run.width)
 
 
 def parse_undo(value: bytes) -> tuple[int, int]:

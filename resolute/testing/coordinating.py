@@ -58,13 +58,13 @@ class MemoryCoordinator:
             return Code.STALE
         values = self._run.read(runs.state_fields(header, self._flow.plan))
         event = look_event(header)
-        decision = advance(self._flow.plan, runs.state_of(header, values), event)
+        state = runs.state_of(header, values)
+        decision = advance(self._flow.plan, state, event)
         if not isinstance(decision, Transition):
             return Code.STALE
         stopped = decision.skip or (0, 0)
         if header.terminated and header.seq:
-            undoing = self._run.fields.get(f"u:{header.undoing}")
-            stopped = runs.at_work(header, self._flow.plan, undoing)
+            stopped = runs.at_work(state, self._flow.plan)
         if header.cancelled or header.overran or header.terminated:
             for index in range(*stopped):
                 self._cancel(header.seq, index)
