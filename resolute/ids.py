@@ -12,6 +12,7 @@ from collections.abc import Iterator
 RETRY = "/~"  # and a number: behind the id of a run, that of a retry of it
 
 _RUN_ID = re.compile(r"[A-Za-z0-9._:@-]{1,200}")
+_RETRIED = re.compile(r"/~[0-9]+\Z")
 _NAME = re.compile(r"[A-Za-z0-9._:@-]{1,100}")
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -60,6 +61,21 @@ def parent_of(flow_id: str) -> str:
     """The id of the run that started this one; '' where a client, a schedule or a retry did."""
     parent, slash, own = flow_id.rpartition("/")
     return parent if slash and not own.startswith("~") else ""
+
+
+def retried_by(flow_id: str) -> str:
+    """The id after which retries of this run are numbered: of a retry, that of the run it is of.
+
+    What is behind a retry's own number is another run, which it has started.
+    """
+    return _RETRIED.sub("", flow_id)
+
+
+def check_retry(number: int) -> int:
+    """`number` if it can be that of a retry. Raises ValueError otherwise."""
+    if type(number) is not int or number < 1:
+        raise ValueError(f"retry: expected a number of 1 or more, got {number!r}")
+    return number
 
 
 def runs_above(flow_id: str) -> list[str]:

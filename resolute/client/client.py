@@ -32,7 +32,15 @@ from resolute.errors import (
     SignalsFull,
     UnknownRun,
 )
-from resolute.ids import RETRY, check_name, check_run_id, new_run_id, random_text
+from resolute.ids import (
+    RETRY,
+    check_name,
+    check_retry,
+    check_run_id,
+    new_run_id,
+    random_text,
+    retried_by,
+)
 from resolute.model import codec
 from resolute.model.claims import Debounce, Unique, as_unique
 from resolute.model.codec import DEFAULT_MAX_PAYLOAD
@@ -493,8 +501,11 @@ class Client:
         ``<id>/~<number>``; the same number twice is the same run. Without one, the next that is
         free. Raises UnknownRun; AlreadyRunning where another run has its unique key, which the new
         one has again; ResoluteError for a run that has not ended, or completed; for its
-        `durability` what `start` does (give a `number` to call again).
+        `durability` what `start` does (give a `number` to call again). ValueError for a number
+        below 1.
         """
+        if number is not None:
+            check_retry(number)
         store = self.at(durability)
         await self.store.find_partitions()
         header = await runs.read_header(self.store, id)
@@ -505,12 +516,11 @@ class Client:
         plan = await self.directory.plan(header.plan) if header.plan else None
         if plan is None:
             raise ResoluteError(f"run {id!r} ended before it began: start it anew")
-        base = id.partition(RETRY)[0]
         fields = await read_fields(self.store, id, *TOLD)
         resumption = plan_retry(header, plan, fields)
         numbers = [number] if number is not None else range(1, MAX_RETRIES_OF_ONE)
         for n in numbers:
-            target = f"{base}{RETRY}{n}"
+            target = f"{retried_by(id)}{RETRY}{n}"
             with naming([target]):
                 code, other = await claims.retry(
                     store, header, target, resumption.drop, resumption.fields, plan.deadline_ms

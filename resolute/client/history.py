@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from resolute.errors import ErrorInfo
 from resolute.model.messages import NodeRecord
-from resolute.model.plan import Children, NodePlan, Plan, Wait
+from resolute.model.plan import Children, Loop, NodePlan, Plan, Wait
 from resolute.priority import priority_of, without_priority
 from resolute.status import NodeStatus
 from resolute.store import runs
@@ -80,20 +81,29 @@ def history_of(plan: Plan, fields: Mapping[str, bytes]) -> list[NodeRecord]:
             undone = ""
             if step.undo and node.compensation is not None:
                 node, undone = node.compensation, node.name
-            error_field = f"ux:{step.undo}" if step.undo else f"x:{key}"
-            history.append(
-                _record(
-                    step,
-                    index,
-                    node,
-                    plan.step(step.pc).step,
-                    fields.get(f"n:{step.seq}.{index}"),
-                    fields.get(error_field),
-                    undone,
-                    is_served=not waits,
-                )
-            )
+            raw = fields.get(f"n:{step.seq}.{index}")
+            error = runs.decode_error(fields.get(f"ux:{step.undo}" if step.undo else f"x:{key}"))
+            if not step.undo and not _is_own(error, plan, step.pc, node.name, key, raw):
+                error = None
+            name = plan.step(step.pc).step
+            record = _record(step, index, node, name, raw, error, undone, is_served=not waits)
+            history.append(record)
     return history
+
+
+def _is_own(
+    error: ErrorInfo | None, plan: Plan, pc: int, name: str, key: str, raw: bytes | None
+) -> bool:
+    """Whether the last error under `key` is that of the node `name` with this record.
+
+    The nodes of a loop that make its state have one key, and those in it come by in every turn.
+    """
+    if error is None or raw is None or error.node not in ("", key, name):
+        return False
+    if not isinstance(plan.instructions[pc], Loop) and plan.loop_around(pc) is None:
+        return True
+    record = runs.parse_record(raw)
+    return record.status is NodeStatus.FAILED or record.attempt > 1
 
 
 def _record(
@@ -102,7 +112,7 @@ def _record(
     node: NodePlan,
     name: str,
     raw: bytes | None,
-    error: bytes | None,
+    error: ErrorInfo | None,
     undone: str,
     *,
     is_served: bool,
@@ -131,7 +141,7 @@ def _record(
         ended=None if waits else end,
         due=end if waits else None,
         dispatched=step.at,
-        error=runs.decode_error(error),
+        error=error,
         compensates=undone,
         priority=priority_of(queue),
     )

@@ -13,6 +13,7 @@ from resolute.store.runs import Header, read_record
 _RESET = (
     "error", "ended", "cancel", "terminate", "undoing", "page", "skip", "pages", "token", "prev",
     "gate", "due", "deadline", "overran", "child_of", "trim", "debounce", "replaces",
+    "window", "width", "repeat",
 )  # fmt: skip
 
 
@@ -27,6 +28,9 @@ TOLD = (
     "o:",
     "x:",
     "p:",
+    "e:",
+    "l:",
+    "d:",
 )  # what a retry needs of a hash
 
 
@@ -45,7 +49,8 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
     """
     steps = [step for step in steps_of(fields) if not step.undo]
     undone = _last_undone(header, plan, fields)
-    first, loop = _first_to_repeat(plan, steps, undone, fields)
+    first, loop = _first_to_repeat(header, plan, steps, undone, fields)
+    head = None if undone else _head_to_repeat(header, plan, steps, first)
     kept = [step for step in steps if step.seq < first]
     repeated = [step for step in steps if step.seq >= first]
     made = _made_in(plan, repeated, fields)
@@ -55,13 +60,16 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
     undos = [n for n in range(1, header.undos + 1) if _undo_seq(fields, n) < first]
     # Pages that were fetched by the step that failed need not be fetched again.
     goes_on = not undone and (kept[-1].seq if kept else 0) + 1 == first
+    offered = _signals_of_repeated(fields, first) if undone else {}
     drop: list[str] = list(_RESET)
     for name in fields:
         kind, _, rest = name.partition(":")
         if kind in ("o", "x"):
             gone = rest.partition("[")[0] in (made if kind == "o" else tried)
-        elif kind in ("n", "s", "w"):
+        elif kind in ("n", "s", "w", "e"):
             gone = int(rest.partition(".")[0]) >= first
+        elif kind in ("l", "d"):
+            gone = name in offered
         elif kind == "p":
             seq = int(rest.partition(".")[0])
             gone = seq > first or (seq == first and not goes_on)
@@ -71,14 +79,66 @@ def plan_retry(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> Resum
             gone = int(rest) not in undos
         if gone:
             drop.append(name)
-    at = kept[-1] if kept else None
-    setting: list[str | int] = [
-        "seq", at.seq if at else 0, "pc", at.pc if at else 0, "undos", len(undos),
-    ]  # fmt: skip
-    previous = [step.pc for step in kept if isinstance(plan.instructions[step.pc], Producer)]
-    if previous:
-        setting += ["prev", previous[-1]]
+    seq, pc = (kept[-1].seq, kept[-1].pc) if kept else (0, 0)
+    setting: list[str | int] = ["undos", len(undos)]
+    if head is not None:
+        seq, pc = first - 1, head
+        setting += ["repeat", 1]
+    setting += ["seq", seq, "pc", pc]
+    previous = _previous(plan, kept, fields) if undone else header.previous
+    if previous is not None:
+        setting += ["prev", previous]
+    for name, start in offered.items():
+        setting += [f"st:{name.split(':', 2)[2]}", start]
     return Resumption(drop, setting)
+
+
+def _previous(plan: Plan, kept: Sequence[StepEntry], fields: Mapping[str, bytes]) -> int | None:
+    """The step whose output is the default input behind the steps `kept`; None for none.
+
+    A wide one without items was passed over on the way to a step, which says so.
+    """
+    found: int | None = None
+    for step in kept:
+        passed = fields.get(f"e:{step.seq}")
+        if passed is not None:
+            found = int(passed)
+        if isinstance(plan.instructions[step.pc], Producer):
+            found = step.pc
+    return found
+
+
+def _head_to_repeat(
+    header: Header, plan: Plan, steps: Sequence[StepEntry], first: int
+) -> int | None:
+    """The head of a loop that is the step to repeat; None where it is another step.
+
+    The turn was counted and has its signals, and the steps of the turn before are forgotten: who
+    came to the head by the step before it would begin the loop anew.
+    """
+    if header.repeats:  # a retry that was stopped before it did
+        return header.pc
+    last = steps[-1] if steps else None
+    is_head = last is not None and isinstance(plan.instructions[last.pc], Loop)
+    return last.pc if last is not None and is_head and last.seq == first else None
+
+
+def _signals_of_repeated(fields: Mapping[str, bytes], first: int) -> dict[str, int]:
+    """Of the loops that are begun anew: what says which signals their last turns took, and from
+    where on these are to be taken again.
+
+    Else the first turn would throw them away as those of the turn before.
+    """
+    taken = {
+        name: int(value.partition(b"|")[0])
+        for name, value in fields.items()
+        if name.startswith("d:") and int(fields.get(f"l:{name.split(':')[1]}", 0)) >= first
+    }
+    earliest: dict[str, int] = {}
+    for name, start in taken.items():
+        signal = name.split(":", 2)[2]
+        earliest[signal] = min(start, earliest.get(signal, start))
+    return {name: earliest[name.split(":", 2)[2]] for name in taken}
 
 
 def _keys(plan: Plan, pc: int) -> list[str]:
@@ -118,13 +178,19 @@ def _last_undone(header: Header, plan: Plan, fields: Mapping[str, bytes]) -> int
 
 
 def _first_to_repeat(
-    plan: Plan, steps: Sequence[StepEntry], undone: int, fields: Mapping[str, bytes]
+    header: Header,
+    plan: Plan,
+    steps: Sequence[StepEntry],
+    undone: int,
+    fields: Mapping[str, bytes],
 ) -> tuple[int, int | None]:
     """The seq of the first step to repeat, and the head of the loop that is begun anew by that.
 
     The state of a loop is that of its last turn: who repeats an earlier one repeats them all.
     """
     last = steps[-1].seq if steps else 1
+    if not undone and header.repeats:
+        return header.seq + 1, None
     if not undone:
         return last + _is_over(plan, steps, fields), None
     # Undone were those from the last down to the one that was being undone at the end.

@@ -22,13 +22,28 @@ from resolute.model.plan import (
 from resolute.status import EventKind, RunStatus, TimerKind
 from resolute.store.runs import Header
 from resolute.store.transitions import (
+    FORGOTTEN_AT_ONCE,
     LISTED,
+    LISTED_AT_ONCE,
     Commit,
+    Family,
+    TellParent,
     Turn,
     Waiting,
     deadline_timer,
     wait_timer,
 )
+
+# What parts of a commit weigh, in bytes of a batch: those that hold the server for as long. A batch
+# of MAX_BYTES takes some 7 ms of it.
+DISPATCHED = 1_000  # a node
+SKIPPED = 5_000  # a node, whose record is read and written
+OF_A_RUN = 7_000  # a run that is started, or told to stop
+WAITING = 5_000  # a gate, a sleep
+ENDED = 4_000  # a run; 250 of them, which is most in a batch, are one script
+TOLD = 8_000  # a parent, of the end of a child
+FORGOTTEN = 100  # a field of the turn before
+LISTED_RESULT = 100_000  # a child that returns a list: it is put together from its items
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -58,6 +73,9 @@ def make_commit(
         fields += ("skip", transition.skip[1])
     for pc in transition.empty:
         fields += (f"o:{plan.step(pc).step}", 0)
+    if transition.empty and plan.loop_around(transition.empty[0]) is None:
+        # These have no step of their own, from which a retry could tell the default input.
+        fields += (f"e:{transition.seq}", transition.empty[0])
     commit = Commit(event.flow, event_id, event.rev, rev, transition.seq, fields, flow=plan.flow)
     if event.kind is EventKind.START:
         commit.deadline_ms = plan.deadline_ms
@@ -65,12 +83,31 @@ def make_commit(
         commit.ended = transition.status
         commit.timers = _timers(plan, event)
         commit.family = end_of_child(event.flow, transition.status, error, plan)
+        commit.size += weight_of_end(commit.family)
     if transition.skip is not None:
         commit.skip = (*transition.skip, transition.skip_more)
         commit.family = stopped_by(plan, event, transition)
+        start, stop = transition.skip
+        commit.size += (stop - start) * (SKIPPED if commit.family is None else OF_A_RUN)
     if transition.dispatch is not None:
         _dispatch(plan, event, transition.dispatch, commit)
     return commit
+
+
+def weight_of_end(family: Family | None) -> int:
+    """What the end of a run weighs, and what its parent is told of it."""
+    if not isinstance(family, TellParent):
+        return ENDED
+    has_list = any(kind == "list" for _, kind, *_ in family.results)
+    return ENDED + TOLD + (LISTED_RESULT if has_list else 0)
+
+
+def _weight_of(turn: Turn) -> int:
+    """Of the steps of a turn one row each, and one field of each node, or two of an item."""
+    if not turn.again:
+        return 0
+    fields = sum(1 + (2 * LISTED_AT_ONCE if w == LISTED else w) for w in turn.widths.values())
+    return min(fields, FORGOTTEN_AT_ONCE) * FORGOTTEN
 
 
 def _timers(plan: Plan, event: Event) -> list[str]:
@@ -115,6 +152,11 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
         )  # fmt: skip
         if dispatch.undo:
             commit.fields += ("undoing", dispatch.undo)
+        if dispatch.repeats:
+            commit.fields += ("repeat", "")
+        left = plan.instructions[event.pc]
+        if isinstance(left, Wide) and left.window:
+            commit.fields += ("window", "")
     else:
         token = event.arg.split(" ")[1]
         commit.page_from = dispatch.start
@@ -124,12 +166,15 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
             case Gate(step=name, signal=signal, timeout_ms=timeout):
                 until = f"+{timeout}" if timeout else ""
                 commit.waiting = Waiting(TimerKind.GATE, name, until, signal)
+                commit.size += WAITING
                 return
             case Sleep(step=name):
                 commit.waiting = Waiting(TimerKind.SLEEP, name, dispatch.until)
+                commit.size += WAITING
                 return
-            case Loop() as loop:
+            case Loop() as loop if not dispatch.repeats:
                 commit.turn = _turn(plan, dispatch, loop)
+                commit.size += _weight_of(commit.turn)
             case Children() as children:
                 commit.family = started_by(plan, children, event, dispatch, commit.seq)
             case _:
@@ -141,9 +186,11 @@ def _dispatch(plan: Plan, event: Event, dispatch: Dispatch, commit: Commit) -> N
             EventKind.PAGE, event.flow, event.plan, dispatch.pc, commit.seq, commit.rev,
             event.queue, f"{dispatch.stop} {token} {dispatch.width}",
         )  # fmt: skip
-    commit.size = 1000 * (dispatch.stop - dispatch.start)
+    count = dispatch.stop - dispatch.start
     if commit.family is not None:
+        commit.size += count * OF_A_RUN
         return
+    commit.size += count * DISPATCHED
     commit.entries = [
         (
             plan.lane_at(dispatch.pc, index, event.queue, undo=dispatch.undo > 0),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from resolute.coordinator.catalog import Catalog
-from resolute.coordinator.committing import look_event, make_commit, pin
+from resolute.coordinator.committing import look_event, make_commit, pin, weight_of_end
 from resolute.coordinator.family import end_of_child
 from resolute.coordinator.surviving import surviving
 from resolute.engine.advance import advance
@@ -324,7 +324,7 @@ class Dispatcher:
         if decision.skip and (header.cancelled or header.overran):
             await self._cancel_running(partition, header, decision.skip)
         elif header.terminated and header.seq:
-            await self._cancel_running(partition, header, (0, plan.width(header.pc, header.width)))
+            await self._cancel_running(partition, header, runs.at_work(state, plan))
         nonce = self._store.nonce()
         return make_commit(plan, event, pending.id, decision, nonce, header.error)
 
@@ -332,10 +332,11 @@ class Dispatcher:
         """A run that was cancelled or terminated before its first transition."""
         status = runs.RunStatus.TERMINATED if header.terminated else runs.RunStatus.CANCELLED
         rev = f"{int(header.rev.partition('-')[0]) + 1}-{self._store.nonce()}"
+        family = end_of_child(header.id, status, header.error)
         return transitions.Commit(
             header.id, pending.id, header.rev, rev, header.seq, ["status", status.value],
             ended=status, flow=header.flow, timers=[transitions.start_timer(header.id)],
-            family=end_of_child(header.id, status, header.error),
+            family=family, size=weight_of_end(family),
         )  # fmt: skip
 
     async def _cancel_running(

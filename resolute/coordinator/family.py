@@ -5,6 +5,7 @@ from __future__ import annotations
 from resolute.engine.run import Dispatch, Transition
 from resolute.errors import ErrorInfo
 from resolute.ids import parent_of
+from resolute.model.codec import DEFAULT_MAX_PAYLOAD
 from resolute.model.messages import Event
 from resolute.model.plan import Children, Plan, Producer, Run, Wide
 from resolute.status import RunStatus
@@ -43,7 +44,8 @@ def end_of_child(
     if not parent:
         return None
     if status is RunStatus.COMPLETED and plan is not None:
-        return TellParent(parent, _results(plan))
+        limit = plan.max_payload or DEFAULT_MAX_PAYLOAD
+        return TellParent(parent, _results(plan), limit=limit)
     return TellParent(parent, (), f"run {flow_id} {status}" + (f": {error}" if error else ""))
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
-from resolute.engine.run import PAGE, PAGE_OF_RUNS, Decision, Dispatch, NeedsRun, Stale, Transition
+from resolute.engine.run import (
+    PAGE,
+    PAGE_OF_RUNS,
+    PAGE_OF_SKIPS,
+    Decision,
+    Dispatch,
+    NeedsRun,
+    Stale,
+    Transition,
+)
 from resolute.errors import ResoluteError
 from resolute.model.messages import Event, RunState
 from resolute.model.plan import (
@@ -74,6 +83,8 @@ def _terminate(plan: Plan, run: RunState) -> Transition:
 def _look_running(plan: Plan, run: RunState) -> Decision:
     if run.seq == 0:
         return _go(plan, 0, run.seq, None)
+    if run.repeats:
+        return Transition(run.status, run.seq + 1, Dispatch(run.pc, 0, 1, 1, repeats=True))
     step = plan.step(run.pc)
     if run.pending == 0:
         if isinstance(step, Question) and not run.answer:
@@ -100,7 +111,8 @@ def _look_failing(plan: Plan, run: RunState) -> Decision:
         return _undo(run, run.undos)
     width = plan.width(run.pc, run.width)
     if run.skip < width:
-        stop = min(width, run.skip + _page_size(plan.step(run.pc)))
+        is_of_runs = isinstance(plan.step(run.pc), Children)
+        stop = min(width, run.skip + (PAGE_OF_RUNS if is_of_runs else PAGE_OF_SKIPS))
         return Transition(run.status, run.seq, skip=(run.skip, stop), skip_more=stop < width)
     return Stale()
 
@@ -168,7 +180,7 @@ def _page(
 
 
 def _page_size(step: Step) -> int:
-    """How many nodes of a step one commit dispatches or skips."""
+    """How many nodes of a step one commit dispatches."""
     return PAGE_OF_RUNS if isinstance(step, Children) else PAGE
 
 

@@ -6,15 +6,18 @@ import msgspec
 
 from resolute.status import RunStatus
 
-PAGE = 500  # nodes dispatched, or skipped, by one commit
-PAGE_OF_RUNS = 100  # the same of those that stand for runs: to begin one is more work
+# What one commit does at most, so that its script holds the server for some 5 ms.
+PAGE = 500  # nodes dispatched
+PAGE_OF_SKIPS = 150  # nodes skipped: each has a record to be read and written
+PAGE_OF_RUNS = 100  # runs started, or told to stop
 
 
 class Dispatch(msgspec.Struct, frozen=True):
     """Hand out the nodes `start` to `stop` of the step at `pc`, or one compensation.
 
     `until` is when a `sleep` is over: Unix time in ms, or ``+`` and the ms from now. `turn` says of
-    the head of a loop that it is come by again, and not for the first time.
+    the head of a loop that it is come by again, and not for the first time. `repeats` says that it
+    was come by before, in the run that this one is a retry of.
     """
 
     pc: int
@@ -25,6 +28,7 @@ class Dispatch(msgspec.Struct, frozen=True):
     until: str = ""
     turn: bool = False
     limit: int = -1  # so many are dispatched by pages, the rest as others settle; -1: all
+    repeats: bool = False
 
     @property
     def is_first(self) -> bool:

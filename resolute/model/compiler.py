@@ -660,6 +660,7 @@ class _Compiler:
             priorities=tuple(self.priorities),
             trigger_priorities=triggers.priorities,
             starts=triggers.starts,
+            max_payload=0 if self.max_payload == codec.DEFAULT_MAX_PAYLOAD else self.max_payload,
             signals={name: codec.schema(type_) for name, type_ in self.signals.items()},
         )
         return Flow(

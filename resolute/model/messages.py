@@ -59,8 +59,9 @@ class RunState(msgspec.Struct, frozen=True):
 
     `pending` counts the nodes of the step that are not settled; `page` and `skip` are the next
     index to dispatch and to skip; `width` is that of an `each`; `undos` counts what can be
-    compensated, `undoing` is the one that the current step undoes (0: none); `answer` is what a
-    settled question said.
+    compensated, `undoing` is the one that the current step undoes (0: none), the node with
+    `undoing_index` in the step that it was of; `undo_at` is the one that comes next; `answer` is
+    what a settled question said. `repeats`: a retry goes on with the head of a loop, at `pc`.
     """
 
     flow: str
@@ -76,11 +77,13 @@ class RunState(msgspec.Struct, frozen=True):
     skip: int = 0
     undos: int = 0
     undoing: int = 0
+    undoing_index: int = 0
     undo_at: tuple[int, int] = (0, 0)
     cancelled: bool = False
     terminated: bool = False
     answer: str = ""
     width: int = 0
+    repeats: bool = False
 
 
 class NodeRecord(msgspec.Struct, frozen=True):

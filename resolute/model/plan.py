@@ -310,6 +310,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     priorities: tuple[PriorityPlan, ...] = ()  # of those nodes that say one
     trigger_priorities: dict[str, str] = {}  # of those triggers that say one; see `trigger_key`
     starts: tuple[StartPlan, ...] = ()
+    max_payload: int = 0  # bytes of a value in Redis; 0: the default
 
     def encode(self) -> bytes:
         values = list(msgspec.structs.astuple(self))

@@ -24,7 +24,7 @@ HEADER = (
     "status", "flow", "plan", "pc", "seq", "rev", "pending", "queue", "token", "page", "skip",
     "undos", "undoing", "cancel", "terminate", "prev", "started", "ended", "moved", "error",
     "retry_of", "due", "deadline", "overran",
-    "width", "unique", "replaces",
+    "width", "unique", "replaces", "repeat",
 )  # fmt: skip
 
 _TOKEN = re.compile(r"[0-9]+-[^.|]+\.[0-9]+")
@@ -154,6 +154,7 @@ class Header(msgspec.Struct, frozen=True):
     width: int  # of the last `each`
     unique: str = ""  # its unique key among the claims, '' for none
     replaces: str = ""  # the run that it has replaced, for whose end it has waited
+    repeats: bool = False  # a retry that goes on with the head of a loop, at `pc`
 
 
 async def start(
@@ -322,6 +323,7 @@ def parse_header(flow_id: str, values: Sequence[bytes | None]) -> Header | None:
         width=_number(h["width"]),
         unique=_text(h["unique"]),
         replaces=_text(h["replaces"]),
+        repeats=_text(h["repeat"]) == "1",
     )
 
 
@@ -332,17 +334,17 @@ async def load_state(store: Store, header: Header, plan: Plan) -> RunState:
     return state_of(header, await store.execute("HMGET", key, *fields))
 
 
-def state_fields(header: Header, plan: Plan) -> tuple[str, str]:
-    """The fields that the state machine needs beside the header: the next undo, an answer."""
+def state_fields(header: Header, plan: Plan) -> tuple[str, str, str]:
+    """The fields that are needed beside the header: the next undo, the current one, an answer."""
     undo = header.undoing - 1 if header.status is RunStatus.COMPENSATING else header.undos
     instruction = plan.instructions[header.pc] if header.seq else None
     key = instruction.nodes[0].key if isinstance(instruction, Question) else ""
-    return f"u:{undo}", f"o:{key}"
+    return f"u:{undo}", f"u:{header.undoing}", f"o:{key}"
 
 
 def state_of(header: Header, values: Sequence[bytes | None]) -> RunState:
     """The run as the state machine sees it, from its header and the values of `state_fields`."""
-    undo_at, answer = values
+    undo_at, undoing, answer = values
     return RunState(
         flow=header.id,
         plan=header.plan,
@@ -358,10 +360,12 @@ def state_of(header: Header, values: Sequence[bytes | None]) -> RunState:
         undos=header.undos,
         undoing=header.undoing,
         undo_at=parse_undo(undo_at) if undo_at else (0, 0),
+        undoing_index=parse_undo(undoing)[1] if undoing else 0,
         cancelled=header.cancelled,
         terminated=header.terminated,
         answer=_answer(answer) if answer else "",
         width=header.width,
+        repeats=header.repeats,
     )
 
 
@@ -369,6 +373,16 @@ def _answer(output: bytes) -> str:
     """The answer to a question, as its event has it. Raises ValueError for what is none."""
     said = msgspec.msgpack.decode(output, type=str | int | bool)
     return said if isinstance(said, str) else str(int(said))
+
+
+def at_work(run: RunState, plan: Plan) -> tuple[int, int]:
+    """Which of the nodes of the run's step can run: from the first to before the second.
+
+    Of compensations it is one at a time, at the node's own index: the width may be of another.
+    """
+    if run.undoing:
+        return run.undoing_index, run.undoing_index + 1
+    return 0, plan.width(run.pc, run.width)
 
 
 def parse_undo(value: bytes) -> tuple[int, int]:

@@ -17,6 +17,8 @@ from resolute.store.script import Item, KeyList, pack, pack_item
 from resolute.store.store import Store
 
 TRIMMED = 500  # nodes of former turns that are forgotten by one call, of each run
+# What a transition forgets itself of the turn before: of a list, of a step, and fields in all.
+LISTED_AT_ONCE, NAMED_AT_ONCE, FORGOTTEN_AT_ONCE = 8, 100, 2000
 BACKSTOP_MS = 3_600_000  # the TTL of an ended run outlasts its retention by this
 
 
@@ -132,13 +134,15 @@ class StopChildren:
 class TellParent:
     """A run that `parent` has started ends; if it completed, it returned one of `results`.
 
-    A result is the pc of the last step, "one", "map" or "list", and the output keys of it.
-    `failure` says why it did not complete.
+    A result is the pc of the last step, "one", "map" or "list", and the output keys of it. A map
+    and a list are put together from outputs, and may have `limit` bytes, unless they have values
+    in them that are in the storage. `failure` says why it did not complete.
     """
 
     parent: str
     results: Sequence[Sequence[int | str]]
     failure: str = ""
+    limit: int = 0
 
 
 Family = StartChildren | StopChildren | TellParent
@@ -222,7 +226,10 @@ def _turn(turn: Turn | None) -> Sequence[int | Sequence[int] | Sequence[str]]:
     if turn is None:
         return ()
     widths = [number for pair in turn.widths.items() for number in pair]
-    return (turn.pc, int(turn.again), widths, turn.signals)
+    return (
+        turn.pc, int(turn.again), widths, turn.signals,
+        LISTED_AT_ONCE, NAMED_AT_ONCE, FORGOTTEN_AT_ONCE,
+    )  # fmt: skip
 
 
 def _family(change: Commit, partition: Partition, keys: KeyList) -> Sequence[Any]:
@@ -245,7 +252,8 @@ def _family(change: Commit, partition: Partition, keys: KeyList) -> Sequence[Any
             error = stop.error
             return ("stop", int(stop.terminate), error.type, error.message, places(stop.ids))
         case TellParent() as tell:
-            return ("end", keys.index(partition.flow(tell.parent)), tell.failure, tell.results)
+            parent = keys.index(partition.flow(tell.parent))
+            return ("end", parent, tell.failure, tell.results, tell.limit)
 
 
 def _waiting(change: Commit) -> Sequence[str]:

@@ -36,12 +36,10 @@ class MemoryCoordinator:
         self._cancel = cancel
         self._follow = follow
 
-    def coordinate(self) -> None:
-        """Handle events until there are none."""
-        while self._run.inbox:
-            event = self._run.inbox.popleft()
-            while self._handle(event) == Code.CONFLICT:
-                event = Event(EventKind.LOOK, event.flow)
+    def handle(self, event: Event) -> None:
+        """Do what follows from an event."""
+        while self._handle(event) == Code.CONFLICT:
+            event = Event(EventKind.LOOK, event.flow)
 
     def _handle(self, event: Event) -> Code:
         if event.kind is EventKind.START:
@@ -60,12 +58,13 @@ class MemoryCoordinator:
             return Code.STALE
         values = self._run.read(runs.state_fields(header, self._flow.plan))
         event = look_event(header)
-        decision = advance(self._flow.plan, runs.state_of(header, values), event)
+        state = runs.state_of(header, values)
+        decision = advance(self._flow.plan, state, event)
         if not isinstance(decision, Transition):
             return Code.STALE
         stopped = decision.skip or (0, 0)
         if header.terminated and header.seq:
-            stopped = (0, self._flow.plan.width(header.pc, header.width))
+            stopped = runs.at_work(state, self._flow.plan)
         if header.cancelled or header.overran or header.terminated:
             for index in range(*stopped):
                 self._cancel(header.seq, index)
@@ -74,7 +73,4 @@ class MemoryCoordinator:
     def _commit(self, event: Event, made: Transition, error: ErrorInfo | None = None) -> Code:
         nonce = self._run.nonce()
         commit = make_commit(self._flow.plan, event, "", made, nonce, error)
-        code = self._run.commit(commit)
-        if code == Code.OK:
-            self._follow(self._run, commit)
-        return code
+        return self._run.commit(commit, lambda: self._follow(self._run, commit))

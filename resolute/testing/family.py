@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from resolute.client.run import result_step
 from resolute.engine.reading import step_output
-from resolute.errors import FlowTesterError
+from resolute.errors import ErrorInfo, FlowTesterError, PayloadTooLarge
 from resolute.model.flow import Flow
+from resolute.model.messages import Event
+from resolute.model.plan import Run, Wide
+from resolute.model.references import is_stub
 from resolute.status import RunStatus
 from resolute.store.transitions import Commit, StartChildren, StopChildren, TellParent
 from resolute.testing.coordinating import MemoryCoordinator
@@ -28,11 +32,11 @@ class Member:
 
     @property
     def is_idle(self) -> bool:
-        return not self.run.inbox and not self.run.ready
+        return not self.run.ready
 
 
 class MemoryFamily:
-    """All runs by id. `make` gives a new run and its worker."""
+    """All runs by id, and the `inbox` that they share. `make` gives a new run and its worker."""
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class MemoryFamily:
         self._flows = flows
         self._make = make
         self.members: dict[str, Member] = {}
+        self.inbox: deque[Event] = deque()
 
     def start(
         self, flow_id: str, flow: Flow[Any, Any], queue: str, data: bytes, child_of: str = ""
@@ -52,6 +57,15 @@ class MemoryFamily:
         self.members[flow_id] = Member(flow, run, coordinator, worker)
         run.start(flow.name, queue, data, child_of)
         return run
+
+    def coordinate(self) -> None:
+        """Handle the events of all runs until there are none, in the order in which they came.
+
+        So a run that is told to stop before its parent ends is, as in an inbox in Redis.
+        """
+        while self.inbox:
+            event = self.inbox.popleft()
+            self.members[event.flow].coordinator.handle(event)
 
     def _follow(self, run: MemoryRun, change: Commit) -> None:
         """What lib_child.lua does in the same script as the commit."""
@@ -92,10 +106,16 @@ class MemoryFamily:
         if len(place) != 4:
             return
         _, seq, index, forgives = place
-        has_result = run.header().status is RunStatus.COMPLETED
-        result = result_of(self.members[run.id].flow, run) if has_result else None
+        failed = ErrorInfo("ChildFailed", tell.failure)
+        result = None
+        if run.header().status is RunStatus.COMPLETED:
+            flow = self.members[run.id].flow
+            result = result_of(flow, run)
+            if _is_made(flow, run) and len(result) > tell.limit and not is_stub(result):
+                failed = ErrorInfo("PayloadTooLarge", str(PayloadTooLarge(len(result), tell.limit)))
+                result = None
         self.members[tell.parent].run.child_ended(
-            int(seq), int(index), result, tell.failure, forgives=forgives == "1"
+            int(seq), int(index), result, failed, forgives=forgives == "1"
         )
 
 
@@ -104,3 +124,9 @@ def result_of(flow: Flow[Any, Any], run: MemoryRun) -> bytes:
     step = result_step(run.header(), flow.plan)
     outputs = MemoryOutputs(flow, run)
     return step_output(step, outputs.get) if step is not None else outputs.input()
+
+
+def _is_made(flow: Flow[Any, Any], run: MemoryRun) -> bool:
+    """Whether what a run returned is put together from several outputs."""
+    step = result_step(run.header(), flow.plan)
+    return isinstance(step, Wide) or (isinstance(step, Run) and step.parallel)

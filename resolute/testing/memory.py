@@ -49,7 +49,7 @@ class Timer(msgspec.Struct, frozen=True, order=True):
 
 
 class MemoryRun:
-    """One run. `inbox` are its events, `ready` the entries that its queues hold.
+    """One run. `inbox` has its events, and those of its family, `ready` what its queues hold.
 
     `now` is the time in ms, 0 at `epoch`, which is Unix time in ms. As in Redis, nothing happens by
     itself: a coordinator handles the events, a worker begins the entries, and somebody calls
@@ -63,13 +63,14 @@ class MemoryRun:
         epoch: int = 0,
         storage: Storage | None = None,
         above: Sequence[MemoryRun] = (),
+        inbox: deque[Event] | None = None,
     ) -> None:
         self.id = flow_id
         self._epoch = epoch
         self.fields: dict[str, bytes] = {}
         self.cursors: dict[str, bytes] = {}  # those of all runs of the test
         self.objects = MemoryObjects(storage, self.fields, above)
-        self.inbox: deque[Event] = deque()
+        self.inbox: deque[Event] = deque() if inbox is None else inbox
         self.ready: deque[Entry] = deque()
         self._timers: list[Timer] = []
         self._now = now
@@ -154,8 +155,11 @@ class MemoryRun:
 
     # What a coordinator does.
 
-    def commit(self, change: Commit) -> Code:
-        """Write a transition, if the run is still what it was when that was decided."""
+    def commit(self, change: Commit, follow: Callable[[], None]) -> Code:
+        """Write a transition, if the run is still what it was when that was decided.
+
+        `follow` does what it does of other runs.
+        """
         header = self.header()
         if header.rev != change.expect:
             return Code.CONFLICT
@@ -178,10 +182,13 @@ class MemoryRun:
         if change.page is not None:
             self.inbox.append(change.page)
         if change.skip is not None:
-            self._skip(change.seq, *change.skip)
+            self._skip(change.seq, *change.skip[:2])
         if change.ended is not None:
             self._set("ended", now)
             self._timers.clear()
+        follow()
+        if change.skip is not None and change.skip[2] and self.header().pending:
+            self._push(EventKind.LOOK, self.header())
         return Code.OK
 
     # Runs that this one starts: what lib_child.lua does in the parent.
@@ -205,9 +212,9 @@ class MemoryRun:
         return is_current and record.status is NodeStatus.WAITING and record.hold == CHILD
 
     def child_ended(
-        self, seq: int, index: int, result: bytes | None, failure: str, *, forgives: bool
+        self, seq: int, index: int, result: bytes | None, failed: ErrorInfo, *, forgives: bool
     ) -> None:
-        """The run that a node waits for has ended; `result` is None where it failed."""
+        """The run that a node waits for has ended; without a `result` the node has `failed`."""
         if not self.waits_for_run(seq, index):
             return
         key = item_key(self.record(seq, index).queue, index)
@@ -215,7 +222,7 @@ class MemoryRun:
             self._set(f"o:{key}", result)
             self._settle(seq, index, NodeStatus.COMPLETED)
         else:
-            error = _encode(ErrorInfo("ChildFailed", failure, node=key))
+            error = _encode(msgspec.structs.replace(failed, node=key))
             if forgives:
                 self._forget_output(key)
             else:
@@ -496,8 +503,8 @@ class MemoryRun:
 
     def _refill(self, seq: int) -> None:
         """A node of a windowed step was settled: the next one follows it."""
-        window = self.fields.get("window", b"0|0|0").split(b"|")
-        of, most, width = map(int, window)
+        window = self.fields.get("window") or b"0|0|0"
+        of, most, width = map(int, window.split(b"|"))
         header = self.header()
         page = header.page
         if of != seq or header.status is not RunStatus.RUNNING or header.pending == 0:
@@ -532,14 +539,11 @@ class MemoryRun:
         timer = Timer(due, self._number(), kind, step, seq, index, token)
         heapq.heappush(self._timers, timer)
 
-    def _skip(self, seq: int, start: int, stop: int, more: bool) -> None:
+    def _skip(self, seq: int, start: int, stop: int) -> None:
         for index in range(start, stop):
             record = self.record(seq, index)
             if record.status in UNCLAIMED and record.hold != CHILD:
                 self._settle(seq, index, NodeStatus.SKIPPED)
-        header = self.header()
-        if more and header.pending:
-            self._push(EventKind.LOOK, header)
 
     def _fail_run(self, error: bytes) -> None:
         header = self.header()

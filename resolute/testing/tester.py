@@ -390,7 +390,7 @@ class _Play:
 
     def _make(self, flow: Flow[Any, Any], flow_id: str) -> tuple[MemoryRun, MemoryWorker]:
         above = [self.family.members[one].run for one in runs_above(flow_id)]
-        run = MemoryRun(flow_id, self._now_ms, self._epoch, self._storage, above)
+        run = MemoryRun(flow_id, self._now_ms, self._epoch, self._storage, above, self.family.inbox)
         run.cursors = self._cursors
         worker = MemoryWorker(
             flow,
@@ -432,15 +432,15 @@ class _Play:
         while True:
             for member in self._members():
                 member.run.fire_due()
-                member.coordinator.coordinate()
+            self.family.coordinate()
+            for member in self._members():
                 member.worker.hand_out()
                 if member.worker.verdict is not None:
                     raise member.worker.verdict
             if self.run.header().status.is_terminal:
-                for member in self._members():  # those that it told to stop
-                    member.coordinator.coordinate()
+                self.family.coordinate()  # those that it told to stop
                 return
-            if all(member.is_idle for member in self._members()):
+            if not self.family.inbox and all(member.is_idle for member in self._members()):
                 await self._wait()
 
     async def _wait(self) -> None:

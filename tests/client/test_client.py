@@ -21,7 +21,7 @@ from resolute.model.builder import FlowBuilder
 from resolute.model.triggers import manual
 from resolute.status import RunStatus
 from resolute.store.store import Store
-from tests.support.flows import chain, chain_of, step, undoable
+from tests.support.flows import builder, chain, chain_of, step, undoable
 from tests.support.stage import Stage
 
 FLOW = chain_of(undoable("a"), step("b"))
@@ -184,6 +184,43 @@ async def test_retries_of_retries_are_numbered_after_the_first_run(stage: Stage,
         await stage.coordinate()
     assert (await client.retry("run", number=2)).id == "run/~2"
     assert (await client.retry("run")).id == "run/~3"
+
+
+async def test_a_run_that_a_retry_started_is_retried_as_that_run(stage: Stage, store: Store):
+    """Its number is behind its own id: behind that of the retry it would be one of the parent."""
+    child = chain("work", flow="kid")
+    parent = builder("dad").then_children("kids", flow=child, inputs=lambda _: [1]).build()
+    client = Client(store)
+    await stage.offer(child, parent)
+    await stage.start(parent)
+    for expected in ("run", "run/~1"):
+        await stage.coordinate()
+        while claimed := await stage.claim("w"):
+            for held in claimed:
+                if stage.node(held).name == "kids.inputs":
+                    assert await stage.store_items("w", held, [b"\x01"]) == "OK"
+                    assert await stage.complete("w", held, b"\x01", arg="1") == "OK"
+                else:
+                    assert held.entry.flow == f"{expected}/kids.0"
+                    await stage.fail("w", held)
+            await stage.coordinate()
+        assert await stage.status(expected) == "failed"
+        if expected == "run":
+            assert (await client.retry("run")).id == "run/~1"
+    for number in (1, 2):
+        again = await client.retry("run/~1/kids.0")
+        assert again.id == f"run/~1/kids.0/~{number}"
+    assert (await client.retry("run/~1/kids.0", number=2)).id == "run/~1/kids.0/~2"
+    assert (await client.retry("run/~1")).id == "run/~2"
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, True, "1/kids.0", "a|b", "\n"])
+async def test_a_retry_has_a_number_from_1_on(stage: Stage, store: Store, number: Any):
+    await stage.begin_run(chain("a"))
+    await stage.fail("w", await stage.claim_one("w"))
+    await stage.coordinate()
+    with pytest.raises(ValueError, match="expected a number of 1 or more, got"):
+        await Client(store).retry("run", number=number)
 
 
 @pytest.mark.leaves_keys("the number of partitions is changed under it")

@@ -23,10 +23,10 @@ class Case:
     `history` has a line for each node instance, in order of (seq, index): its place, its name
     (after its step's where that differs), status, attempts, the type of its last error in
     brackets, and which node it compensates. With `cancel_while` the run is cancelled when that
-    node runs; such a node sleeps for a minute. `signals` are sent when it has started. `error` is
-    the type of the run's error. The nodes `served` are offered by name. `has_storage` says whether
-    there is one. `costs` are the sums by unit. The run is started with
-    `priority`; a line of the history has in parentheses one that is not normal.
+    node runs, or terminated if it `is_terminated`; such a node sleeps for a minute. `signals` are
+    sent when it has started. `error` is the type of the run's error. The nodes `served` are
+    offered by name. `has_storage` says whether there is one. `costs` are the sums by unit. The run
+    is started with `priority`; a line of the history has in parentheses one that is not normal.
     """
 
     flow: Flow[Any, Any]
@@ -36,6 +36,7 @@ class Case:
     output: Any = None
     error: str | None = None
     cancel_while: str = ""
+    is_terminated: bool = False
     signals: tuple[tuple[str, Any], ...] = ()
     served: tuple[Node[Any, Any], ...] = ()
     has_storage: bool = False

@@ -13,7 +13,9 @@ from resolute.model.references import is_stub, stored_in
 from resolute.store import runs
 
 # `skip` too: whether a failing run is looked at before its last node settles is chance.
-DIFFERENT = {"pages", "started", "moved", "ended", "rev", "token", "queue", "skip", "deadline"}
+DIFFERENT = {
+    "pages", "started", "moved", "ended", "rev", "token", "queue", "skip", "deadline", "terminate",
+}  # fmt: skip
 ERRORS = ("x:", "ux:", "error")
 
 # The folder of a DataRef is of another length in memory, and so is the string that it is in.

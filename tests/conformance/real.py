@@ -33,7 +33,7 @@ async def run_for_real(store: Store, case: Case) -> Outcome:
             await run.signal(name, payload, sender=str(number))
         if case.cancel_while:
             await until(lambda: _is_running(run, case.cancel_while), f"{case.cancel_while} runs")
-            assert await run.cancel()
+            assert await (run.terminate() if case.is_terminated else run.cancel())
         output = error = None
         try:
             output = await run.result(timeout=DEADLINE)

@@ -24,7 +24,7 @@ def run_in_memory(case: Case) -> Outcome:
     if not case.has_storage:
         tester.without_storage()
     if case.cancel_while:
-        tester.cancel_at(CANCEL_AT)
+        (tester.terminate_at if case.is_terminated else tester.cancel_at)(CANCEL_AT)
     for name, payload in case.signals:
         tester.signal(name, payload)
     result = tester.run(case.flow, case.input, priority=case.priority)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
+from resolute.coordinator.committing import ENDED, OF_A_RUN, SKIPPED, TOLD
 from resolute.coordinator.dispatcher import MAX_DELIVERIES
+from resolute.engine.run import PAGE_OF_SKIPS
 from resolute.errors import StoreUnavailable
 from resolute.model.messages import Event
 from resolute.status import EventKind
 from resolute.store import registry, streams, transitions
+from resolute.store.keys import Partition
+from resolute.store.nodes import MAX_BYTES
 from resolute.store.script import GROUP_COORDINATORS
+from resolute.store.store import Store
 from tests.coordinator.test_reconciler import lose
-from tests.support.flows import chain, chain_of, fan, step
+from tests.support.flows import builder, chain, chain_of, fan, step
 from tests.support.keyspace import snapshot
 from tests.support.stage import Stage
 
@@ -43,6 +49,85 @@ async def dead_letters(stage: Stage) -> list[dict[bytes, bytes]]:
 
 async def inbox_length(stage: Stage) -> int:
     return await stage.store.execute("XLEN", stage.of("run").inbox)
+
+
+# What one script does.
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[transitions.Commit]]:
+    """The commits of each call that follows."""
+    found: list[list[transitions.Commit]] = []
+    commit = transitions.commit
+
+    async def noted(
+        store: Store, partition: Partition, commits: Sequence[transitions.Commit], kept: int
+    ) -> list[tuple[str, str]]:
+        found.append(list(commits))
+        return await commit(store, partition, commits, kept)
+
+    monkeypatch.setattr(transitions, "commit", noted)
+    return found
+
+
+def skipped(batch: Sequence[transitions.Commit]) -> int:
+    ranges = (change.skip for change in batch if change.skip is not None)
+    return sum(stop - start for start, stop, _ in ranges)
+
+
+async def test_wide_runs_that_are_cancelled_together_hold_no_script_for_long(
+    stage: Stage, batches: list[list[transitions.Commit]]
+):
+    flow = fan(PAGE_OF_SKIPS + 20)
+    await stage.offer(flow)
+    ids = stage.ids(4)
+    for run_id in ids:
+        await stage.start(flow, run_id)
+    await stage.coordinate()
+    for run_id in ids:
+        await stage.stop(run_id)
+    batches.clear()
+    await stage.coordinate()
+    counts = [count for batch in batches if (count := skipped(batch))]
+    assert sum(counts) == 4 * (PAGE_OF_SKIPS + 20)
+    assert max(counts) <= MAX_BYTES // SKIPPED
+    assert [await stage.status(run_id) for run_id in ids] == ["cancelled"] * 4
+
+
+async def test_children_that_many_runs_start_and_stop_hold_no_script_for_long(
+    stage: Stage, batches: list[list[transitions.Commit]]
+):
+    child = builder("kid").then(step("work")).build()
+    flow = builder("dad").then_children("kids", flow=child, inputs=lambda _: range(90)).build()
+    await stage.offer(child, flow)
+    ids = stage.ids(4)
+    for run_id in ids:
+        await stage.start(flow, run_id)
+    await stage.coordinate()
+    for held in await stage.claim("w"):
+        assert await stage.store_items("w", held, [b"\x01"] * 90) == "OK"
+        assert await stage.complete("w", held, b"\x5a", arg="90") == "OK"
+    batches.clear()
+    await stage.coordinate()
+    most = MAX_BYTES // OF_A_RUN
+    families = [[change.family for change in batch] for batch in batches]
+    starts = [
+        sum(len(one.ids) for one in batch if isinstance(one, transitions.StartChildren))
+        for batch in families
+    ]
+    assert (sum(starts), max(starts) <= most) == (360, True)
+    for run_id in ids:
+        await stage.stop(run_id)
+    batches.clear()
+    await stage.coordinate()
+    stops = [
+        sum(len(one.ids) for one in batch if isinstance(one, transitions.StopChildren))
+        for batch in ([change.family for change in batch] for batch in batches)
+    ]
+    assert (sum(stops), max(stops) <= most) == (360, True)
+    told = [sum(isinstance(c.family, transitions.TellParent) for c in batch) for batch in batches]
+    assert (sum(told), max(told) <= MAX_BYTES // (ENDED + TOLD)) == (360, True)
+    assert [await stage.status(run_id) for run_id in ids] == ["cancelled"] * 4
 
 
 # Events that are none.

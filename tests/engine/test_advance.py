@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from resolute.engine import advance as machine
 from resolute.engine.advance import advance
-from resolute.engine.run import PAGE, Decision, Dispatch, NeedsRun, Stale, Transition
+from resolute.engine.run import PAGE, PAGE_OF_SKIPS, Decision, Dispatch, NeedsRun, Stale, Transition
 from resolute.errors import ResoluteError
 from resolute.model.builder import FlowBuilder
 from resolute.model.flow import Flow
@@ -206,9 +206,9 @@ def test_a_wide_step_is_skipped_in_pages():
     plan = fan(PAGE + 7).plan
     fields: dict[str, Any] = {"seq": 1, "pending": 9, "status": RunStatus.FAILING}
     first = look(plan, page=PAGE, **fields)
-    assert first == Transition(RunStatus.FAILING, 1, skip=(0, PAGE), skip_more=True)
-    second = look(plan, page=PAGE, skip=PAGE, **fields)
-    assert second == Transition(RunStatus.FAILING, 1, skip=(PAGE, PAGE + 7))
+    assert first == Transition(RunStatus.FAILING, 1, skip=(0, PAGE_OF_SKIPS), skip_more=True)
+    second = look(plan, page=PAGE, skip=PAGE - 7, **fields)
+    assert second == Transition(RunStatus.FAILING, 1, skip=(PAGE - 7, PAGE + 7))
     assert look(plan, page=PAGE, skip=PAGE + 7, **fields) == Stale()
 
 
@@ -440,6 +440,7 @@ def small_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """In the property tests a page is 3 nodes, so that there are many."""
     if "at_random" in request.node.name:
         monkeypatch.setattr(machine, "PAGE", 3)
+        monkeypatch.setattr(machine, "PAGE_OF_SKIPS", 3)
 
 
 at_random = examples(300)

@@ -6,7 +6,7 @@ import pytest
 
 from resolute.status import EventKind, RunStatus
 from tests.store.test_retry_flow import failed_at, retry
-from tests.support.flows import chain, chain_of, fan, step, undoable
+from tests.support.flows import builder, chain, chain_of, fan, step, undoable
 from tests.support.keyspace import snapshot
 from tests.support.stage import NO_UNDO_INPUT, Stage
 
@@ -175,6 +175,35 @@ async def test_of_a_stopped_run_only_who_runs_a_node_is_told(stage: Stage, termi
     told = await stage.store.execute("SMEMBERS", meta.cancels("worker"))
     assert told == [f"run|1.2|{three.entry.token}".encode()]
     assert await stage.store.execute("EXISTS", meta.cancels("")) == 0
+
+
+async def test_of_a_terminated_run_who_compensates_an_item_of_a_list_is_told(stage: Stage):
+    """The width that the run knows is that of the list after it."""
+    flow = (
+        builder("lists")
+        .then_each("many", undoable("one"), items=lambda _: range(3))
+        .then_each("few", step("other"), items=lambda _: [0])
+        .then(step("last").with_input(1))
+        .build()
+    )
+    await stage.begin_run(flow)
+    for count in (3, 1):
+        held = await stage.claim_one("worker")
+        assert await stage.store_items("worker", held, [b"\x01"] * count) == "OK"
+        assert await stage.complete("worker", held, bytes([count]), arg=str(count)) == "OK"
+        await stage.coordinate()
+        for one in await stage.claim("worker"):
+            undo = NO_UNDO_INPUT if stage.node(one).compensation else None
+            assert await stage.complete("worker", one, undo=undo) == "OK"
+        await stage.coordinate()
+    await stage.fail("worker", await stage.claim_one("worker"))
+    await stage.coordinate()
+    undo = await stage.claim_one("worker")
+    assert (undo.entry.undo, undo.entry.index) == (3, 2)
+    await stage.stop("run", terminate=True)
+    await stage.coordinate()
+    told = await stage.store.execute("SMEMBERS", stage.store.keys.meta.cancels("worker"))
+    assert told == [f"run|{undo.entry.seq}.2|{undo.entry.token}".encode()]
 
 
 async def test_in_a_wide_step_of_a_terminated_run_every_process_is_told(stage: Stage):

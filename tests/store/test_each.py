@@ -11,6 +11,7 @@ from resolute.coordinator.reconciler import Reconciler
 from resolute.engine.run import PAGE
 from resolute.model.flow import Flow
 from resolute.status import NodeStatus, RunStatus
+from resolute.store import transitions
 from resolute.store.nodes import Held
 from tests.support.flows import builder, step, undoable
 from tests.support.keyspace import snapshot
@@ -90,6 +91,7 @@ async def test_no_more_than_the_window_are_out_and_it_is_kept_full(
     assert seen == list(range(count))
     await stage.coordinate()
     assert [entry.pc for _, entry in await stage.entries()] == [2]
+    assert (await stage.hash())["window"] == b""  # none of what comes next is let out by it
 
 
 async def test_a_completion_sent_twice_lets_one_follow(stage: Stage):
@@ -213,6 +215,13 @@ async def test_of_former_turns_no_list_is_left_however_wide(stage: Stage, width:
     numbered = {name for name in fields if name.startswith(("n:", "i:", "s:", "w:"))}
     seq = int(fields["seq"])
     assert numbered == {"s:1", "n:1.0", f"s:{seq}"}
+
+
+async def test_what_is_too_much_for_a_transition_goes_after_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(transitions, "FORGOTTEN_AT_ONCE", 2)
+    await test_of_former_turns_no_list_is_left_however_wide(stage, 6)
 
 
 async def test_what_a_coordinator_left_of_former_turns_goes_with_the_next(stage: Stage):

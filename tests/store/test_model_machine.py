@@ -557,6 +557,7 @@ def test_whatever_happens_in_whatever_order_the_scripts_keep_to_the_model(
     server: EmbeddedServer, partitions: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(machine, "PAGE", 2)
+    monkeypatch.setattr(machine, "PAGE_OF_SKIPS", 2)
     made = type("MachineOfThisServer", (Machine,), {"url": server.url, "partitions": partitions})
     # A seed does not shrink, and so neither does what came of it.
     chosen = settings(examples(30, steps=8), phases=[Phase.explicit, Phase.reuse, Phase.generate])

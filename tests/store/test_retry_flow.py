@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from resolute.client.retrying import TOLD, plan_retry
 from resolute.model.flow import Flow
 from resolute.model.hooks import FlowHooks
@@ -9,7 +11,7 @@ from resolute.model.nodes import Node
 from resolute.status import RunStatus
 from resolute.store import runs
 from resolute.store.keys import Partition
-from tests.support.flows import builder, chain, chain_of, fan, step, undoable
+from tests.support.flows import always, builder, chain, chain_of, fan, step, undoable
 from tests.support.keyspace import snapshot
 from tests.support.stage import NO_UNDO_INPUT, Stage
 
@@ -321,3 +323,165 @@ async def test_a_loop_in_which_a_turn_was_compensated_begins_anew(stage: Stage):
     assert not {"o:turns", "o:body"} & found.keys()
     await let(stage, "turns.begin", *TURN, undo=NO_UNDO_INPUT)
     assert (await stage.hash("run/~1"))["t:2"] == b"2"
+
+
+@pytest.mark.parametrize("is_undone", [False, True], ids=["failed", "compensated"])
+async def test_an_empty_list_stays_the_default_input_of_what_comes_after_it(
+    stage: Stage, is_undone: bool
+):
+    """It is passed over, so that no step says that it was there."""
+    flow = (
+        builder("emptied")
+        .then(step("a"))
+        .then_each("each", step("one"), items=lambda _: [])
+        .when(always)
+        .then(undoable("b") if is_undone else step("b"))
+        .then(step("c").with_input(1))
+        .end_when()
+        .build()
+    )
+    await stage.begin_run(flow)
+    for name, arg in (("a", ""), ("each.items", "0"), ("when.1", "1")):
+        held = await stage.claim_one("worker")
+        assert stage.node(held).name == name
+        assert await stage.complete("worker", held, b"\xc3", arg=arg) == "OK"
+        await stage.coordinate()
+    held = await stage.claim_one("worker")  # b
+    if is_undone:
+        assert await stage.complete("worker", held, undo=NO_UNDO_INPUT) == "OK"
+        await stage.coordinate()
+        held = await stage.claim_one("worker")  # c
+    await stage.fail("worker", held)
+    assert await stage.work() == int(is_undone)
+    assert await stage.status() == "failed"
+    assert await retry(stage, flow=flow) == "OK"
+    await stage.coordinate()
+    assert stage.node(await stage.claim_one("worker")).name == "b"
+    previous = (await stage.header("run/~1")).previous
+    assert previous is not None
+    assert flow.plan.step(previous).step == "each"
+
+
+@pytest.mark.parametrize("turns", [0, 2])
+async def test_a_head_of_a_loop_that_failed_is_asked_again_for_the_same_turn(
+    stage: Stage, turns: int
+):
+    flow = looping(step("body"))
+    await stage.begin_run(flow)
+    await let(stage, "before", "turns.begin", *TURN * turns)
+    held = await stage.claim_one("worker")  # turns.while
+    await stage.fail("worker", held)
+    await stage.coordinate()
+    before = await stage.hash()
+    assert await retry(stage, flow=flow) == "OK"
+    await stage.coordinate()
+    again = await stage.hash("run/~1")
+    told = ("t:2", "l:2", "o:turns", "prev", f"s:{held.entry.seq - 1}")
+    assert [again.get(name) for name in told] == [before.get(name) for name in told]
+    assert int(again["t:2"]) == turns + 1
+    asked = await stage.claim_one("worker")
+    assert (asked.entry.seq, asked.entry.pc) == (held.entry.seq, held.entry.pc)
+    assert await stage.complete("worker", asked, b"\xc3", arg="1") == "OK"
+    await stage.coordinate()
+    await let(stage, "body", "turns.after", "turns.while")
+    assert int((await stage.hash("run/~1"))["t:2"]) == turns + 2
+
+
+async def test_a_retry_that_was_stopped_before_it_asked_the_head_is_retried_as_the_first(
+    stage: Stage,
+):
+    flow = looping(step("body"))
+    await stage.begin_run(flow)
+    await let(stage, "before", "turns.begin", *TURN * 2)
+    held = await stage.claim_one("worker")  # turns.while
+    await stage.fail("worker", held)
+    await stage.coordinate()
+    assert await retry(stage, flow=flow) == "OK"
+    await stage.stop("run/~1")
+    await stage.coordinate()
+    assert await stage.status("run/~1") == "cancelled"
+    assert await retry(stage, "run/~1", target="run/~2", flow=flow) == "OK"
+    await stage.coordinate()
+    asked = await stage.claim_one("worker")
+    assert (stage.node(asked).name, asked.entry.seq) == ("turns.while", held.entry.seq)
+    assert (await stage.hash("run/~2"))["t:2"] == b"3"
+
+
+def noticing(body: Node[Any, Any]) -> Flow[Any, Any]:
+    made = builder("noticing").with_signal("number", int).then(step("before"))
+    return made.then_loop(
+        "turns",
+        body=body,
+        state=int,
+        initial=0,
+        while_=lambda _: True,
+        after=lambda _, turn: turn + 1,
+    ).build()
+
+
+@pytest.mark.parametrize("is_undone", [False, True], ids=["failed", "compensated"])
+async def test_the_signals_of_a_turn_are_those_of_its_retry(stage: Stage, is_undone: bool):
+    """They were taken, and acknowledged to who sent them: nobody sends them again."""
+    flow = noticing(undoable("body"))
+    await stage.begin_run(flow)
+    for number in range(2):
+        await stage.signal("number", bytes([number]), sender=str(number))
+    await let(stage, "before", "turns.begin")
+    if is_undone:
+        await let(stage, "turns.while", "body", undo=NO_UNDO_INPUT)
+    await stage.fail("worker", await stage.claim_one("worker"))
+    assert await stage.work() == int(is_undone)
+    assert await stage.status() == "failed"
+    assert await retry(stage, flow=flow) == "OK"
+    await stage.signal("number", b"\x02", sender="2", run_id="run/~1")
+    await stage.coordinate()
+    if is_undone:
+        await let(stage, "turns.begin")
+    found = await stage.hash("run/~1")
+    assert found["d:2:number"] == (b"0|3" if is_undone else b"0|2")
+    assert [found[f"sg:number:{number}"] for number in range(3)] == [b"\x00", b"\x01", b"\x02"]
+
+
+async def test_the_window_of_a_list_is_not_that_of_what_a_retry_does_in_its_place(stage: Stage):
+    """The number of the step is used again, by another arm: its nodes let none follow them."""
+    flow = (
+        builder("armed")
+        .then(undoable("a"))
+        .when(always)
+        .then_each("each", step("one"), items=lambda _: range(9), max_concurrency=2)
+        .else_()
+        .then(step("b"))
+        .then_parallel("fan", step("p0"), step("p1"), step("p2"))
+        .end_when()
+        .build()
+    )
+    await stage.begin_run(flow)
+    await stage.complete("worker", await stage.claim_one("worker"), undo=NO_UNDO_INPUT)
+    await stage.coordinate()
+    await stage.complete("worker", await stage.claim_one("worker"), b"\xc3", arg="1")
+    await stage.coordinate()
+    items = await stage.claim_one("worker")
+    await stage.store_items("worker", items, [b"\x01"] * 9)
+    await stage.complete("worker", items, arg="9")
+    await stage.coordinate()
+    one, two = await stage.claim("worker")
+    await stage.fail("worker", one)
+    await stage.complete("worker", two)
+    assert await stage.work() == 1
+    assert await stage.status() == "failed"
+    assert await retry(stage, flow=flow) == "OK"
+    assert not {"window", "width"} & (await stage.hash("run/~1")).keys()
+    await stage.coordinate()
+    await stage.complete("worker", await stage.claim_one("worker"), undo=NO_UNDO_INPUT)
+    await stage.coordinate()
+    await stage.complete("worker", await stage.claim_one("worker"), b"\xc2", arg="0")
+    await stage.coordinate()
+    await stage.complete("worker", await stage.claim_one("worker"))  # b
+    await stage.coordinate()
+    fan_out = await stage.claim("worker")
+    assert [held.entry.seq for held in fan_out] == [one.entry.seq] * 3
+    for held in fan_out:
+        await stage.complete("worker", held)
+        assert await stage.take("worker") == []
+    await stage.coordinate()
+    assert await stage.status("run/~1") == "completed"

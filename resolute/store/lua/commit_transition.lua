@@ -13,9 +13,11 @@
 --   deadline: {ms from now, member} of a run that begins and has one, or {}
 --   page_from: the index from which a later page is dispatched, else -1: nodes that settle dispatch
 --     others of a windowed step, so that it may be another one by now
---   turn: {pc, again, {pc, width, ...}, {signal, ...}} of the head of a loop, or {}; what the turn
---     before wrote of its steps goes, but for what its compensations need; signals are taken. A width
---     of -1 is that of a list, which the run knows; what is too wide goes bit by bit (trim_turns)
+--   turn: {pc, again, {pc, width, ...}, {signal, ...}, listed, named, most} of the head of a loop, or
+--     {}; what the turn before wrote of its steps goes, but for what its compensations need; signals
+--     are taken. A width of -1 is that of a list, which the run knows. A list of more than `listed`
+--     items, a step of more than `named` nodes and what is above `most` fields goes bit by bit
+--     (trim_turns)
 --   family: what it does of the runs it starts, or of the one that started it (lib_child), or {}
 -- Node-level writes do not change the rev. So where a server has lost some, an event or a state read
 -- before may say that a step is settled which is not, any more, and the rev is the same: a step is
@@ -28,7 +30,6 @@
 -- @include child
 -- @include claim
 
-local LISTED, NAMED = 8, 100  -- nodes that a transition forgets itself, of a list and of a step
 local now = text(now_ms())
 local acked = {}
 
@@ -96,7 +97,7 @@ end
 -- Forgets steps of the turn before: the first and the last hundred; between them may be the turns of
 -- a loop within, which forgot theirs. What trim_turns has to begin with, if there is more.
 local function begin_turn(key, seq, turn)
-  local pc, again, pairs_, signals = unpack(turn)
+  local pc, again, pairs_, signals, listed, named, most = unpack(turn)
   for i = 1, #signals do take_signals(key, pc, signals[i]) end
   local last = again == 1 and tonumber(redis.call('HGET', key, 'l:' .. pc)) or nil
   local count = again == 1 and tonumber(redis.call('HGET', key, 't:' .. pc) or '0') or 0
@@ -115,7 +116,7 @@ local function begin_turn(key, seq, turn)
         gone[#gone + 1] = 'w:' .. at
       end
       if width then gone[#gone + 1] = 's:' .. at end
-      if width and width > (is_list and LISTED or NAMED) then
+      if width and (width > (is_list and listed or named) or #gone + width > most) then
         trim = trim .. at .. ' ' .. text(width) .. '\n'
       elseif width then
         for index = 0, width - 1 do

@@ -2,7 +2,8 @@
 -- `hold`; the child's hash says in `child_of` which: <parent>|<seq>|<index>|<1: it may fail>.
 -- `family` is what a commit does of this: {'start', parent, flow, queue, step, forgives, index key
 -- of the flow, first, {key, id, ...}}, {'stop', terminate, error type, error text, {key, id, ...}}
--- or {'end', parent key, error text, {pc, kind, keys...} of each step that may have been the last}.
+-- or {'end', parent key, error text, {pc, kind, keys...} of each step that may have been the last,
+-- bytes that a result put together here may have}.
 
 -- The head of a MessagePack array or map.
 local function head(fix, wide, n)
@@ -32,14 +33,20 @@ end
 
 local function list_of(key, name, count)
   local parts, has_stubs = {head(0x90, 0xdc, count)}, false
+  local before = 'o:' .. name .. '['
   for at = 0, count - 1, 1000 do
-    local names = {}
-    for i = at, math.min(count, at + 1000) - 1 do names[#names + 1] = 'o:' .. name .. '[' .. i .. ']' end
+    local names, most = {}, math.min(count - at, 1000)
+    for i = 1, most do names[i] = before .. (at + i - 1) .. ']' end
     local values = redis.call('HMGET', key, unpack(names))
-    for i = 1, #names do
-      parts[#parts + 1] = values[i] or NIL
-      has_stubs = has_stubs or (values[i] and is_stub(values[i]))
+    for i = 1, most do
+      local value = values[i]
+      if not value then
+        values[i] = NIL
+      elseif not has_stubs then
+        has_stubs = is_stub(value)
+      end
     end
+    parts[#parts + 1] = table.concat(values)
   end
   return join(parts, has_stubs)
 end
@@ -59,16 +66,17 @@ local function map_of(key, names, from)
   return join(parts, has_stubs)
 end
 
--- What a completed run returned, encoded: what its last step did, or its input where none did.
+-- What a completed run returned, encoded: what its last step did, or its input where none did. And
+-- whether it was put together here, so that nobody has looked at its size.
 local function result_of(key, results)
   local last = redis.call('HGET', key, 'prev')
   if not last then return redis.call('HGET', key, 'input') or NIL end
   for i = 1, #results do
     local pc, kind, name = unpack(results[i], 1, 3)
     if pc == tonumber(last) then
-      if kind == 'map' then return map_of(key, results[i], 3) end
+      if kind == 'map' then return map_of(key, results[i], 3), true end
       if kind == 'one' then return redis.call('HGET', key, 'o:' .. name) or NIL end
-      return list_of(key, name, tonumber(redis.call('HGET', key, 'o:' .. name) or '0'))
+      return list_of(key, name, tonumber(redis.call('HGET', key, 'o:' .. name) or '0')), true
     end
   end
   error('no step ' .. last .. ' that a result can come from')
@@ -119,9 +127,23 @@ local function stop_child(node, family, place, rev, now, inbox)
   settle(node, inbox, SKIPPED, now, {}, '')
 end
 
+-- 1048576 as 1,048,576.
+local function grouped(number)
+  local turned = string.gsub(string.reverse(text(number)), '(%d%d%d)', '%1,')
+  return (string.gsub(string.reverse(turned), '^,', ''))
+end
+
+-- Why a result cannot be that of a node, encoded; nil where it can. A stub is not looked at: what it
+-- stands for is in the storage, and a list of stubs has no other place.
+local function refused_result(result, is_made, limit, name)
+  if not is_made or #result <= limit or is_stub(result) then return nil end
+  return cmsgpack.pack({'PayloadTooLarge', 'payload of ' .. grouped(#result)
+    .. ' bytes is over the limit of ' .. grouped(limit) .. ' bytes', '', name})
+end
+
 -- A child has ended: the node that waits for it is settled, and another one may follow.
 local function tell_parent(key, status, family, rev, now, inbox)
-  local _, parent_key, message, results = unpack(family)
+  local _, parent_key, message, results, limit = unpack(family)
   local parent, seq, index, forgives = string.match(redis.call('HGET', key, 'child_of') or '',
     '^(.*)|(%d+)|(%d+)|(%d)$')
   if not parent then return end
@@ -131,10 +153,17 @@ local function tell_parent(key, status, family, rev, now, inbox)
   local r = node.record
   if r.state ~= WAITING or r.hold ~= CHILD then return end
   local name = r.queue .. '[' .. index .. ']'
+  local result, error
   if status == COMPLETED then
-    settle(node, inbox, COMPLETED_NODE, now, {'o:' .. name, result_of(key, results)}, '')
+    local is_made
+    result, is_made = result_of(key, results)
+    error = refused_result(result, is_made, limit, name)
   else
-    local error = cmsgpack.pack({'ChildFailed', message, '', name})
+    error = cmsgpack.pack({'ChildFailed', message, '', name})
+  end
+  if not error then
+    settle(node, inbox, COMPLETED_NODE, now, {'o:' .. name, result}, '')
+  else
     if forgives == '1' then
       forget_output(node, name)
     else

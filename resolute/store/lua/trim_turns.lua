@@ -6,7 +6,7 @@
 -- ARGV common: (none)
 -- ITEM flow_key first most
 --   first: the first line, as it was told; where it is another one by now, nothing is done
---   most: so many nodes at once
+--   most: so many nodes at once, of as many lines
 -- No fence: these are steps that no run comes back to.
 -- RETURNS {OK, the first line that is left or ''} for each
 -- @include common
@@ -16,23 +16,26 @@ return for_each(2, 1, function(packed)
   local key = KEYS[flow_key]
   local first, rest = string.match(redis.call('HGET', key, 'trim') or '', '^([^\n]*)\n(.*)$')
   if not first or first ~= expected then return {OK, first or ''} end
-  local seq, width = string.match(first, '^(%d+) (%d+)$')
-  local from = math.max(0, width - most)
-  local gone = {}
-  for index = from, width - 1 do
-    gone[#gone + 1] = 'n:' .. seq .. '.' .. index
-    gone[#gone + 1] = 'i:' .. seq .. '.' .. index
+  local gone, left = {}, most
+  while first and left > 0 do
+    local seq, width = string.match(first, '^(%d+) (%d+)$')
+    local from = math.max(0, width - left)
+    for index = from, width - 1 do
+      gone[#gone + 1] = 'n:' .. seq .. '.' .. index
+      gone[#gone + 1] = 'i:' .. seq .. '.' .. index
+    end
+    left = left - (width - from)
+    if from > 0 then
+      first = seq .. ' ' .. text(from)
+    else
+      first, rest = string.match(rest, '^([^\n]*)\n(.*)$')
+    end
   end
-  redis.call('HDEL', key, unpack(gone))
-  if from > 0 then
-    first = seq .. ' ' .. text(from)
+  if gone[1] then redis.call('HDEL', key, unpack(gone)) end
+  if first then
     redis.call('HSET', key, 'trim', first .. '\n' .. rest)
-    return {OK, first}
-  end
-  if rest == '' then
+  else
     redis.call('HDEL', key, 'trim')
-    return {OK, ''}
   end
-  redis.call('HSET', key, 'trim', rest)
-  return {OK, string.match(rest, '^[^\n]*')}
+  return {OK, first or ''}
 end)
