@@ -20,12 +20,14 @@ from resolute.errors import (
 from resolute.ids import check_queue
 from resolute.model import codec
 from resolute.model.flow import Flow
-from resolute.model.plan import Plan
+from resolute.model.plan import Gate, Plan
 from resolute.model.schemas import problem_of
 from resolute.store import registry
 from resolute.store.store import Store
 
 FRESH = 2.0  # s
+
+DECISION = "a gate takes a decision: approved (true or false), and decided_by, reason, metadata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,12 @@ def encode_signal(flow: str, plan: Plan, name: str, payload: Any) -> bytes:
     """The encoded payload. Raises UnknownSignal, InvalidSignal, NotEncodable, PayloadTooLarge."""
     if name not in plan.signals:
         raise UnknownSignal(flow, name, plan.signals)
-    return _encode_by_schema(plan.signals[name], payload, "payload", name, InvalidSignal)
+    try:
+        return _encode_by_schema(plan.signals[name], payload, "payload", name, InvalidSignal)
+    except InvalidSignal as error:
+        if not any(isinstance(one, Gate) and one.signal == name for one in plan.instructions):
+            raise
+        raise InvalidSignal(name, f"{error.reason}; {DECISION}") from None
 
 
 def _encode_by_schema(

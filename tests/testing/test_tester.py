@@ -415,7 +415,7 @@ GATED = builder("gated").then_gate("approval", timeout="24h").then(publish).buil
 
 
 def test_a_signal_passes_a_gate_when_it_is_sent(tester: FlowTester):
-    tester.signal("approval", GateResult(decided_by="ann"), after="2h")
+    tester.signal("approval", GateResult(True, decided_by="ann"), after="2h")
     assert tester.run(GATED).output == "True by ann"
     assert tester.now == 7200
 
@@ -439,6 +439,16 @@ def test_a_signal_is_checked_as_a_client_checks_it(tester: FlowTester):
         tester.signal("aproval").run(GATED)
     with pytest.raises(InvalidSignal, match="signal 'approval'"):
         FlowTester().signal("approval", {"approved": "perhaps"}).run(GATED)
+
+
+@pytest.mark.parametrize(
+    "payload", [None, {}, {"approve": False}, {"approved": True, "aproved": False}, [], True]
+)
+def test_nothing_is_approved_by_accident(tester: FlowTester, payload: object):
+    with pytest.raises(InvalidSignal, match=r"signal 'approval': .* a gate takes a decision"):
+        tester.signal("approval", payload).run(GATED)
+    with pytest.raises(TypeError, match="approved"):
+        GateResult()  # pyright: ignore[reportCallIssue]
 
 
 def test_a_run_sleeps_until_a_moment_of_its_own_time(tester: FlowTester):

@@ -174,6 +174,8 @@ async def test_who_has_the_token_sends_signals(stage: Stage, monkeypatch: pytest
         headers = {"Authorization": "Bearer letmein", "Idempotency-Key": "k"}
         wrong = await http.post(url, json={"approved": 3}, headers=headers)
         assert (wrong.status_code, "approved" in wrong.text) == (422, True)
+        empty = await http.post(url, headers=headers)
+        assert (empty.status_code, "approved" in empty.text) == (422, True)
         unknown = await http.post(f"/api/runs/{run_id}/signals/x", headers=headers)
         assert unknown.status_code == 404
         for _ in range(2):
@@ -185,7 +187,8 @@ async def test_who_has_the_token_sends_signals(stage: Stage, monkeypatch: pytest
         client = Client(stage.store)
         result = await (await client.get(run_id)).result(GateResult)
         assert result.decided_by == "ann"
-        ended = await http.post(url, headers={**headers, "Idempotency-Key": "other"})
+        other = {**headers, "Idempotency-Key": "other"}
+        ended = await http.post(url, json={"approved": True}, headers=other)
         assert ended.status_code == 409
         await client.watcher.close()
 
@@ -224,7 +227,9 @@ async def test_a_child_is_signalled_by_its_id(stage: Stage, monkeypatch: pytest.
     async with serving(stage, monkeypatch) as http:
         await stage.start(GATED, "parent/step.0")
         url = "/api/runs/parent/step.0/signals/approval"
-        answer = await http.post(url, json={}, headers={"Authorization": "Bearer letmein"})
+        answer = await http.post(
+            url, json={"approved": True}, headers={"Authorization": "Bearer letmein"}
+        )
         assert answer.json() == {"id": "parent/step.0", "signal": "approval"}
 
 

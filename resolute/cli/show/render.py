@@ -24,6 +24,7 @@ from resolute.cli.show.snapshot import Snapshot
 from resolute.cli.show.timeline import Axis
 from resolute.cli.show.waiting import Wait, WaitKind
 from resolute.durations import humanize
+from resolute.model.gates import GateResult
 from resolute.model.messages import NodeRecord
 from resolute.priority import Priority
 from resolute.status import NodeStatus, RunStatus
@@ -76,12 +77,24 @@ def _header(snapshot: Snapshot) -> Table:
     if snapshot.costs:
         sums = (f"{amount:,f} {unit}" for unit, amount in snapshot.costs.items())
         table.add_row("cost", ", ".join(sums))
+    for gate, decision in snapshot.decisions.items():
+        table.add_row("decided", Text(f"{gate}: {_decision(decision)}"))
     if run.error:
         table.add_row("error", Text(error_text(run.error), style="red"))
     if run.status is RunStatus.COMPLETED:
         result = Text(to_json(snapshot.result, indent=0), overflow="ellipsis", no_wrap=True)
         table.add_row("result", result)
     return table
+
+
+def _decision(decision: GateResult) -> str:
+    """What was decided, by whom, and why."""
+    text = "approved" if decision.approved else "rejected"
+    if decision.decided_by:
+        text += f" by {decision.decided_by}"
+    if decision.reason:
+        text += f": {decision.reason}"
+    return f"{text} {to_json(decision.metadata, indent=0)}" if decision.metadata else text
 
 
 def _nodes(snapshot: Snapshot, console: Console, show_all: bool) -> Table:
