@@ -22,6 +22,7 @@ from resolute.durations import Duration, milliseconds
 from resolute.ids import check_name, check_queue
 from resolute.model.classifying import Classifier
 from resolute.model.cursors import CursorTarget
+from resolute.model.functions import check_plain, is_coroutine_function
 from resolute.model.policies import (
     ConcurrencyLimit,
     ConcurrencyLimits,
@@ -119,6 +120,10 @@ class Node(Generic[I_contra, O_co]):
             )
         if len(positional_parameters(self.fn)) > 1:
             raise TypeError(f"node {self.name!r}: expected a function of one input or none")
+        if callable(self.input):
+            check_plain(f"node {self.name!r}: with_input", self.input, "FlowState")
+        if self.classify is not None:
+            check_plain(f"node {self.name!r}: classify", self.classify)
         as_limits(self.rate_limit)
         as_concurrency(self.concurrency)
         if self.priority is not None:
@@ -259,9 +264,12 @@ class Node(Generic[I_contra, O_co]):
             raise ValueError(f"node {self.name!r}: expected a window of 1 or more, got {size!r}")
         return replace(self, window=size)
 
-    def best_effort(self) -> Self:
-        """Let the step go on when this node fails for good."""
-        return replace(self, is_best_effort=True)
+    def best_effort(self) -> Node[I_contra, O_co | None]:
+        """Let the step go on when this node fails for good: what follows is then given None.
+
+        In a parallel step it is left out of the outputs.
+        """
+        return cast("Node[I_contra, O_co | None]", replace(self, is_best_effort=True))
 
 
 class AsyncNode(Node[I_contra, O_co]):
@@ -348,10 +356,6 @@ def same_of(type_: Any) -> Callable[[Any], Any]:
 
     same.__annotations__ = {"value": type_, "return": type_}
     return same
-
-
-def is_coroutine_function(fn: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
 
 
 def positional_parameters(fn: Callable[..., Any]) -> list[str]:

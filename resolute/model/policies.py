@@ -9,6 +9,7 @@ from typing import Any
 
 from resolute.durations import Duration, milliseconds
 from resolute.ids import check_name
+from resolute.model.functions import check_plain
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class RateLimit:
             raise ValueError(
                 f"strict rate limit: expected a burst of at most {self.n}, got {self.burst}"
             )
+        if self.key is not None:
+            check_plain("rate limit: key", self.key)
 
     @classmethod
     def parse(cls, text: str) -> RateLimit:
@@ -166,6 +169,8 @@ class ConcurrencyLimit:
                 f"concurrency limit {self.name!r}: expected 1 to {MOST_PLACES:,} executions, got"
                 f" {self.n!r}"
             )
+        if self.key is not None:
+            check_plain(f"concurrency limit {self.name!r}: key", self.key)
 
 
 ConcurrencyLimits = ConcurrencyLimit | tuple[ConcurrencyLimit, ...] | None

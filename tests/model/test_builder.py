@@ -13,7 +13,7 @@ from resolute.errors import FlowDefinitionError
 from resolute.model.builder import FlowBuilder
 from resolute.model.nodes import AsyncNode, Node, SyncNode, node
 from resolute.model.plan import Branch, End, Jump, RetentionPlan, Run
-from resolute.model.policies import RateLimit, RetryPolicy
+from resolute.model.policies import ConcurrencyLimit, RateLimit, RetryPolicy, SharedRateLimit
 from resolute.model.state import FlowState
 from resolute.model.triggers import manual, schedule
 from tests.support.flows import always, builder, chain, echo, step
@@ -215,6 +215,15 @@ def test_a_node_with_an_input_of_its_own_need_not_take_the_step_before():
 def test_after_a_branch_the_next_node_must_take_what_each_arm_gives():
     made = untyped(builder("f").then(make_order).when(always).then(pay).end_when())
     assert "gives Order" in only_problem(made.then(print_receipt))
+
+
+def test_what_follows_a_best_effort_node_must_take_none():
+    made = untyped(builder("f").then(make_order.best_effort()))
+    assert "'pay' takes Order, but the step before may give None" in only_problem(made.then(pay))
+    made.then(takes(Order | None)).build()
+    assert made.build().result_type == Order | None
+    each = made.then_each("e", step("a"))
+    assert "the step before gives no list" in only_problem(each)
 
 
 def test_a_compensation_must_take_the_output_of_its_node():
@@ -504,6 +513,66 @@ def test_the_name_of_a_parallel_step_is_checked():
 def test_a_predicate_must_be_a_function():
     made = untyped(builder("f").then(step("a"))).when(True).then(step("b")).end_when()
     assert "when.1: expected a function of FlowState, got True" in only_problem(made)
+
+
+async def answer_late(*_: Any) -> Any: ...
+
+
+async def list_late(_: Any) -> Any:
+    yield 1
+
+
+late, one_by_one = untyped(answer_late), untyped(list_late)
+
+
+class Late:
+    async def __call__(self, _: Any) -> Any: ...
+
+
+LOOP: dict[str, Any] = {
+    "body": step("a"), "state": int, "initial": 0, "while_": always,
+    "after": always,
+}  # fmt: skip
+
+
+LOOSE = untyped(builder("f"))
+
+
+@pytest.mark.parametrize(
+    ("made", "what"),
+    [
+        (LOOSE.when(late).then(step("a")).end_when(), "when.1"),
+        (LOOSE.when(Late()).then(step("a")).end_when(), "when.1"),
+        (LOOSE.then_each("e", step("a"), items=late), "step 'e': items"),
+        (LOOSE.then_each("e", step("a"), items=one_by_one), "step 'e': items"),
+        (LOOSE.then_children("c", flow="f", inputs=late), "step 'c': inputs"),
+        (LOOSE.then_loop("l", **LOOP | {"while_": late}), "loop 'l': while_"),
+        (LOOSE.then_loop("l", **LOOP | {"initial": late}), "loop 'l': initial"),
+        (LOOSE.then_loop("l", **LOOP | {"before": late}), "loop 'l': before"),
+        (LOOSE.then_loop("l", **LOOP | {"after": late}), "loop 'l': after"),
+        (LOOSE.then_sleep_until(late), "sleep.1"),
+        (LOOSE.then(step("a")).with_query("q", late), "query 'q'"),
+    ],
+)
+def test_a_coroutine_function_is_refused_where_nobody_waits_for_it(
+    made: FlowBuilder[Any, Any], what: str
+):
+    assert only_problem(made).startswith(f"{what}: expected a plain function")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: step("a").with_input(late),
+        lambda: step("a").with_classifier(late),
+        lambda: RateLimit(5, key=late),
+        lambda: SharedRateLimit("s", 5, key=late),
+        lambda: ConcurrencyLimit("c", 5, key=late),
+    ],
+)
+def test_what_a_node_asks_for_its_input_or_of_it_is_no_coroutine_function(make: Callable[[], Any]):
+    with pytest.raises(TypeError, match="expected a plain function"):
+        make()
 
 
 def test_the_second_arm_of_a_branch_follows_on_the_step_before_it_and_not_on_the_first_arm():

@@ -420,6 +420,25 @@ def test_a_signal_passes_a_gate_when_it_is_sent(tester: FlowTester):
     assert tester.now == 7200
 
 
+async def forbidden() -> bool:
+    return False
+
+
+def test_an_answer_that_somebody_would_have_to_wait_for_fails_the_run(tester: FlowTester):
+    def later(_: Any) -> Any:
+        return forbidden()
+
+    branching = builder("asks").when(later).then(step("a")).end_when().build()
+    looping = builder("turns").then_loop(
+        "l", body=step("a"), state=int, initial=0, while_=later, after=lambda _, n: n
+    )
+    for flow in (branching, looping.build()):
+        result = tester.run(flow)
+        assert result.status is RunStatus.FAILED
+        assert result.error is not None and "expected an answer" in str(result.error)
+    assert tester.mock("when.1", AsyncMock(return_value=True)).run(branching).status == "completed"
+
+
 def test_a_gate_that_nobody_passes_times_out(tester: FlowTester):
     result = tester.run(GATED)
     assert result.error is not None
