@@ -420,6 +420,13 @@ def test_a_signal_passes_a_gate_when_it_is_sent(tester: FlowTester):
     assert tester.now == 7200
 
 
+@pytest.mark.parametrize("flow", [builder("f").then(step("a")), "f", None])
+def test_what_is_no_flow_is_not_run(tester: FlowTester, flow: Any):
+    with pytest.raises(FlowTesterError, match="expected a built flow, got") as caught:
+        tester.run(flow)
+    assert caught.value.__context__ is None  # nothing else went wrong before
+
+
 async def forbidden() -> bool:
     return False
 
