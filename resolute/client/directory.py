@@ -19,6 +19,8 @@ from resolute.errors import (
 )
 from resolute.ids import check_queue
 from resolute.model import codec
+from resolute.model.defaults import default_of
+from resolute.model.fitting import type_name
 from resolute.model.flow import Flow
 from resolute.model.plan import Gate, Plan
 from resolute.model.schemas import problem_of
@@ -69,6 +71,16 @@ class Directory:
         if plan is None:
             plan = self._plans[plan_hash] = await registry.load_plan(self._store, plan_hash)
         return plan
+
+
+def name_of(flow: object) -> str:
+    """The name of a flow, which may be given itself. Raises TypeError for what is none."""
+    if isinstance(flow, Flow):
+        return flow.name
+    if isinstance(flow, str):
+        return flow
+    hint = ": call its build()" if callable(getattr(flow, "build", None)) else ""
+    raise TypeError(f"expected a flow or the name of one, got {flow!r}{hint}")
 
 
 def choose_queue(name: str, offered: Offered, queue: str | None) -> str:
@@ -134,12 +146,11 @@ def encode_typed(flow: Flow[Any, Any], value: Any, most: int = 0) -> bytes:
     With a storage it may have `most` bytes, where that is more than the flow's `max_payload`.
     """
     expected = flow.input_type
-    # On Python 3.11 Any is a class, too.
-    if value is None and expected not in (Any, type(None)) and isinstance(expected, type):
+    if value is None:
         try:
-            value = expected()
-        except TypeError as error:
-            raise InvalidInput(flow.name, f"expected a {expected.__name__}: {error}") from None
+            value = default_of(expected)
+        except (TypeError, ValueError) as error:  # also what a type's own checks raise
+            raise InvalidInput(flow.name, f"expected a {type_name(expected)}: {error}") from None
     data = codec.encode(value, what="input", max_payload=max(most, flow.max_payload))
     try:
         codec.decode(data, expected)

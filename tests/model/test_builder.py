@@ -317,6 +317,9 @@ def test_a_scheduled_flow_needs_an_input_that_fits_or_defaults():
         return made.triggered_by(schedule("0 0 * * *", input=value)).then(takes(kind))
 
     assert "its input does not fit Needy" in only_problem(scheduled(Needy))
+    for kind in (str, int, list[int]):
+        assert "it has no default" in only_problem(scheduled(kind))
+    assert scheduled(int | None).build().plan.schedules[0].input == b"\xc0"
     assert "its input does not fit Needy" in only_problem(scheduled(Needy, {"must": "x"}))
     plan = scheduled(Needy, Needy(7)).build().plan
     assert msgspec.msgpack.decode(plan.schedules[0].input, type=Needy) == Needy(7)

@@ -23,8 +23,8 @@ MAX_OPEN = 1000  # of the oldest open runs of a partition
 MAX_LOOKS = 50
 MAX_SAID = 5
 
-# What a run may wait for as long as it takes: it has a name, or a clock. A timer that nobody fires is
-# a wait for a coordinator.
+# What a run may wait for as long as it takes: it has a name, or a clock. A timer that nobody fires
+# is a wait for a coordinator.
 _HEALTHY = {
     WaitKind.NODE, WaitKind.RETRY, WaitKind.RATE_LIMIT, WaitKind.CONCURRENCY, WaitKind.SIGNAL,
     WaitKind.TIME, WaitKind.CHILD, WaitKind.RUN, WaitKind.ALONE,
