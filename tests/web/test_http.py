@@ -66,6 +66,10 @@ EDITED = (
     .build()
 )
 
+NOTED = (
+    FlowBuilder("noted").triggered_by(signal("noted")).with_signal("note").then(step("a")).build()
+)
+
 
 @asynccontextmanager
 async def serving(
@@ -73,7 +77,7 @@ async def serving(
 ) -> AsyncGenerator[httpx.AsyncClient]:
     monkeypatch.setenv("HOOK_SECRET", SECRET)
     monkeypatch.setenv("RESOLUTE_HTTP_TOKEN", "letmein")
-    await stage.offer(PUSHED, OPEN, GATED, WOKEN, EDITED)
+    await stage.offer(PUSHED, OPEN, GATED, WOKEN, EDITED, NOTED)
     store: Store = stage.store
     async with (
         serve_http("127.0.0.1", 0, Client(store)) as port,
@@ -143,6 +147,46 @@ async def test_a_request_that_does_not_come_is_given_up(
             answer = await reader.read()
             assert expected in answer.partition(b"\r\n")[0]
             writer.close()
+
+
+async def test_a_later_request_of_a_connection_that_does_not_come_is_given_up_too(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(server, "PATIENCE", 0.2)
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: "
+    async with serving(stage, monkeypatch) as http:
+        for first, then in (
+            (head + b"2\r\n\r\n{}", b"POST /in/open HTTP/1.1\r\n"),
+            (head.replace(b"nowhere", b"api/signals/x") + b"9\r\n\r\n{", b"1"),
+        ):
+            reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
+            writer.write(first)
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 40")
+            writer.write(then)
+            async with asyncio.timeout(30):
+                assert await reader.read() == b""
+            writer.close()
+
+
+async def test_a_body_that_no_codec_or_stack_can_hold_is_refused_with_its_reason(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    wide = b"[" + b"1.5," * 230_000 + b"1.5]"  # four bytes each as JSON, and nine as MessagePack
+    async with serving(stage, monkeypatch) as http:
+        for body, status in (
+            (b"99999999999999999999999", 422),
+            (b"[" * 200_000, 400),
+            (wide, 413),
+        ):
+            answer = await http.post("/in/open", content=body)
+            assert answer.status_code == status, body[:50]
+            assert answer.json()["error"]
+        token = {"Authorization": "Bearer letmein"}
+        await stage.start(NOTED, "noted")
+        for body, status in ((b"99999999999999999999999", 422), (b"[" * 200_000, 400), (wide, 413)):
+            for url in ("/api/runs/noted/signals/note", "/api/signals/noted"):
+                answer = await http.post(url, content=body, headers=token)
+                assert answer.status_code == status, (url, body[:50])
 
 
 async def test_a_webhook_without_a_secret_takes_anybody_s(
