@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
+from resolute.client.dev_server import DEV_FOLDER, DevServer
 from resolute.store.store import Store
 from resolute.sync import Client
 from resolute.testing.server import EmbeddedServer
@@ -26,3 +28,21 @@ def test_a_client_that_is_closed_says_so(
     for call in (client.list, run.status, run.peek, run.wait):
         with pytest.raises(RuntimeError, match="this client is closed"):
             call()
+
+
+def test_without_a_url_a_client_finds_what_dev_runs_in_this_folder(
+    stage: Stage,
+    store: Store,
+    server: EmbeddedServer,
+    runner: asyncio.Runner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("RESOLUTE_REDIS", "RESOLUTE_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    DEV_FOLDER.mkdir()
+    DevServer(server.url, store.keys.meta.namespace, 1).write()
+    runner.run(stage.begin_run(chain("a", flow="f"), "here"))
+    with Client() as client:
+        assert [found.id for found in client.list()] == ["here"]
