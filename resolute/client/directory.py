@@ -132,10 +132,13 @@ def _encode_by_schema(
     invalid: Callable[[str, str], ResoluteError],
     most: int = codec.DEFAULT_MAX_PAYLOAD,
 ) -> bytes:
-    if value is None and schema and not _allows_null(schema):
+    is_default = value is None and bool(schema) and not _allows_null(schema)
+    if is_default:
         value = {}
     problem = problem_of(schema, value)
     if problem:
+        if is_default and problem.startswith("{} is"):  # nobody gave that
+            problem = f"nothing was given: {problem_of(schema, None)}"
         raise invalid(name, problem)
     return codec.encode(value, what=what, max_payload=most)
 

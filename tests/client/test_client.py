@@ -67,6 +67,11 @@ def test_without_an_input_a_flow_by_name_gets_its_defaults():
     assert encode_input("f", offered(Order), None) == b"\x80"
 
 
+def test_without_an_input_a_flow_by_name_that_has_no_default_is_told_so():
+    with pytest.raises(InvalidInput, match="nothing was given: None is not of type 'integer'"):
+        encode_input("f", offered(int), None)
+
+
 @pytest.mark.parametrize("kind", [None, Order | None, Any])
 def test_without_an_input_a_flow_that_takes_none_gets_none(kind: Any):
     assert encode_input("f", offered(kind), None) == b"\xc0"
