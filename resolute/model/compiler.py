@@ -14,7 +14,7 @@ from resolute.ids import check_name, check_queue
 from resolute.model import codec
 from resolute.model.fitting import fits, type_name
 from resolute.model.flow import Binding, Flow, Lister, Notice, Predicate, Until
-from resolute.model.functions import check_plain
+from resolute.model.functions import check_count, check_plain
 from resolute.model.gates import GateResult
 from resolute.model.hooks import FlowHooks
 from resolute.model.loops import LoopFunctions
@@ -329,10 +329,8 @@ class _Compiler:
         return value == "continue"
 
     def _window(self, name: str, most: int | None) -> int:
-        if most is not None and most < 1:
-            self.problems.append(
-                f"step {name!r}: expected a max_concurrency of 1 or more, got {most!r}"
-            )
+        if most is not None:
+            self.check(lambda: check_count(f"step {name!r}: max_concurrency", most))
         return most or 0
 
     def _items(
@@ -340,7 +338,7 @@ class _Compiler:
     ) -> None:
         """The node that says how wide the step `name` is."""
         asked = f"{name}.{kind}"
-        if callable(items):
+        if items is not None and not has_markers(items):
             self.check(lambda: check_plain(f"step {name!r}: {kind}", items, "FlowState"))
         filled = self._filled(items, list, f"step {name!r}: {kind}")
         filled = filled.decoded if isinstance(filled, Template) else filled
@@ -355,10 +353,8 @@ class _Compiler:
         name = loop.name
         self._name_step(name)
         self._add_key(name)
-        if loop.max_iterations < 1:
-            self.problems.append(
-                f"loop {name!r}: expected max_iterations of 1 or more, got {loop.max_iterations!r}"
-            )
+        self.check(lambda: check_count(f"loop {name!r}: max_iterations", loop.max_iterations))
+        self.check(lambda: codec.check_type(f"loop {name!r}: state", loop.state))
         if not loop.body:
             self.problems.append(f"loop {name!r} has no body")
         if loop.before is None and loop.after is None:
@@ -543,6 +539,8 @@ class _Compiler:
         if known is not node.fn and known != node.fn:
             self.problems.append(f"two nodes are named {node.name!r}")
         self.problems += problems_of_named(node)
+        self.check(lambda: codec.check_type(f"node {node.name!r}: its input", node.input_type))
+        self.check(lambda: codec.check_type(f"node {node.name!r}: its output", node.output_type))
         if node.input is PREVIOUS:
             for produced in self.types if before is None else before:
                 if not node.takes_input or fits(produced, node.input_type):

@@ -1,8 +1,9 @@
-"""What is known of a user's function before it is called."""
+"""What is known of what a user gives, before it is called or counted with."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ def check_plain(what: str, fn: object, of: str = "") -> None:
     expected = f"a function of {of}" if of else "a function"
     if not callable(fn):
         raise TypeError(f"{what}: expected {expected}, got {fn!r}")
+    if hasattr(fn, "with_input"):
+        raise TypeError(f"{what}: expected {expected}, got a node, {fn!r}: read its output there")
     if is_coroutine_function(fn) or inspect.isasyncgenfunction(fn):
         raise TypeError(
             f"{what}: expected a plain function{f' of {of}' if of else ''}, got a coroutine"
@@ -33,3 +36,19 @@ def check_answer(what: str, answer: object) -> None:
         if inspect.iscoroutine(answer):
             answer.close()
         raise TypeError(f"{what}: expected an answer, got a coroutine, for which nobody waits")
+
+
+def check_count(what: str, value: object, least: int = 1) -> None:
+    """Raises TypeError unless `value` is a whole number, ValueError below `least`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{what}: expected a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{what}: expected {least} or more, got {value!r}")
+
+
+def check_number(what: str, value: object) -> None:
+    """Raises TypeError unless `value` is a number, ValueError for one that is endless or none."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{what}: expected a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{what}: expected a finite number, got {value!r}")

@@ -286,7 +286,7 @@ def takes(kind: Any) -> Node[Any, Any]:
         (list[Order], Order, False),
         (Order | None, Order, True),
         (Order, Order | None, True),
-        (Order | Receipt, str, False),
+        (Order | int, str, False),
         (None, Order, False),
         (None, Order | None, True),
         (Row, Row, True),
@@ -576,6 +576,89 @@ def test_a_coroutine_function_is_refused_where_nobody_waits_for_it(
 def test_what_a_node_asks_for_its_input_or_of_it_is_no_coroutine_function(make: Callable[[], Any]):
     with pytest.raises(TypeError, match="expected a plain function"):
         make()
+
+
+def plain(value: int) -> int:
+    return value
+
+
+class Opaque:
+    """Nothing that a codec knows."""
+
+
+ANY_NODE, ANY_FLOW = untyped(node), untyped(FlowBuilder)
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: LOOSE.triggered_by(manual), "triggered_by: expected a trigger"),
+        (lambda: LOOSE.triggered_by("manual"), "triggered_by: expected a trigger"),
+        (lambda: LOOSE.then(plain), r"then: expected a node, .* make it a node with @node"),
+        (lambda: LOOSE.then("a"), "then: expected a node, got 'a'"),
+        (lambda: LOOSE.then(None), "then: expected a node, got None"),
+        (lambda: LOOSE.then(LOOSE), r"then: expected a node, got FlowBuilder\('f'\)"),
+        (lambda: LOOSE.then_parallel("p", "n"), "then_parallel 'p': expected a node"),
+        (lambda: LOOSE.then_each("e", plain), "then_each 'e': expected a node"),
+        (lambda: LOOSE.then_children("c", flow=None), "then_children 'c': expected a flow"),
+        (lambda: LOOSE.then_children("c", flow=step("a")), "then_children 'c': expected a flow"),
+        (lambda: LOOSE.then_children("c", flow=LOOSE), r"call its build\(\)"),
+        (
+            lambda: LOOSE.then_children("c", flow="f", sequential=True, max_concurrency=5),
+            "sequential or a max_concurrency, got both",
+        ),
+        (lambda: LOOSE.then_loop("l", **LOOP | {"body": lambda _: None}), "return the builder"),
+        (lambda: LOOSE.then_loop("l", **LOOP | {"body": ["a"]}), "loop 'l': body: expected a node"),
+        (lambda: LOOSE.with_signal("s", 5), "signal 's': expected a type, got 5"),
+        (lambda: ANY_FLOW("f", input=5), "input: expected a type, got 5"),
+        (lambda: ANY_FLOW("f", input=complex), "values of type complex cannot be encoded"),
+        (lambda: ANY_NODE(plain), r"expected @node\(name\)"),
+        (lambda: ANY_NODE("a", retry=3)(plain), "retry: expected a RetryPolicy, got 3"),
+        (lambda: ANY_NODE("a", rate_limit=5)(plain), "rate_limit: expected"),
+        (lambda: ANY_NODE("a", queue=5)(plain), "queue: expected"),
+        (lambda: ANY_NODE("a", classify="x")(plain), "classify: expected a function, got 'x'"),
+        (lambda: untyped(step("a")).on_error(plain), "on_error: expected a node"),
+        (lambda: step("a").with_input(step("b")), "with_input: expected a value or a function"),
+        (lambda: step("a").with_window(untyped(2.5)), "window: expected a whole number, got 2.5"),
+        (lambda: RetryPolicy(max_attempts=untyped("3")), "max_attempts: expected a whole number"),
+        (lambda: RetryPolicy(non_retryable=untyped(ValueError)), "non_retryable: expected a tuple"),
+        (lambda: RetryPolicy(backoff_coefficient=float("nan")), "expected a finite number"),
+        (lambda: RateLimit(untyped("5"), "1m"), "starts: expected a whole number, got '5'"),
+        (lambda: RateLimit(5, key=untyped(5)), "rate limit: key: expected a function, got 5"),
+        (lambda: schedule(untyped(None)), "schedule: expected a cron line"),
+    ],
+)
+def test_what_cannot_be_part_of_a_flow_is_refused_where_it_is_written(
+    make: Callable[[], object], error: str
+):
+    with pytest.raises((TypeError, ValueError), match=error):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        (LOOSE.then_each("e", step("a"), items=5), "step 'e': items: expected a function"),
+        (LOOSE.then_each("e", step("a"), items=step("b")), "got a node"),
+        (LOOSE.then_each("e", step("a"), max_concurrency="3"), "expected a whole number, got '3'"),
+        (LOOSE.then_each("e", step("a"), max_concurrency=2.5), "expected a whole number, got 2.5"),
+        (LOOSE.then_loop("l", **LOOP | {"max_iterations": None}), "expected a whole number"),
+        (LOOSE.then_loop("l", **LOOP | {"while_": 1}), "loop 'l': while_: expected a function"),
+        (LOOSE.then_loop("l", **LOOP | {"after": 1}), "loop 'l': after: expected a function"),
+        (LOOSE.then_gate("g", timeout=1e30), "gate 'g': timeout: expected a duration of up to"),
+        (LOOSE.then(gives(Opaque)), "its output: values of type Opaque cannot be encoded"),
+        (LOOSE.then(takes(list[complex])), "its input: values of type complex cannot be encoded"),
+    ],
+)
+def test_what_cannot_be_part_of_a_flow_is_one_of_its_problems(
+    made: FlowBuilder[Any, Any], problem: str
+):
+    assert problem in only_problem(made)
+
+
+async def test_a_node_that_is_made_without_the_decorator_can_be_called_too():
+    assert Node[Any, Any]("a", plain)(3) == 3
+    assert await Node[Any, Any]("b", make_order.fn)() == Order("o")
 
 
 def test_the_second_arm_of_a_branch_follows_on_the_step_before_it_and_not_on_the_first_arm():

@@ -427,6 +427,12 @@ def test_what_is_no_flow_is_not_run(tester: FlowTester, flow: Any):
     assert caught.value.__context__ is None  # nothing else went wrong before
 
 
+def test_a_loop_that_is_not_there_has_no_turn(tester: FlowTester):
+    flow = builder("f").then(step("a").with_input(lambda state: state.turn("nowhere"))).build()
+    error = tester.run(flow).error
+    assert error is not None and "MissingOutput: no output 'nowhere'" in str(error)
+
+
 async def forbidden() -> bool:
     return False
 
