@@ -607,7 +607,7 @@ ANY_NODE, ANY_FLOW = untyped(node), untyped(FlowBuilder)
             lambda: LOOSE.then_children("c", flow="f", sequential=True, max_concurrency=5),
             "sequential or a max_concurrency, got both",
         ),
-        (lambda: LOOSE.then_loop("l", **LOOP | {"body": untyped(dict)}), "return the builder"),
+        (lambda: LOOSE.then_loop("l", **LOOP | {"body": always}), "return the builder"),
         (lambda: LOOSE.then_loop("l", **LOOP | {"body": ["a"]}), "loop 'l': body: expected a node"),
         (lambda: LOOSE.with_signal("s", 5), "signal 's': expected a type, got 5"),
         (lambda: ANY_FLOW("f", input=5), "input: expected a type, got 5"),
