@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import re
 from datetime import timedelta
+from typing import cast
 
 Duration = str | int | float | timedelta
+
+MOST = 10**10 * 86_400  # s; more is a mistake, and its milliseconds fit no 64 bits
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -18,10 +21,15 @@ def seconds(value: Duration) -> float:
         total = value.total_seconds()
     elif isinstance(value, str):
         total = _parse(value)
+    elif isinstance(cast("object", value), (int, float)):
+        is_large = isinstance(value, int) and abs(value) > MOST  # perhaps for a float, too
+        total = math.copysign(MOST + 1.0, 1 if value > 0 else -1) if is_large else float(value)
     else:
-        total = float(value)
+        raise TypeError(f'expected a duration such as 30 (seconds), "30s" or "2m", got {value!r}')
     if not math.isfinite(total) or total < 0:
         raise ValueError(f"expected a duration of 0 or more, got {value!r}")
+    if total > MOST:
+        raise ValueError(f"expected a duration of up to 10,000,000,000d, got {value!r}")
     return total
 
 

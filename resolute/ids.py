@@ -8,6 +8,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterator
+from typing import cast
 
 RETRY = "/~"  # and a number: behind the id of a run, that of a retry of it
 
@@ -22,21 +23,21 @@ EXPECTED_NAME = "1 to 100 characters of A-Z a-z 0-9 . _ : @ -"
 
 def check_run_id(value: str) -> str:
     """`value` if a user may give it to a run. Raises ValueError otherwise."""
-    if not _RUN_ID.fullmatch(value):
+    if not isinstance(cast("object", value), str) or not _RUN_ID.fullmatch(value):
         raise ValueError(f"run id: expected {EXPECTED_RUN_ID}, got {value!r}")
     return value
 
 
 def check_name(kind: str, value: str) -> str:
     """`value` if it can name a flow, node, queue or limiter. Raises ValueError otherwise."""
-    if not _NAME.fullmatch(value):
+    if not isinstance(cast("object", value), str) or not _NAME.fullmatch(value):
         raise ValueError(f"{kind}: expected {EXPECTED_NAME}, got {value!r}")
     return value
 
 
 def check_queue(value: str) -> str:
     """`value` if it can name a queue: like any name, but streams are named after queue@plan."""
-    if "@" in value:
+    if isinstance(cast("object", value), str) and "@" in value:
         raise ValueError(f"queue: expected a name without @, got {value!r}")
     return check_name("queue", value)
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
 from datetime import datetime
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -40,7 +41,15 @@ class _Loop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Raises RuntimeError once it is closed."""
+        if self._loop.is_closed():
+            work.close()
+            raise RuntimeError("this client is closed")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._loop.is_closed()
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -69,10 +78,22 @@ class FlowRun(Generic[O]):
         self,
         type_: Any = None,
         *,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
         durability: Level | None = None,
     ) -> Any:
         return self._loop.run(self._run.result(type_, timeout=timeout, durability=durability))
+
+    def wait(self, *, timeout: Duration | None = None) -> RunStatus:
+        return self._loop.run(self._run.wait(timeout=timeout))
+
+    def peek(self) -> Any:
+        return self._loop.run(self._run.peek())
+
+    def costs(self) -> dict[str, Decimal]:
+        return self._loop.run(self._run.costs())
+
+    def rerun(self, *, id: str | None = None, durability: Level | None = None) -> FlowRun[O]:
+        return FlowRun(self._loop, self._loop.run(self._run.rerun(id=id, durability=durability)))
 
     def history(self) -> list[NodeRecord]:
         return self._loop.run(self._run.history())
@@ -129,6 +150,27 @@ class Client:
             self._loop.close()
             raise
 
+    @classmethod
+    def connect(
+        cls,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        patience: float = 10.0,
+        durability: Level = "fast",
+        replicas: int = 1,
+        storage: Storage | str | None = None,
+    ) -> Self:
+        """``with Client.connect(url) as client:``, as of `resolute.Client`."""
+        return cls(
+            url,
+            namespace=namespace,
+            patience=patience,
+            durability=durability,
+            replicas=replicas,
+            storage=storage,
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -141,6 +183,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Close the connection. A client that is closed can do nothing more."""
+        if self._loop.is_closed:
+            return
         self._loop.run(self._client.close())
         self._loop.close()
 
@@ -157,6 +202,7 @@ class Client:
         unique: Unique | str | None = None,
         debounce: Debounce | None = None,
         durability: Level | None = None,
+        wait: bool | float = False,
     ) -> FlowRun[Any]:
         started: AsyncFlowRun[Any] = self._loop.run(
             self._client.start(  # pyright: ignore[reportCallIssue]  # the overloads do not take a union
@@ -170,6 +216,7 @@ class Client:
                 unique=unique,
                 debounce=debounce,
                 durability=durability,
+                wait=wait,
             )
         )
         return FlowRun(self._loop, started)
@@ -255,6 +302,12 @@ class Client:
         self, id: str, *, number: int | None = None, durability: Level | None = None
     ) -> FlowRun[Any]:
         work = self._client.retry(id, number=number, durability=durability)
+        return FlowRun(self._loop, self._loop.run(work))
+
+    def rerun(
+        self, run_id: str, /, *, id: str | None = None, durability: Level | None = None
+    ) -> FlowRun[Any]:
+        work = self._client.rerun(run_id, id=id, durability=durability)
         return FlowRun(self._loop, self._loop.run(work))
 
     def load(self, ref: DataRef[T]) -> T:

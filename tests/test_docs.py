@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from resolute import Flow
+from resolute.testing import FlowTester
 
 pytest_plugins = ["pytester"]
 
@@ -25,6 +26,13 @@ def test_the_first_flow_on_a_page_builds(page: Path) -> None:
     names: dict[str, Any] = {"__name__": "documentation"}
     exec(compile(python_blocks(page)[0], str(page), "exec"), names)
     assert isinstance(names["flow"], Flow)
+
+
+def test_the_first_flow_of_the_readme_runs() -> None:
+    names: dict[str, Any] = {"__name__": "documentation"}
+    exec(compile(python_blocks(ROOT / "README.md")[0], "README.md", "exec"), names)
+    result = FlowTester().run(names["flow"], names["Issue"](7))
+    assert result.output == names["Enriched"](7, 2, True)
 
 
 TESTS = ROOT / "docs" / "testing.md"  # whose blocks are tests: they are run as such

@@ -74,7 +74,7 @@ def needs_approval(state: FlowState) -> bool:
 
 
 def decided(state: FlowState) -> Decided:
-    decision = state.get_or("decision", GateResult, GateResult(decided_by="nobody"))
+    decision = state.get_or("decision", GateResult, GateResult(True, "nobody"))
     return Decided(state[reserve_budget], decision)
 
 

@@ -81,6 +81,9 @@ def guarded(command: Callable[[], Any]) -> NoReturn:
     """Run `command` and exit; what it raises on purpose becomes a message and a code."""
     try:
         code = command()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(Exit.UNUSABLE)
     except click.UsageError as error:
         where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
         fail(error.format_message().rstrip(".") + where, Exit.UNUSABLE)

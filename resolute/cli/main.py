@@ -18,7 +18,7 @@ from resolute.cli.query import query
 from resolute.cli.show.command import show
 from resolute.cli.signal import signal
 from resolute.cli.start import start
-from resolute.cli.stop import cancel, retry, terminate
+from resolute.cli.stop import cancel, rerun, retry, terminate
 from resolute.cli.trigger import trigger
 
 EXIT_CODES = """\b
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 for command in (
-    dev, start, trigger, ls, show, signal, query, cancel, terminate, retry, flows, graph, doctor,
-    dead,
+    dev, start, trigger, ls, show, signal, query, cancel, terminate, retry, rerun, flows, graph,
+    doctor, dead,
 ):  # fmt: skip
     main.add_command(command)

@@ -10,6 +10,8 @@ from resolute.cli.output import print_json
 from resolute.cli.start import read_value
 from resolute.cli.target import Target, json_option, target_options
 from resolute.client import Client
+from resolute.client.directory import DECISION
+from resolute.errors import InvalidSignal
 from resolute.model.gates import GateResult
 
 
@@ -41,7 +43,11 @@ def signal(
     payload = _payload(source, approved, by, reason)
 
     async def work(client: Client) -> None:
-        await client.signal(run_id, name, payload, sender=sender)
+        try:
+            await client.signal(run_id, name, payload, sender=sender)
+        except InvalidSignal as error:
+            hint = ": use --approve or --reject" if error.reason.endswith(DECISION) else ""
+            raise InvalidSignal(name, error.reason + hint) from None
 
     target.run(work)
     if as_json:

@@ -33,8 +33,11 @@ def read_value(text: str, option: str) -> Any:
         elif text.startswith("@"):
             text = Path(text[1:]).read_text("utf-8")
         return msgspec.json.decode(text)
-    except (OSError, UnicodeError) as error:
-        raise click.BadParameter(f"{option}: {error}") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise click.BadParameter(f"{option}: cannot read {text[1:]!r}: {reason}") from None
+    except UnicodeError as error:
+        raise click.BadParameter(f"{option}: expected text in UTF-8: {error}") from None
     except msgspec.DecodeError as error:
         raise click.BadParameter(f"{option}: expected JSON, @file or -: {error}") from None
 

@@ -1,4 +1,4 @@
-"""`resolute cancel`, `resolute terminate` and `resolute retry`."""
+"""`resolute cancel`, `resolute terminate`, `resolute retry` and `resolute rerun`."""
 
 from __future__ import annotations
 
@@ -67,5 +67,29 @@ def retry(target: Target, run_id: str, as_json: bool) -> None:
     new = target.run(work)
     if as_json:
         print_json({"id": new, "retry_of": run_id})
+    else:
+        click.echo(new)
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--id", "new_id", help="Of the new run; the same id is the same run.")
+@json_option
+@target_options
+def rerun(target: Target, run_id: str, new_id: str | None, as_json: bool) -> None:
+    """Start a run's flow anew with the same input, from the start, and print the new id.
+
+    It has the plan that is offered today, and the queue and priority of the run ID.
+    """
+
+    async def work(client: Client) -> str:
+        try:
+            return (await client.rerun(run_id, id=new_id)).id
+        except ValueError as error:  # an id that cannot be one
+            raise click.UsageError(str(error)) from None
+
+    new = target.run(work)
+    if as_json:
+        print_json({"id": new, "rerun_of": run_id})
     else:
         click.echo(new)

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
 from resolute.client import Client
+from resolute.client.dev_server import SERVER_FILE, DevServer
 from resolute.errors import ConfigurationError, StoreError, StoreUnavailable
 from resolute.storage import storage_of
 from resolute.store.connection import Address, Link, ServerReply
@@ -21,30 +21,7 @@ from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
 
 T = TypeVar("T")
 
-DEV_FOLDER = Path(".resolute")
-SERVER_FILE = DEV_FOLDER / "server.json"
 PATIENCE = 5.0  # s a command outlasts a Redis that is away
-
-
-class DevServer(msgspec.Struct, frozen=True):
-    """What `resolute dev` leaves in SERVER_FILE for commands in other terminals."""
-
-    redis: str
-    namespace: str
-    pid: int
-    storage: str | None = None
-
-    def write(self) -> None:
-        SERVER_FILE.touch(mode=0o600)
-        SERVER_FILE.write_bytes(msgspec.json.encode(self) + b"\n")
-
-    @classmethod
-    def read(cls) -> DevServer | None:
-        """None where `resolute dev` is not running here, as far as the file knows."""
-        try:
-            return msgspec.json.decode(SERVER_FILE.read_bytes(), type=cls)
-        except (OSError, msgspec.DecodeError):
-            return None
 
 
 class Target(msgspec.Struct, frozen=True):

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from resolute.client.confirming import naming
-from resolute.client.directory import Directory, choose_queue, encode_input, encode_signal
+from resolute.client.dev_server import DevServer
+from resolute.client.directory import (
+    Directory,
+    choose_queue,
+    encode_input,
+    encode_signal,
+    name_of,
+)
 from resolute.client.history import read_fields
 from resolute.client.letters import DeadLetter, Letters
 from resolute.client.objects import Objects
@@ -27,6 +35,7 @@ from resolute.errors import (
     AlreadyRunning,
     ErrorInfo,
     IdConflict,
+    InvalidInput,
     ResoluteError,
     RunEnded,
     SignalsFull,
@@ -47,6 +56,7 @@ from resolute.model.codec import DEFAULT_MAX_PAYLOAD
 from resolute.model.cursors import Cursor
 from resolute.model.flow import Flow
 from resolute.model.references import DataRef
+from resolute.model.schemas import problem_of
 from resolute.priority import PriorityName, check_priority, lane_of
 from resolute.status import OPEN, TERMINAL, Code, RunStatus
 from resolute.storage import Storage, storage_of
@@ -61,6 +71,7 @@ O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
 
 MAX_RETRIES_OF_ONE = 10_000
+PAGE = 1000  # entries of an index that are read at a time, where many have one time
 
 
 class Client:
@@ -98,9 +109,10 @@ class Client:
     ) -> AsyncGenerator[Client]:
         """A client for as long as the `async with` lasts.
 
-        Without `url` and `namespace`: RESOLUTE_REDIS and RESOLUTE_NAMESPACE, else
-        redis://localhost:6379/0 and "resolute". `patience` (s) is how long a call outlasts a
-        Redis that is away, before it raises StoreUnavailable.
+        Without `url` and `namespace`: RESOLUTE_REDIS and RESOLUTE_NAMESPACE, else what
+        `resolute dev` runs in this folder, else redis://localhost:6379/0 and "resolute".
+        `patience` (s) is how long a call outlasts a Redis that is away, before it raises
+        StoreUnavailable.
 
         `durability` is how much must have happened to what a call wrote before it returns, unless
         the call says otherwise: "fast" (the server has it), "fsync" (its disk has it) or
@@ -136,10 +148,16 @@ class Client:
         """Like `connect`, for who closes it himself."""
         check_level(durability)
         check_replicas(replicas)
-        kept = storage_of(storage or os.environ.get("RESOLUTE_STORAGE"))
+        url = url or os.environ.get("RESOLUTE_REDIS")
+        namespace = namespace or os.environ.get("RESOLUTE_NAMESPACE")
+        storage = storage or os.environ.get("RESOLUTE_STORAGE")
+        dev = DevServer.read() if url is None else None
+        if dev is not None:
+            url, namespace, storage = dev.redis, namespace or dev.namespace, storage or dev.storage
+        kept = storage_of(storage)
         store = await Store.open(
-            url or os.environ.get("RESOLUTE_REDIS", DEFAULT_URL),
-            namespace or os.environ.get("RESOLUTE_NAMESPACE", DEFAULT_NAMESPACE),
+            url or DEFAULT_URL,
+            namespace or DEFAULT_NAMESPACE,
             name="resolute-client",
             patience=patience,
             only_look=True,
@@ -165,6 +183,7 @@ class Client:
         queue: str | None = None, delay: Duration | None = None, at: datetime | None = None,
         priority: PriorityName = "normal", unique: Unique | str | None = None,
         debounce: Debounce | None = None, durability: Level | None = None,
+        wait: bool | float = False,
     ) -> FlowRun[O]: ...  # fmt: skip
     @overload
     async def start(
@@ -172,6 +191,7 @@ class Client:
         delay: Duration | None = None, at: datetime | None = None,
         priority: PriorityName = "normal", unique: Unique | str | None = None,
         debounce: Debounce | None = None, durability: Level | None = None,
+        wait: bool | float = False,
     ) -> FlowRun[Any]: ...  # fmt: skip
     async def start(
         self,
@@ -186,6 +206,7 @@ class Client:
         unique: Unique | str | None = None,
         debounce: Debounce | None = None,
         durability: Level | None = None,
+        wait: bool | float = False,
     ) -> FlowRun[Any]:
         """Start a run; the same `id` with the same flow and input is the same run.
 
@@ -193,7 +214,9 @@ class Client:
         of Redis. `priority` ("high", "normal" or "low") is that of its nodes that say none
         themselves, and of its children. With a `unique` key there are no two open runs of the flow
         with that key; with `debounce` starts that follow each other are one run. Both choose the
-        id themselves.
+        id themselves. With `wait` it returns when the run has ended, however it did: True waits as
+        long as it takes, a number so many seconds, after which TimeoutError is raised and the run
+        goes on.
 
         Raises UnknownFlow, InvalidInput, IdConflict, AlreadyRunning, ValueError for an unusable id
         or priority,
@@ -202,6 +225,7 @@ class Client:
         `durability` above "fast" also DurabilityUnavailable (nothing was started) and
         DurabilityNotConfirmed (it was, and the same call again with its id confirms it).
         """
+        name_of(flow)
         if unique is not None or debounce is not None:
             if id is not None:
                 raise ValueError("start: the id of a run with a key is chosen here: no id= with it")
@@ -210,18 +234,21 @@ class Client:
             priority = check_priority(priority)
             store = self.at(durability)
             wanted = Wanted(flow, input, store, queue, priority, delay_ms, at_ms)
-            return await self._start_sharing(how, wanted)
-        ids = None if id is None else [id]
-        (run,) = await self.start_many(
-            flow,
-            [input],
-            ids=ids,
-            queue=queue,
-            delay=delay,
-            at=at,
-            priority=priority,
-            durability=durability,
-        )
+            run = await self._start_sharing(how, wanted)
+        else:
+            ids = None if id is None else [id]
+            (run,) = await self.start_many(
+                flow,
+                [input],
+                ids=ids,
+                queue=queue,
+                delay=delay,
+                at=at,
+                priority=priority,
+                durability=durability,
+            )
+        if wait is not False:
+            await run.wait(timeout=None if wait is True else wait)
         return run
 
     async def _start_sharing(self, how: Unique | Debounce, wanted: Wanted) -> FlowRun[Any]:
@@ -282,27 +309,38 @@ class Client:
         """Start a run for each input, in few calls. Raises what `start` does."""
         if ids is not None and len(ids) != len(inputs):
             raise ValueError(f"ids: expected {len(inputs)}, one for each input, got {len(ids)}")
-        name = flow.name if isinstance(flow, Flow) else flow
+        name = name_of(flow)
         await self.store.find_partitions()
         offered = await self.directory.offered(name)
         lane = lane_of(choose_queue(name, offered, queue), check_priority(priority))
         wait_ms, at_ms = _later(delay, at)
-        starts: dict[int, list[runs.Start]] = {}
         names = [check_run_id(i) for i in ids] if ids else [new_run_id() for _ in inputs]
-        for flow_id, value in zip(names, inputs, strict=True):
-            data = encode_input(flow, offered, value, self.objects.most)
-            start = runs.Start(flow_id, name, lane, data, delay=wait_ms, at=at_ms)
-            starts.setdefault(self.store.keys.of(flow_id).number, []).append(start)
-        store = self.at(durability)
+        wanted = [
+            runs.Start(
+                flow_id, name, lane, encode_input(flow, offered, value, self.objects.most),
+                delay=wait_ms, at=at_ms,
+            )
+            for flow_id, value in zip(names, inputs, strict=True)
+        ]  # fmt: skip
         limit = flow.max_payload if isinstance(flow, Flow) else DEFAULT_MAX_PAYLOAD
+        await self._start_encoded(wanted, limit, durability)
+        result_type = flow.result_type if isinstance(flow, Flow) else Any
+        return [FlowRun(self, flow_id, result_type) for flow_id in names]
+
+    async def _start_encoded(
+        self, wanted: Sequence[runs.Start], limit: int, durability: Level | None
+    ) -> None:
+        """Start runs whose inputs are encoded; those above `limit` bytes go to the storage."""
+        starts: dict[int, list[runs.Start]] = {}
+        for start in wanted:
+            starts.setdefault(self.store.keys.of(start.id).number, []).append(start)
+        store = self.at(durability)
         large = [one for several in starts.values() for one in several if len(one.input) > limit]
         await _all(self.objects.keep_input(start) for start in large)
         try:
-            await self._start_all(store, starts, names)
+            await self._start_all(store, starts, [start.id for start in wanted])
         finally:
             await _all(self.objects.clean(start) for start in large)
-        result_type = flow.result_type if isinstance(flow, Flow) else Any
-        return [FlowRun(self, flow_id, result_type) for flow_id in names]
 
     async def _start_all(
         self, store: Store, starts: Mapping[int, Sequence[runs.Start]], names: Sequence[str]
@@ -339,35 +377,61 @@ class Client:
 
         `after` is the id of the last run of the page before.
         """
-        wanted = RunStatus(status) if status is not None else None
+        wanted = _status(status)
         await self.store.find_partitions()
-        ceiling = await self._ceiling(after)
-        found: dict[str, float] = {}
-        for index in self._indexes(wanted, flow):
-            rows = await self.store.execute(
-                "ZRANGE", index, ceiling, "-inf", "BYSCORE", "REV", "LIMIT", 0, limit * 2 + 1,
-                "WITHSCORES",
-            )  # fmt: skip
-            # A run that ends meanwhile is in two indexes: the later place counts.
-            found |= {str(n, "utf-8"): float(s) for n, s in zip(rows[::2], rows[1::2], strict=True)}
-        names = sorted(found, key=lambda name: (found[name], name), reverse=True)
-        if after in found:
-            names = names[names.index(after) + 1 :]
-        headers = await runs.read_headers(self.store, names)
-        infos = [
-            RunInfo.of(header)
-            for header in headers
-            if isinstance(header, runs.Header) and (wanted is None or header.status == wanted)
-        ]
-        return infos[:limit]
+        place = await self._place(after)
+        indexes = self._indexes(wanted, flow)
+        found: dict[str, RunInfo] = {}
+        while len(found) < limit:
+            rows = await self._before(indexes, place, limit - len(found))
+            if not rows:
+                break
+            for header in await runs.read_headers(self.store, [name for _, name in rows]):
+                if isinstance(header, runs.Header) and (wanted is None or header.status == wanted):
+                    found.setdefault(header.id, RunInfo.of(header))
+            place = rows[-1]
+        return list(found.values())
 
-    async def _ceiling(self, after: str | None) -> str:
+    async def _place(self, after: str | None) -> tuple[float, str]:
+        """Where in the order of a list the page begins: before this score and id."""
         if after is None:
-            return "+inf"
+            return math.inf, ""
         header = await runs.read_header(self.store, after)
         if header is None:
             raise UnknownRun(after)
-        return str(round((header.ended or header.started) * 1000))
+        return float(round((header.ended or header.started) * 1000)), after
+
+    async def _before(
+        self, indexes: Sequence[str], place: tuple[float, str], count: int
+    ) -> list[tuple[float, str]]:
+        """The `count` runs that come next in the order: scores and ids, both descending."""
+        found: dict[str, float] = {}
+        for index in indexes:
+            # A run that ends meanwhile is in two indexes: the later place counts.
+            for score, name in await self._before_in(index, place, count):
+                found[name] = max(score, found.get(name, -math.inf))
+        rows = sorted(((score, name) for name, score in found.items()), reverse=True)
+        return rows[:count]
+
+    async def _before_in(
+        self, index: str, place: tuple[float, str], count: int
+    ) -> list[tuple[float, str]]:
+        """As `_before`, of one index. Runs of one millisecond are in the order of their ids."""
+        ceiling = "+inf" if place[0] == math.inf else str(round(place[0]))
+        found: list[tuple[float, str]] = []
+        offset, batch = 0, count + 1
+        while len(found) < count:
+            rows = await self.store.execute(
+                "ZRANGE", index, ceiling, "-inf", "BYSCORE", "REV", "LIMIT", offset, batch,
+                "WITHSCORES",
+            )  # fmt: skip
+            pairs = zip(rows[::2], rows[1::2], strict=True)
+            read = [(float(score), str(name, "utf-8")) for name, score in pairs]
+            found += [row for row in read if row < place]
+            if len(read) < batch:
+                break
+            offset, batch = offset + batch, max(batch, PAGE)
+        return found[:count]
 
     def _indexes(self, status: RunStatus | None, flow: str | None) -> list[str]:
         wanted = [status] if status is not None else [RunStatus.RUNNING, *TERMINAL]
@@ -512,7 +576,10 @@ class Client:
         if header is None:
             raise UnknownRun(id)
         if not header.status.is_terminal or header.status is RunStatus.COMPLETED:
-            raise ResoluteError(f"run {id!r} is {header.status}: only a failed one can be retried")
+            raise ResoluteError(
+                f"run {id!r} is {header.status}: only one that failed, or was cancelled or"
+                " terminated, can be retried"
+            )
         plan = await self.directory.plan(header.plan) if header.plan else None
         if plan is None:
             raise ResoluteError(f"run {id!r} ended before it began: start it anew")
@@ -532,6 +599,33 @@ class Client:
             if code == Code.TAKEN:
                 raise AlreadyRunning(header.flow, key_in(header.unique), other)
         raise ResoluteError(f"run {id!r} could not be retried")
+
+    async def rerun(
+        self, run_id: str, /, *, id: str | None = None, durability: Level | None = None
+    ) -> FlowRun[Any]:
+        """Start a new run of the same flow with the same input, from the start.
+
+        It has the plan that is offered today, and the queue and the priority of the other one,
+        whatever became of that; no unique key. The same `id` is the same run. Raises UnknownRun,
+        and what `start` does: InvalidInput where today's flow takes another input.
+        """
+        await self.store.find_partitions()
+        header = await runs.read_header(self.store, run_id)
+        if header is None:
+            raise UnknownRun(run_id)
+        new = check_run_id(id) if id is not None else new_run_id()
+        offered = await self.directory.offered(header.flow)
+        key = self.store.keys.of(run_id).flow(run_id)
+        whole = await self.objects.whole({"input": await self.store.execute("HGET", key, "input")})
+        data = whole["input"]
+        if data is None:
+            raise UnknownRun(run_id)
+        problem = problem_of(offered.plan.input_schema, codec.decode(data))
+        if problem:
+            raise InvalidInput(header.flow, problem)
+        start = runs.Start(new, header.flow, header.queue, data)
+        await self._start_encoded([start], DEFAULT_MAX_PAYLOAD, durability)
+        return FlowRun(self, new)
 
     async def load(self, ref: DataRef[T]) -> T:
         """The value that a `DataRef` of a run's result or input refers to.
@@ -568,10 +662,21 @@ class Client:
         return await (self.letters.drop_all() if all else self.letters.drop(ids))
 
 
+def _status(status: RunStatus | str | None) -> RunStatus | None:
+    """Raises ValueError for what is none."""
+    try:
+        return RunStatus(status) if status is not None else None
+    except ValueError:
+        known = ", ".join(one.value for one in RunStatus)
+        raise ValueError(f"status: expected one of {known}, got {status!r}") from None
+
+
 def _later(delay: Duration | None, at: datetime | None) -> tuple[int, int]:
-    """`delay` and `at` in ms, 0 where not given. Raises ValueError."""
+    """`delay` and `at` in ms, 0 where not given. Raises TypeError, ValueError."""
     if delay is not None and at is not None:
         raise ValueError("start: expected a delay or a time to start at, got both")
+    if at is not None and not isinstance(cast("object", at), datetime):
+        raise TypeError(f"start: expected a datetime with a time zone as at=, got {at!r}")
     if at is not None and at.tzinfo is None:
         raise ValueError(f"start: expected at= with a time zone, got {at!r}")
     at_ms = max(1, round(at.timestamp() * 1000)) if at is not None else 0

@@ -19,13 +19,17 @@ from resolute.errors import (
 )
 from resolute.ids import check_queue
 from resolute.model import codec
+from resolute.model.defaults import default_of
+from resolute.model.fitting import type_name
 from resolute.model.flow import Flow
-from resolute.model.plan import Plan
+from resolute.model.plan import Gate, Plan
 from resolute.model.schemas import problem_of
 from resolute.store import registry
 from resolute.store.store import Store
 
 FRESH = 2.0  # s
+
+DECISION = "a gate takes a decision: approved (true or false), and decided_by, reason, metadata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,16 @@ class Directory:
         return plan
 
 
+def name_of(flow: object) -> str:
+    """The name of a flow, which may be given itself. Raises TypeError for what is none."""
+    if isinstance(flow, Flow):
+        return flow.name
+    if isinstance(flow, str):
+        return flow
+    hint = ": call its build()" if callable(getattr(flow, "build", None)) else ""
+    raise TypeError(f"expected a flow or the name of one, got {flow!r}{hint}")
+
+
 def choose_queue(name: str, offered: Offered, queue: str | None) -> str:
     """The queue of a new run. Raises ConfigurationError where it must be named."""
     if queue:
@@ -102,7 +116,12 @@ def encode_signal(flow: str, plan: Plan, name: str, payload: Any) -> bytes:
     """The encoded payload. Raises UnknownSignal, InvalidSignal, NotEncodable, PayloadTooLarge."""
     if name not in plan.signals:
         raise UnknownSignal(flow, name, plan.signals)
-    return _encode_by_schema(plan.signals[name], payload, "payload", name, InvalidSignal)
+    try:
+        return _encode_by_schema(plan.signals[name], payload, "payload", name, InvalidSignal)
+    except InvalidSignal as error:
+        if not any(isinstance(one, Gate) and one.signal == name for one in plan.instructions):
+            raise
+        raise InvalidSignal(name, f"{error.reason}; {DECISION}") from None
 
 
 def _encode_by_schema(
@@ -113,10 +132,13 @@ def _encode_by_schema(
     invalid: Callable[[str, str], ResoluteError],
     most: int = codec.DEFAULT_MAX_PAYLOAD,
 ) -> bytes:
-    if value is None and schema and not _allows_null(schema):
+    is_default = value is None and bool(schema) and not _allows_null(schema)
+    if is_default:
         value = {}
     problem = problem_of(schema, value)
     if problem:
+        if is_default and problem.startswith("{} is"):  # nobody gave that
+            problem = f"nothing was given: {problem_of(schema, None)}"
         raise invalid(name, problem)
     return codec.encode(value, what=what, max_payload=most)
 
@@ -127,12 +149,11 @@ def encode_typed(flow: Flow[Any, Any], value: Any, most: int = 0) -> bytes:
     With a storage it may have `most` bytes, where that is more than the flow's `max_payload`.
     """
     expected = flow.input_type
-    # On Python 3.11 Any is a class, too.
-    if value is None and expected not in (Any, type(None)) and isinstance(expected, type):
+    if value is None:
         try:
-            value = expected()
-        except TypeError as error:
-            raise InvalidInput(flow.name, f"expected a {expected.__name__}: {error}") from None
+            value = default_of(expected)
+        except (TypeError, ValueError) as error:  # also what a type's own checks raise
+            raise InvalidInput(flow.name, f"expected a {type_name(expected)}: {error}") from None
     data = codec.encode(value, what="input", max_payload=max(most, flow.max_payload))
     try:
         codec.decode(data, expected)

@@ -11,6 +11,7 @@ import msgspec
 
 from resolute.client.history import CHUNK, read_children, read_history
 from resolute.durability import Level
+from resolute.durations import Duration, seconds
 from resolute.engine.reading import step_output
 from resolute.errors import (
     DamagedRun,
@@ -95,17 +96,17 @@ class FlowRun(Generic[O]):
 
     @overload
     async def result(
-        self, *, timeout: float | None = None, durability: Level | None = None
+        self, *, timeout: Duration | None = None, durability: Level | None = None
     ) -> O: ...
     @overload
     async def result(
-        self, type_: type[T], *, timeout: float | None = None, durability: Level | None = None
+        self, type_: type[T], *, timeout: Duration | None = None, durability: Level | None = None
     ) -> T: ...
     async def result(
         self,
         type_: Any = None,
         *,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
         durability: Level | None = None,
     ) -> Any:
         """What the last step returned, once the run has ended; `timeout` is in seconds.
@@ -115,13 +116,34 @@ class FlowRun(Generic[O]):
         tells is so durable as `durability` says, else DurabilityUnavailable or
         DurabilityNotConfirmed is raised.
         """
-        async with asyncio.timeout(timeout):
-            header = await self._ended(self._client.at(durability))
+        header = await self._wait(timeout, self._client.at(durability))
         failure = failure_of(header)
         if failure is not None:
             raise failure
         data = await self._result_data(header, self._client.objects.whole)
         return codec.decode(data, self._result_type if type_ is None else type_)
+
+    async def wait(self, *, timeout: Duration | None = None) -> RunStatus:
+        """Wait for the end, however it ends; the status. `timeout` is in seconds.
+
+        Raises TimeoutError, and the run goes on; UnknownRun.
+        """
+        return (await self._wait(timeout, self._client.store)).status
+
+    async def _wait(self, timeout: Duration | None, durable: Store) -> runs.Header:
+        if timeout is None:
+            return await self._ended(durable)
+        span = seconds(timeout)
+        try:
+            async with asyncio.timeout(span):
+                return await self._ended(durable)
+        except TimeoutError:
+            raise TimeoutError(f"run {self.id!r} has not ended in {span:g} s; it goes on") from None
+
+    async def rerun(self, *, id: str | None = None, durability: Level | None = None) -> FlowRun[O]:
+        """Start a new run with the same input from the start; see `Client.rerun`."""
+        run = await self._client.rerun(self.id, id=id, durability=durability)
+        return FlowRun(self._client, run.id, self._result_type)
 
     async def peek(self) -> Any:
         """The result of a completed run, to be shown: what is in the storage is not loaded.

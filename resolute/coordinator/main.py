@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 import click
 import uvloop
 
+from resolute import __version__
 from resolute.client import Client
 from resolute.coordinator.coordinator import Coordinator
 from resolute.daemon import Daemon, daemon_options, run_daemon
@@ -21,7 +22,14 @@ log = logging.getLogger(__name__)
 HTTP_PATIENCE = 5.0  # s that a request waits for a Redis that is away
 
 
-@click.command(context_settings={"auto_envvar_prefix": "RESOLUTE", "show_default": True})
+@click.command(
+    context_settings={
+        "auto_envvar_prefix": "RESOLUTE",
+        "show_default": True,
+        "help_option_names": ["-h", "--help"],
+    }
+)
+@click.version_option(__version__, package_name="resolute")
 @daemon_options
 @click.option("--retention", type=DURATION, default="24h", help="Keep ended runs for so long.")
 @click.option(

@@ -15,6 +15,7 @@ from resolute.engine.undoing import UNDO_HEAD, undo_value
 from resolute.errors import MissingOutput
 from resolute.model import codec
 from resolute.model.flow import Lister, Predicate, Until
+from resolute.model.functions import check_answer
 from resolute.model.messages import Entry
 from resolute.model.plan import Children
 from resolute.model.references import is_stub
@@ -113,6 +114,7 @@ def encode_output(bound: Bound, value: Any, most: int = 0) -> tuple[bytes, str]:
     """
     match bound.binding:
         case Predicate():
+            check_answer(bound.plan.name, value)
             answer = bool(value)
             return codec.encode(answer), "1" if answer else "0"
         case Lister():

@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from resolute.durations import Duration
+from resolute.model import codec
 from resolute.model.compiler import compile_flow
 from resolute.model.cursors import CursorBackend
 from resolute.model.flow import Flow
 from resolute.model.gates import GateResult
 from resolute.model.hooks import FlowHooks
-from resolute.model.nodes import Node
+from resolute.model.nodes import Node, as_node
 from resolute.model.operations import (
     Draft,
     Else,
@@ -56,10 +57,19 @@ class FlowBuilder(Generic[I, O]):
     @overload
     def __init__(self: FlowBuilder[T, T], name: str, *, input: type[T]) -> None: ...
     def __init__(self, name: str, *, input: Any = Any) -> None:
+        codec.check_type(f"flow {name!r}: input", input)
         self._draft = Draft(name, input)
+
+    def __repr__(self) -> str:
+        return f"FlowBuilder({self._draft.name!r})"
 
     def triggered_by(self, trigger: Trigger) -> FlowBuilder[I, O]:
         """Add what starts the flow: `manual`, `schedule`, `webhook` or `signal`; again for more."""
+        if not isinstance(cast("object", trigger), Trigger):
+            raise TypeError(
+                "triggered_by: expected a trigger such as manual() or"
+                f' schedule("0 4 * * *"), got {trigger!r}'
+            )
         return self._with(triggers=(*self._draft.triggers, trigger))
 
     def on_queue(self, queue: str) -> FlowBuilder[I, O]:
@@ -78,14 +88,15 @@ class FlowBuilder(Generic[I, O]):
 
     def then(self, node: Node[O, T]) -> FlowBuilder[I, T]:
         """Run one node."""
-        return self._add(Then(node))
+        return self._add(Then(as_node("then", node)))
 
     def then_parallel(self, name: str, *nodes: Node[O, Any]) -> FlowBuilder[I, dict[str, Any]]:
         """Run nodes at the same time and go on when all are settled.
 
         The step's output is a dict by output key.
         """
-        return self._add(Parallel(name, nodes))
+        what = f"then_parallel {name!r}"
+        return self._add(Parallel(name, tuple(as_node(what, node) for node in nodes)))
 
     def when(self, predicate: Callable[[FlowState], bool]) -> FlowBuilder[I, O]:
         """Open a branch that is taken if `predicate(state)` is true; nest to any depth."""
@@ -151,6 +162,7 @@ class FlowBuilder(Generic[I, O]):
         the order of the items. An item that fails for good fails the step; with "continue" it
         does not, and is None in the list.
         """
+        as_node(f"then_each {name!r}", node)
         return self._add(ThenEach(name, node, items, max_concurrency, on_item_error))
 
     @overload
@@ -210,6 +222,15 @@ class FlowBuilder(Generic[I, O]):
         children run on the queue of their flow, else on that of this run. `priority` is that of the
         children; without it, that of this run.
         """
+        if not isinstance(cast("object", flow), Flow | str):
+            hint = ": call its build()" if isinstance(flow, FlowBuilder) else ""
+            raise TypeError(
+                f"then_children {name!r}: expected a flow or the name of one, got {flow!r}{hint}"
+            )
+        if sequential and max_concurrency not in (None, 1):
+            raise ValueError(
+                f"then_children {name!r}: expected sequential or a max_concurrency, got both"
+            )
         most = 1 if sequential else max_concurrency
         return self._add(ThenChildren(name, flow, inputs, most, on_child_error, queue, priority))
 
@@ -282,6 +303,7 @@ class FlowBuilder(Generic[I, O]):
 
     def with_signal(self, name: str, type_: Any = Any) -> FlowBuilder[I, O]:
         """Declare a signal and the type of its payload, which is checked when it is sent."""
+        codec.check_type(f"signal {name!r}", type_)
         return self._with(signals={**self._draft.signals, name: type_})
 
     def with_state(
@@ -322,11 +344,17 @@ class FlowBuilder(Generic[I, O]):
     def _steps_of(
         name: str, body: Node[Any, Any] | Sequence[Node[Any, Any]] | Body
     ) -> tuple[Operation, ...]:
+        what = f"loop {name!r}: body"
         if isinstance(body, Node):
             return (Then(cast("Node[Any, Any]", body)),)
         if callable(body):
-            return body(FlowBuilder(name))._draft.operations
-        return tuple(Then(node) for node in body)
+            made = cast("object", body(FlowBuilder(name)))
+            if not isinstance(made, FlowBuilder):
+                raise TypeError(f"{what}: expected it to return the builder, got {made!r}")
+            return cast("FlowBuilder[Any, Any]", made)._draft.operations
+        if not isinstance(cast("object", body), Sequence) or isinstance(body, str):
+            raise TypeError(f"{what}: expected a node, several or a function, got {body!r}")
+        return tuple(Then(as_node(what, node)) for node in body)
 
     def _add(self, operation: Operation) -> FlowBuilder[Any, Any]:
         return self._with(operations=(*self._draft.operations, operation))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, cast
@@ -40,6 +41,8 @@ def decode_foreign(expected: type[Any], value: Any) -> Any:
     """What `encode_foreign` encoded, as what it was declared."""
     if is_ref(expected):
         return decode_ref(expected, value)
+    if expected is object:  # anything
+        return value
     validate = getattr(expected, "model_validate", None)
     if callable(validate):
         return validate(value)
@@ -100,6 +103,28 @@ def schema(expected: Any) -> dict[str, Any]:
         return msgspec.json.schema(expected, schema_hook=_foreign_schema)
     except TypeError:
         return {}
+
+
+def check_type(what: str, expected: Any) -> None:
+    """Raises TypeError for what is no type of values that go over the wire, or has one in it."""
+    try:
+        decoder(expected)
+    except TypeError as error:
+        raise TypeError(f"{what}: expected a type, got {expected!r}: {error}") from None
+    except Exception:  # a name in it that is not there yet: nothing is known of it now
+        return
+    foreign: list[str] = []
+
+    def note(part: Any) -> dict[str, Any]:
+        has_codec = callable(getattr(part, "model_validate", None))
+        if not (part is object or is_ref(part) or has_codec):
+            foreign.append(getattr(part, "__name__", repr(part)))
+        return {}
+
+    with contextlib.suppress(Exception):  # a type without a schema, which can be decoded
+        msgspec.json.schema(expected, schema_hook=note)
+    if foreign:
+        raise TypeError(f"{what}: values of type {foreign[0]} cannot be encoded")
 
 
 def _encoding(found: Mapping[Marker, Any]) -> Callable[[Any], bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Optional
 
 import msgspec
 
@@ -14,6 +14,7 @@ from resolute.ids import check_name, check_queue
 from resolute.model import codec
 from resolute.model.fitting import fits, type_name
 from resolute.model.flow import Binding, Flow, Lister, Notice, Predicate, Until
+from resolute.model.functions import check_count, check_plain
 from resolute.model.gates import GateResult
 from resolute.model.hooks import FlowHooks
 from resolute.model.loops import LoopFunctions
@@ -109,6 +110,13 @@ def compile_flow(draft: Draft) -> Flow[Any, Any]:
     triggers = trigger_plans(draft.triggers, draft.input_type, compiler.problems)
     flow = compiler.finish(triggers, draft.queue)
     return replace(flow, hooks=draft.hooks, cursors=draft.cursors)
+
+
+def _result_type(types: tuple[Any, ...]) -> Any:
+    """What the last step returns; Any where it is one of several types."""
+    if types[1:] == (type(None),):  # best effort
+        return Optional[types[0]]  # noqa: UP045 - a type that is known only now
+    return types[0] if len(set(map(repr, types))) == 1 else Any
 
 
 @dataclass
@@ -207,6 +215,8 @@ class _Compiler:
             case Then(node=node):
                 self._step(node.name, (node,), parallel=False)
                 self.types = (node.output_type,)
+                if node.is_best_effort:
+                    self.types = (node.output_type, type(None))
             case Parallel(name=name, nodes=nodes):
                 self._name_step(name)
                 if not nodes:
@@ -319,10 +329,8 @@ class _Compiler:
         return value == "continue"
 
     def _window(self, name: str, most: int | None) -> int:
-        if most is not None and most < 1:
-            self.problems.append(
-                f"step {name!r}: expected a max_concurrency of 1 or more, got {most!r}"
-            )
+        if most is not None:
+            self.check(lambda: check_count(f"step {name!r}: max_concurrency", most))
         return most or 0
 
     def _items(
@@ -330,6 +338,8 @@ class _Compiler:
     ) -> None:
         """The node that says how wide the step `name` is."""
         asked = f"{name}.{kind}"
+        if items is not None and not has_markers(items):
+            self.check(lambda: check_plain(f"step {name!r}: {kind}", items, "FlowState"))
         filled = self._filled(items, list, f"step {name!r}: {kind}")
         filled = filled.decoded if isinstance(filled, Template) else filled
         self.bindings[len(self.instructions), 0] = Lister(asked, filled, type_)
@@ -343,14 +353,13 @@ class _Compiler:
         name = loop.name
         self._name_step(name)
         self._add_key(name)
-        if loop.max_iterations < 1:
-            self.problems.append(
-                f"loop {name!r}: expected max_iterations of 1 or more, got {loop.max_iterations!r}"
-            )
+        self.check(lambda: check_count(f"loop {name!r}: max_iterations", loop.max_iterations))
+        self.check(lambda: codec.check_type(f"loop {name!r}: state", loop.state))
         if not loop.body:
             self.problems.append(f"loop {name!r} has no body")
         if loop.before is None and loop.after is None:
             self.problems.append(f"loop {name!r}: nothing changes its state: add an after=")
+        self._check_functions(loop)
         functions = LoopFunctions(name, loop.state, loop.max_iterations)
         initial = self._filled(loop.initial, loop.state, f"loop {name!r}: initial")
         self._inner(f"{name}.begin", name, loop.state, functions.begin(initial))
@@ -377,6 +386,18 @@ class _Compiler:
             self._inner(f"{name}.end", name, loop.state, functions.end())
         self.types = (loop.state,)
 
+    def _check_functions(self, loop: ThenLoop) -> None:
+        what = f"loop {loop.name!r}"
+        self.check(lambda: check_plain(f"{what}: while_", loop.while_, "its state"))
+        if callable(loop.initial):
+            self.check(lambda: check_plain(f"{what}: initial", loop.initial, "FlowState"))
+        for name, fn in (("before", loop.before), ("after", loop.after)):
+            if fn is not None:
+                self._check_turn(f"{what}: {name}", fn)
+
+    def _check_turn(self, what: str, fn: object) -> None:
+        self.check(lambda: check_plain(what, fn, "FlowState and its state"))
+
     def _inner(self, name: str, key: str, type_: Any, read: Callable[[FlowState], Any]) -> None:
         """A node of our own: what `read` says of the state is its output."""
         node: Node[Any, Any] = Node(name, same_of(type_), read, output=key)
@@ -396,8 +417,7 @@ class _Compiler:
     def _sleep_until(self, sleep: ThenSleepUntil) -> None:
         name = self._name_sleep(sleep.name)
         asked = f"{name}.until"
-        if not callable(sleep.moment):
-            self.problems.append(f"{name}: expected a function, got {sleep.moment!r}")
+        self.check(lambda: check_plain(name, sleep.moment, "FlowState"))
         self.bindings[len(self.instructions), 0] = Until(asked, sleep.moment)
         self.instructions += [Moment((self._question(asked),)), Sleep((NodePlan(name, name),))]
 
@@ -434,8 +454,7 @@ class _Compiler:
 
     def ask(self, name: str, fn: Callable[[FlowState], Any]) -> None:
         self.check(lambda: check_name("query", name))
-        if not callable(fn):
-            self.problems.append(f"query {name!r}: expected a function of FlowState, got {fn!r}")
+        self.check(lambda: check_plain(f"query {name!r}", fn, "FlowState"))
         self.queries[name] = fn
 
     def _step(self, name: str, nodes: tuple[Node[Any, Any], ...], *, parallel: bool) -> None:
@@ -520,9 +539,19 @@ class _Compiler:
         if known is not node.fn and known != node.fn:
             self.problems.append(f"two nodes are named {node.name!r}")
         self.problems += problems_of_named(node)
+        self.check(lambda: codec.check_type(f"node {node.name!r}: its input", node.input_type))
+        self.check(lambda: codec.check_type(f"node {node.name!r}: its output", node.output_type))
         if node.input is PREVIOUS:
             for produced in self.types if before is None else before:
-                if node.takes_input and not fits(produced, node.input_type):
+                if not node.takes_input or fits(produced, node.input_type):
+                    continue
+                if produced is type(None) and self.types != (produced,):
+                    self.problems.append(
+                        f"node {node.name!r} takes {type_name(node.input_type)}, but the step"
+                        " before may give None, as one that is best effort does when it failed:"
+                        " let it take None, or add a with_input()"
+                    )
+                else:
                     self.problems.append(
                         f"node {node.name!r} takes {type_name(node.input_type)}, but the step"
                         f" before gives {type_name(produced)}: add a with_input()"
@@ -577,8 +606,7 @@ class _Compiler:
         self.predicates += 1
         name = f"when.{self.predicates}"
         pc = len(self.instructions)
-        if not callable(predicate):
-            self.problems.append(f"{name}: expected a function of FlowState, got {predicate!r}")
+        self.check(lambda: check_plain(name, predicate, "FlowState"))
         self.bindings[pc, 0] = Predicate(name, predicate)
         self.instructions.append(None)
         self.branches.append(_OpenBranch(pc, self.keys, self.types))
@@ -641,7 +669,7 @@ class _Compiler:
         kept = tuple(self._kept())
         if self.problems:
             raise FlowDefinitionError(self.flow, self.problems)
-        result_type = self.types[0] if len(set(map(repr, self.types))) == 1 else Any
+        result_type = _result_type(self.types)
         plan = Plan(
             flow=self.flow,
             instructions=(*(i for i in self.instructions if i is not None), End()),

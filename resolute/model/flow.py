@@ -86,7 +86,7 @@ def compensation_of(binding: Binding) -> Node[Any, Any] | Notice | None:
             return None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Flow(Generic[I, O]):
     """What `FlowBuilder.build()` returns. `bindings` is by (instruction, index in its step)."""
 
@@ -105,6 +105,9 @@ class Flow(Generic[I, O]):
     cursors: CursorBackend | None = None  # where they are; None: in Redis
     children: tuple[Flow[Any, Any], ...] = ()  # those that its steps start
     hooks: FlowHooks = NO_HOOKS
+
+    def __repr__(self) -> str:
+        return f"Flow({self.name!r})"
 
     def family(self) -> list[Flow[Any, Any]]:
         """This flow and all that its runs and their children start, each once."""

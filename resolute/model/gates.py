@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 
 
-class GateResult(msgspec.Struct, frozen=True):
+class GateResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A decision: the payload of a gate's signal, and the output of its step.
 
-    `metadata` is whatever the decider wants the flow to know.
+    `approved` must be said, and a field that is none of these is refused: nothing is approved by
+    accident. `metadata` is whatever the decider wants the flow to know.
     """
 
-    approved: bool = True
+    approved: bool
     decided_by: str = ""
     reason: str = ""
     metadata: dict[str, Any] = {}

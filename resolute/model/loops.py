@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resolute.errors import LoopLimitExceeded
+from resolute.model.functions import check_answer
 from resolute.model.state import FlowState
 
 
@@ -20,13 +21,15 @@ class LoopFunctions:
 
     def begin(self, initial: Any) -> Callable[[FlowState], Any]:
         """The state before the first turn: a value, or what a function of FlowState says."""
-        return initial if callable(initial) else lambda _: initial
+        return lambda state: initial(state) if callable(initial) else initial
 
     def head(self, while_: Callable[[Any], bool]) -> Callable[[FlowState], bool]:
         """Whether another turn begins. Raises LoopLimitExceeded."""
 
         def goes_on(state: FlowState) -> bool:
-            if not while_(self._state(state)):
+            answer = while_(self._state(state))
+            check_answer(f"loop {self.name!r}: while_", answer)
+            if not answer:
                 return False
             if state.turn(self.name) > self.most:
                 raise LoopLimitExceeded(self.name, self.most)

@@ -22,6 +22,7 @@ from resolute.durations import Duration, milliseconds
 from resolute.ids import check_name, check_queue
 from resolute.model.classifying import Classifier
 from resolute.model.cursors import CursorTarget
+from resolute.model.functions import check_count, check_plain, is_coroutine_function
 from resolute.model.policies import (
     ConcurrencyLimit,
     ConcurrencyLimits,
@@ -79,7 +80,7 @@ class Elsewhere:
         raise TypeError(f"node {self.name!r} is run by another team's worker: its code is not here")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Node(Generic[I_contra, O_co]):
     """A named function of one input, or none. Every method returns a new node.
 
@@ -103,8 +104,16 @@ class Node(Generic[I_contra, O_co]):
     priority: PriorityName | None = None
     heartbeat: Duration | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the function itself, as in a unit test; a coroutine function's is to be awaited."""
+        return self.fn(*args)
+
     def __post_init__(self) -> None:
         check_name("node", self.name)
+        self._check_kinds()
         if self.output is not None:
             check_name("output key", self.output)
         if self.queue is not None:
@@ -119,6 +128,10 @@ class Node(Generic[I_contra, O_co]):
             )
         if len(positional_parameters(self.fn)) > 1:
             raise TypeError(f"node {self.name!r}: expected a function of one input or none")
+        if callable(self.input):
+            check_plain(f"node {self.name!r}: with_input", self.input, "FlowState")
+        if self.classify is not None:
+            check_plain(f"node {self.name!r}: classify", self.classify)
         as_limits(self.rate_limit)
         as_concurrency(self.concurrency)
         if self.priority is not None:
@@ -126,6 +139,24 @@ class Node(Generic[I_contra, O_co]):
                 check_priority(self.priority)
             except ValueError as error:
                 raise ValueError(f"node {self.name!r}: {error}") from None
+
+    def _check_kinds(self) -> None:
+        """Raises TypeError for what only a caller without a type checker gives."""
+        what, fn, source = f"node {self.name!r}", cast("object", self.fn), self.input
+        if not callable(fn) or isinstance(fn, Node):
+            raise TypeError(f"{what}: expected a function, got {fn!r}")
+        if isinstance(source, Node):
+            raise TypeError(
+                f"{what}: with_input: expected a value or a function of FlowState, got {source!r}:"
+                f" use lambda state: state[...]"
+            )
+        if not isinstance(cast("object", self.retry), RetryPolicy):
+            raise TypeError(f"{what}: retry: expected a RetryPolicy, got {self.retry!r}")
+        undo = cast("object", self.compensation)
+        if undo is not None:
+            as_node(f"{what}: on_error", undo)
+        if self.window is not None:
+            check_count(f"{what}: window", self.window)
 
     @overload
     @staticmethod
@@ -255,13 +286,14 @@ class Node(Generic[I_contra, O_co]):
         is saved when the rest is done for it. The flow's result is that of the last batch; a list
         without items is one batch without items.
         """
-        if size < 1:
-            raise ValueError(f"node {self.name!r}: expected a window of 1 or more, got {size!r}")
         return replace(self, window=size)
 
-    def best_effort(self) -> Self:
-        """Let the step go on when this node fails for good."""
-        return replace(self, is_best_effort=True)
+    def best_effort(self) -> Node[I_contra, O_co | None]:
+        """Let the step go on when this node fails for good: what follows is then given None.
+
+        In a parallel step it is left out of the outputs.
+        """
+        return cast("Node[I_contra, O_co | None]", replace(self, is_best_effort=True))
 
 
 class AsyncNode(Node[I_contra, O_co]):
@@ -276,6 +308,14 @@ class SyncNode(Node[I_contra, O_co]):
 
     def __call__(self, *args: Any) -> O_co:
         return self.fn(*args)
+
+
+def as_node(what: str, node: object) -> Node[Any, Any]:
+    """`node` if it is one. Raises TypeError."""
+    if isinstance(node, Node):
+        return cast("Node[Any, Any]", node)
+    hint = ": make it a node with @node(name)" if inspect.isroutine(node) else ""
+    raise TypeError(f"{what}: expected a node, got {node!r}{hint}")
 
 
 class _Decorator:
@@ -326,10 +366,12 @@ def node(
     `heartbeat` is how often an attempt must call `current().heartbeat()`: one that is silent for so
     long fails with HeartbeatTimeout, long before a generous `timeout` would say so.
     """
+    if not isinstance(cast("object", name), str):
+        raise TypeError(f'expected @node(name), such as @node("fetch"), got @node({name!r})')
     options: dict[str, Any] = {
         "output": output,
         "timeout": timeout,
-        "retry": retry or RetryPolicy(),
+        "retry": RetryPolicy() if retry is None else retry,
         "rate_limit": rate_limit,
         "queue": queue,
         "classify": classify,
@@ -348,10 +390,6 @@ def same_of(type_: Any) -> Callable[[Any], Any]:
 
     same.__annotations__ = {"value": type_, "return": type_}
     return same
-
-
-def is_coroutine_function(fn: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
 
 
 def positional_parameters(fn: Callable[..., Any]) -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from resolute.durations import Duration, milliseconds
 from resolute.ids import check_name
+from resolute.model.functions import check_count, check_number, check_plain
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class RetryPolicy:
     non_retryable: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
+        check_number("backoff_coefficient", self.backoff_coefficient)
+        check_number("jitter", self.jitter)
+        check_count("max_attempts", self.max_attempts)
+        _check_errors(self.non_retryable)
         if milliseconds(self.initial_interval) > milliseconds(self.maximum_interval):
             raise ValueError(
                 f"retry: expected a maximum_interval of at least the initial_interval"
@@ -37,10 +42,19 @@ class RetryPolicy:
             raise ValueError(
                 f"backoff_coefficient: expected 1 or more, got {self.backoff_coefficient}"
             )
-        if self.max_attempts < 1:
-            raise ValueError(f"max_attempts: expected 1 or more, got {self.max_attempts}")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter: expected a fraction from 0 to 1, got {self.jitter}")
+
+
+def _check_errors(given: object) -> None:
+    types = cast("tuple[object, ...]", given) if isinstance(given, tuple) else None
+    if types is None or not all(
+        isinstance(one, type) and issubclass(one, BaseException) for one in types
+    ):
+        raise TypeError(
+            "non_retryable: expected a tuple of exception types such as (ValueError,), got"
+            f" {given!r}"
+        )
 
 
 LONGEST_RETENTION = 36_500 * 86_400_000  # ms
@@ -99,16 +113,17 @@ class RateLimit:
     key: Callable[[Any], str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"rate limit: expected 1 or more starts, got {self.n}")
+        check_count("rate limit: starts", self.n)
         if milliseconds(self.per) < 1:
             raise ValueError(f"rate limit: expected a period above 0, got {self.per!r}")
-        if self.burst is not None and self.burst < 1:
-            raise ValueError(f"rate limit: expected a burst of 1 or more, got {self.burst}")
+        if self.burst is not None:
+            check_count("rate limit: burst", self.burst)
         if self.strict and self.burst is not None and self.burst > self.n:
             raise ValueError(
                 f"strict rate limit: expected a burst of at most {self.n}, got {self.burst}"
             )
+        if self.key is not None:
+            check_plain("rate limit: key", self.key)
 
     @classmethod
     def parse(cls, text: str) -> RateLimit:
@@ -166,6 +181,8 @@ class ConcurrencyLimit:
                 f"concurrency limit {self.name!r}: expected 1 to {MOST_PLACES:,} executions, got"
                 f" {self.n!r}"
             )
+        if self.key is not None:
+            check_plain(f"concurrency limit {self.name!r}: key", self.key)
 
 
 ConcurrencyLimits = ConcurrencyLimit | tuple[ConcurrencyLimit, ...] | None
@@ -185,13 +202,18 @@ def as_concurrency(value: ConcurrencyLimits) -> tuple[ConcurrencyLimit, ...]:
 
 
 def as_limits(value: Limits) -> tuple[Limit, ...]:
-    """What was given as ``rate_limit=``, as a tuple."""
-    match value:
-        case None:
-            return ()
+    """What was given as ``rate_limit=``, as a tuple. Raises TypeError, ValueError."""
+    limits = value if isinstance(value, tuple) else () if value is None else (value,)
+    return tuple(_as_limit(limit) for limit in limits)
+
+
+def _as_limit(limit: object) -> Limit:
+    match limit:
         case str():
-            return (RateLimit.parse(value),)
-        case tuple():
-            return value
+            return RateLimit.parse(limit)
+        case RateLimit() | SharedRateLimit():
+            return limit
         case _:
-            return (value,)
+            raise TypeError(
+                f'rate_limit: expected "50/1m", a RateLimit or a SharedRateLimit, got {limit!r}'
+            )

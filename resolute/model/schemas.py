@@ -15,7 +15,7 @@ def problem_of(schema: dict[str, Any], value: Any) -> str:
 
     try:
         plain = msgspec.to_builtins(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return ""  # the codec says what is wrong with it, with its path
     validator: Any = jsonschema.Draft202012Validator(schema)
     errors: list[Any] = sorted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast, overload
 
 import msgspec
 
@@ -23,6 +23,7 @@ ONE = "\0one:"  # one output of many, without those after it
 CURSOR = "\0cursor:"  # a cursor, which is none of the run's own
 SIGNALS, SIGNAL, FIELD = "\0signals:", "\0signal:", "\0field:"
 NIL = b"\xc0"
+_NOT_GIVEN: Any = object()
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -83,6 +84,10 @@ class FlowState:
         self._decoded: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def __getitem__(self, node: Node[Any, T]) -> T:
+        """The output of a node. Raises MissingOutput."""
+        if not isinstance(cast("object", node), Node):
+            hint = f": use state.get({node!r}, T)" if isinstance(node, str) else ""
+            raise TypeError(f"state[...]: expected a node, got {node!r}{hint}")
         return self._load(node.key, node.output_type)
 
     def get(self, key: str, type_: type[T]) -> T:
@@ -92,12 +97,24 @@ class FlowState:
         """
         return self._load(key, type_)
 
-    def get_or(self, key: str | Node[Any, Any], type_or_default: Any, default: Any = ...) -> Any:
+    @overload
+    def get_or(self, key: Node[Any, T], default: D, /) -> T | D: ...
+    @overload
+    def get_or(self, key: str, type_: type[T], default: D) -> T | D: ...
+    @overload
+    def get_or(self, key: str, type_: Any, default: Any) -> Any: ...
+    def get_or(
+        self, key: str | Node[Any, Any], type_: Any = _NOT_GIVEN, default: Any = _NOT_GIVEN
+    ) -> Any:
         """`get_or("key", T, default)` or `get_or(node, default)`."""
-        if isinstance(key, Node):
-            name, expected, fallback = key.key, key.output_type, type_or_default
-        else:
-            name, expected, fallback = key, type_or_default, default
+        name = _key(key)
+        given = [one for one in (type_, default) if one is not _NOT_GIVEN]
+        if len(given) != (1 if isinstance(key, Node) else 2):
+            raise TypeError(
+                'get_or: expected get_or(node, default) or get_or("key", T, default), got'
+                f" {len(given)} argument(s) after {key!r}"
+            )
+        expected, fallback = key.output_type if isinstance(key, Node) else type_, given[-1]
         return self._load(name, expected) if self.has(name) else fallback
 
     def has(self, key: str | Node[Any, Any]) -> bool:
@@ -184,7 +201,10 @@ class FlowState:
 
     def turn(self, loop: str) -> int:
         """Which turn of a loop this is, from 1. Raises MissingOutput outside of it."""
-        data = self._outputs.get(TURN + loop)
+        try:
+            data = self._outputs.get(TURN + loop)
+        except KeyError:
+            raise MissingOutput(loop, "the flow has no loop of that name") from None
         if data is None:
             raise MissingOutput(loop, "the loop has not begun")
         return int(data)
@@ -211,4 +231,8 @@ class FlowState:
 
 
 def _key(key: str | Node[Any, Any]) -> str:
-    return key.key if isinstance(key, Node) else key
+    if isinstance(key, Node):
+        return key.key
+    if not isinstance(cast("object", key), str):
+        raise TypeError(f"expected a node or an output key, got {key!r}")
+    return key

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import msgspec
-
 from resolute.model import codec
 from resolute.model.claims import as_plan
+from resolute.model.defaults import default_of
 from resolute.model.fitting import type_name
 from resolute.model.plan import SchedulePlan, StartPlan, WebhookPlan, trigger_key
 from resolute.model.triggers import Manual, Schedule, Signalled, Trigger, Webhook
@@ -102,11 +101,7 @@ def _schedules(
 
 
 def _scheduled_input(trigger: Schedule, input_type: Any) -> bytes:
-    data = codec.encode(trigger.input)
-    try:
-        codec.decode(data, input_type)
-    except msgspec.ValidationError:
-        if trigger.input is not None:
-            raise
-        data = codec.encode(input_type())
+    value = default_of(input_type) if trigger.input is None else trigger.input
+    data = codec.encode(value)
+    codec.decode(data, input_type)
     return data

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from croniter import CroniterBadDateError, CroniterError, croniter
@@ -157,6 +157,8 @@ def schedule(
     Where the run of a tick before is still open, `overlap` says what the next does: "allow" starts
     beside it, "skip" starts nothing, "replace" cancels it and begins when it has ended.
     """
+    if not isinstance(cast("object", cron), str):
+        raise TypeError(f'schedule: expected a cron line such as "0 4 * * *", got {cron!r}')
     return Schedule(cron, timezone, input, priority, overlap)
 
 

@@ -88,7 +88,9 @@ def _windowed(node: Node[Any, Any], rest: Sequence[Operation]) -> list[Operation
     everything, batches, loop, last = (f"{key}.{what}" for what in ("all", "cut", "window", "last"))
 
     def cut(state: FlowState) -> list[Any]:
-        items = state.get_or(everything, type_, [])  # best effort, and it failed
+        items: list[Any] = state.get_or(
+            everything, type_, list[Any]()
+        )  # best effort, and it failed
         return [items[at : at + size] for at in range(0, len(items), size)] or [[]]
 
     def batch(state: FlowState) -> Any:

@@ -8,9 +8,10 @@ the 16,384 slots, so that partitions spread evenly over primaries.
 from __future__ import annotations
 
 from binascii import crc_hqx
+from typing import cast
 from urllib.parse import quote
 
-from resolute.errors import ConfigurationError
+from resolute.errors import ConfigurationError, UnknownRun
 from resolute.ids import root_of
 from resolute.priority import stream_of
 from resolute.status import RunStatus
@@ -144,7 +145,16 @@ class Keys:
         self.partitions = tuple(Partition(namespace, p, count) for p in range(count))
 
     def of(self, flow_id: str) -> Partition:
-        """The partition of a run: that of its root, so that a family is together."""
+        """The partition of a run: that of its root, so that a family is together.
+
+        Raises TypeError for what is no text, and UnknownRun for what no run can be called.
+        """
+        if not isinstance(cast("object", flow_id), str):
+            raise TypeError(f"run id: expected a text, got {flow_id!r}")
+        try:
+            flow_id.encode()
+        except UnicodeEncodeError:
+            raise UnknownRun(flow_id) from None
         if self.count == 1:
             return self.partitions[0]
         return self.partitions[crc16(root_of(flow_id)) % self.count]

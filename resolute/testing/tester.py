@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from operator import itemgetter
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 
 from resolute.client.directory import encode_signal, encode_typed
 from resolute.client.history import history_of
@@ -271,13 +271,12 @@ class FlowTester:
         UnknownSignal and InvalidSignal for a signal; FlowTesterError for a mistake of the test: a
         mock of a node that is not there, a gate that nobody passes and that has no timeout.
         """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return self._run(flow, input, priority)
-        raise FlowTesterError(
-            "FlowTester.run() was called in a running event loop: use `await tester.run_async(...)`"
-        )
+        if _is_in_a_loop():
+            raise FlowTesterError(
+                "FlowTester.run() was called in a running event loop: use"
+                " `await tester.run_async(...)`"
+            )
+        return self._run(flow, input, priority)
 
     async def run_async(
         self, flow: Flow[I, O], input: I | None = None, *, priority: PriorityName = "normal"
@@ -290,6 +289,9 @@ class FlowTester:
         return await asyncio.to_thread(self._run, flow, input, priority)
 
     def _run(self, flow: Flow[Any, O], value: Any, priority: PriorityName) -> TesterResult[O]:
+        if not isinstance(cast("object", flow), Flow):
+            hint = ": call its build()" if callable(getattr(flow, "build", None)) else ""
+            raise FlowTesterError(f"run: expected a built flow, got {flow!r}{hint}")
         storage = Storage("memory://") if self._has_storage else None
         data = encode_typed(flow, value, storage.max_stored if storage is not None else 0)
         signals = [
@@ -351,6 +353,14 @@ class FlowTester:
         if self._last is None:
             raise FlowTesterError("this FlowTester has not run a flow yet")
         return self._last
+
+
+def _is_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class _Play:

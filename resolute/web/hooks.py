@@ -11,7 +11,14 @@ import msgspec
 
 from resolute.client import Client
 from resolute.client.triggering import Startable, run_id_of, startable
-from resolute.errors import AlreadyRunning, IdConflict, InvalidInput, ResoluteError
+from resolute.errors import (
+    AlreadyRunning,
+    IdConflict,
+    InvalidInput,
+    NotEncodable,
+    PayloadTooLarge,
+    ResoluteError,
+)
 from resolute.model.plan import WebhookPlan
 from resolute.priority import Priority
 from resolute.web.signatures import delivery_id, is_signed
@@ -58,7 +65,7 @@ class Hooks:
             raise Refused(401, "the signature is missing or wrong")
         try:
             value = msgspec.json.decode(body) if body else None
-        except ValueError as error:  # also text that is no UTF-8
+        except (ValueError, RecursionError) as error:  # also text that is no UTF-8
             raise Refused(400, f"expected a body in JSON: {error}") from None
         delivery = delivery_id(headers, body)
         started: list[str] = []
@@ -67,8 +74,10 @@ class Hooks:
             try:
                 trigger = ("webhook", path)
                 run = await self._client.start_triggered(hook.started, trigger, value, run_id)
-            except InvalidInput as error:  # also a body without the key of the trigger
+            except (InvalidInput, NotEncodable) as error:  # also without the key of the trigger
                 raise Refused(422, str(error)) from None
+            except PayloadTooLarge as error:
+                raise Refused(413, str(error)) from None
             except AlreadyRunning as error:
                 raise Refused(409, str(error)) from None
             except IdConflict:

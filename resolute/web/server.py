@@ -19,6 +19,8 @@ from resolute.errors import (
     IdConflict,
     InvalidInput,
     InvalidSignal,
+    NotEncodable,
+    PayloadTooLarge,
     RunEnded,
     SignalsFull,
     StoreUnavailable,
@@ -29,6 +31,7 @@ from resolute.errors import (
 from resolute.web.hooks import Hooks, Refused
 
 try:
+    import h11
     import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import ClientDisconnect, Request
@@ -47,17 +50,45 @@ MAX_BODY = 1024 * 1024  # bytes
 MAX_HEAD = 32 * 1024  # bytes
 PATIENCE = 10.0  # s for the head of a request, and again for its body
 MAX_CONNECTIONS = 500
+TOO_DEEP = "the body is nested too deeply"
 
 
 class _Protocol(H11Protocol):
-    """Closes a connection whose request does not come."""
+    """Closes a connection whose request does not come, be it the first or a later one.
+
+    While a request is answered its body has a clock of its own (`_body`). At all other times what
+    comes is a head, or the rest of a body that nobody reads: from its first byte on it has
+    PATIENCE, however it dribbles in.
+    """
+
+    _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.loop.call_later(PATIENCE, self._give_up)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.our_state in (h11.SEND_RESPONSE, h11.SEND_BODY):
+            self._forget()
+        else:
+            self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        if self._patience is None:
+            self._patience = self.loop.call_later(PATIENCE, self._give_up)
+
+    def _forget(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _give_up(self) -> None:
-        if self.scope is None and not self.transport.is_closing():  # pyright: ignore[reportUnnecessaryComparison]  # None until a head was read
+        if not self.transport.is_closing():
             self.transport.close()
 
 
@@ -109,6 +140,8 @@ def app_of(client: Client) -> Starlette:
             return _error(refused.status, refused.reason)
         except StoreUnavailable:
             return _error(503, "Redis does not answer: send it again")
+        except RecursionError:
+            return _error(400, TOO_DEEP)
         return JSONResponse({"id": runs[0], "runs": runs}, 202)
 
     async def signal(request: Request) -> JSONResponse:
@@ -151,12 +184,16 @@ async def _answer(
         return _error(refused.status, refused.reason)
     except (UnknownRun, UnknownSignal, UnknownTrigger) as error:
         return _error(404, str(error))
-    except (InvalidSignal, InvalidInput) as error:
+    except (InvalidSignal, InvalidInput, NotEncodable) as error:
         return _error(422, str(error))
+    except PayloadTooLarge as error:
+        return _error(413, str(error))
     except (RunEnded, SignalsFull, IdConflict, AlreadyRunning) as error:
         return _error(409, str(error))
     except StoreUnavailable:
         return _error(503, "Redis does not answer: send it again")
+    except RecursionError:
+        return _error(400, TOO_DEEP)
 
 
 async def _body(request: Request) -> bytes:
@@ -178,7 +215,7 @@ async def _body(request: Request) -> bytes:
 def _json(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body) if body else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(400, f"expected a body in JSON: {error}") from None
 
 

@@ -147,6 +147,11 @@ async def hold(gate: Gate) -> str:
 held = FlowBuilder("held", input=Gate).triggered_by(manual()).then(hold).build()
 
 
+published = (
+    FlowBuilder("published", input=Order).triggered_by(manual()).then_gate("approval").build()
+)
+
+
 @node("elsewhere", queue="gpu")
 async def elsewhere(order: Order) -> None: ...
 

@@ -31,7 +31,7 @@ from resolute.store.registry import ProcessInfo
 from resolute.store.store import Store
 from tests.cli.helpers import Examine, findings
 from tests.cli.test_doctor import FLOW, GOOD, offer
-from tests.support.flows import chain
+from tests.support.flows import builder, chain
 from tests.support.stage import Stage
 
 pytestmark = pytest.mark.leaves_keys("made by hand, and erased with the namespace")
@@ -170,6 +170,23 @@ async def test_a_run_whose_node_runs_is_not_stuck_however_long_it_takes(stage: S
     later = msgspec.structs.replace(situation, now=situation.now + 1000)
     opened, _ = await oldest_open(store)
     assert [header.id for header in opened] == ["run"]
+    assert await find_stuck(Client(store), opened, later, 1.0) == []
+
+
+async def test_what_waits_for_a_decision_or_a_time_is_not_stuck(stage: Stage, store: Store):
+    for name, made in (
+        ("gate", builder("gate").then_gate("g")),
+        ("day", builder("day").then_gate("g", timeout="24h")),
+        ("sleep", builder("sleep").then_sleep("24h")),
+    ):
+        await stage.begin_run(made.build(), name)
+    await stage.start(chain("a"), "later", delay=3_600_000)
+    coordinator = ProcessInfo("c", "coordinator", "host", 1, 0, 60.0)
+    await registry.register(store, coordinator, {})
+    situation = await read_situation(store)
+    later = msgspec.structs.replace(situation, now=situation.now + 1000)
+    opened, _ = await oldest_open(store)
+    assert {header.id for header in opened} == {"gate", "day", "sleep", "later"}
     assert await find_stuck(Client(store), opened, later, 1.0) == []
 
 

@@ -6,8 +6,12 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from resolute import __version__
 from resolute.cli.exits import Exit, code_of, guarded
+from resolute.cli.main import main
+from resolute.coordinator import main as coordinator
 from resolute.errors import (
     ConfigurationError,
     DamagedRun,
@@ -22,6 +26,7 @@ from resolute.errors import (
     UnknownRun,
 )
 from resolute.testing.server import ServerFailed, ServerNotFound
+from resolute_worker import main as worker
 
 
 @pytest.mark.parametrize(
@@ -75,3 +80,23 @@ def test_what_nobody_expected_is_not_hidden():
 
     with pytest.raises(ZeroDivisionError):
         guarded(command)
+
+
+def test_without_a_command_there_is_the_help():
+    result = CliRunner().invoke(main, [])
+    assert (result.exit_code, result.stderr) == (Exit.UNUSABLE, "")
+    assert result.stdout.startswith("Usage: ") and "Durable flows for Python" in result.stdout
+
+
+@pytest.mark.parametrize("program", [main, coordinator.main, worker.main])
+@pytest.mark.parametrize("flag", ["-h", "--help", "--version"])
+def test_every_program_has_help_and_a_version(program: click.Command, flag: str):
+    result = CliRunner().invoke(program, [flag])
+    assert result.exit_code == 0
+    assert (__version__ if flag == "--version" else "Usage: ") in result.stdout
+
+
+def test_an_input_that_cannot_be_read_is_told_with_its_name():
+    result = CliRunner().invoke(main, ["start", "f", "--input", "@nofile"])
+    assert result.exit_code == Exit.UNUSABLE
+    assert "--input: cannot read 'nofile': no such file or directory" in result.stderr

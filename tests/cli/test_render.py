@@ -95,3 +95,11 @@ def test_no_line_is_longer_than_the_terminal(columns: int):
     nodes = [record(0, NodeStatus.RUNNING, name="a-very-long-name-" * 5, ended=None)]
     waits = [Wait(WaitKind.NODE, "somebody runs on something for a while " * 4)]
     assert max(map(len, drawn(Snapshot(RUN, NOW, nodes, waits), columns))) <= columns
+
+
+def test_what_a_terminated_run_left_running_is_counted_until_its_end():
+    run = msgspec.structs.replace(RUN, status=RunStatus.TERMINATED, ended=RUN.started + 5)
+    node = record(0, NodeStatus.RUNNING, begun=RUN.started + 2, ended=None)
+    first, later = (drawn(Snapshot(run, RUN.started + passed, [node], [])) for passed in (10, 500))
+    assert first == later
+    assert any("3.0 s" in line for line in first)

@@ -149,3 +149,26 @@ def test_watching_without_a_terminal_shows_the_end(cli: Cli):
 
 def test_an_unknown_run(cli: Cli):
     assert cli("show", "nobody", code=Exit.UNKNOWN).stderr.startswith("error: no run 'nobody'")
+
+
+def test_what_is_no_decision_passes_no_gate_and_what_was_decided_is_shown(cli: Cli):
+    run_id = cli.start("published")
+    for payload in (
+        (),
+        ("--payload", "{}"),
+        ("--payload", '{"approve": false}'),
+        ("--payload", '{"aproved": false}'),
+    ):
+        refused = cli("signal", run_id, "approval", *payload, code=Exit.UNUSABLE)
+        assert "approved (true or false)" in refused.stderr
+        assert "use --approve or --reject" in refused.stderr
+    both = '{"approved": true, "approve": false}'
+    refused = cli("signal", run_id, "approval", "--payload", both, code=Exit.UNUSABLE)
+    assert "('approve' was unexpected)" in refused.stderr
+    assert waits_of(cli, run_id)[0]["kind"] == "signal"
+    cli("signal", run_id, "approval", "--reject", "--by", "ann", "--reason", "too dear")
+    until(lambda: cli.json("show", run_id)["run"]["ended"], "the run has ended")
+    decision = cli.json("show", run_id)["decisions"]["approval"]
+    assert (decision["approved"], decision["decided_by"]) == (False, "ann")
+    lines = [line.split() for line in cli("show", run_id).stdout.splitlines()]
+    assert ["decided", "approval:", "rejected", "by", "ann:", "too", "dear"] in lines

@@ -1,4 +1,4 @@
-"""`resolute cancel`, `terminate` and `retry`."""
+"""`resolute cancel`, `terminate`, `retry` and `rerun`."""
 
 from __future__ import annotations
 
@@ -43,10 +43,22 @@ def test_a_retry_is_a_new_run_and_remembers_the_old(cli: Cli):
     assert f"retry of  {run_id}" in cli("show", again).stdout
 
 
+def test_a_rerun_is_another_run_from_the_start(cli: Cli):
+    run_id = cli.ended("checkout", "--input", '{"price": 5000}')
+    again = cli("rerun", run_id).stdout.strip()
+    assert again != run_id
+    until(lambda: status_of(cli, again) == "completed", "the other run has completed")
+    assert cli.json("show", again)["result"] == cli.json("show", run_id)["result"]
+    assert cli.json("rerun", run_id, "--id", "again") == {"id": "again", "rerun_of": run_id}
+    wrong = cli("rerun", run_id, "--id", "a b", code=Exit.UNUSABLE)
+    assert "run id: expected" in wrong.stderr
+
+
 def test_what_completed_cannot_be_retried(cli: Cli):
     assert "completed" in cli("retry", cli.ended("checkout"), code=Exit.FAILED).stderr
 
 
 def test_unknown_runs(cli: Cli):
-    for command in ("cancel", "terminate", "retry"):
+    for command in ("cancel", "terminate", "retry", "rerun", "show"):
         cli(command, "nobody", code=Exit.UNKNOWN)
+        cli(command, "\udcff", code=Exit.UNKNOWN)

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from resolute.cli.exits import Exit
 from resolute.cli.main import main
-from resolute.cli.target import DevServer, Target
+from resolute.cli.target import Target
+from resolute.client.dev_server import DevServer
 from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL
 from resolute.testing.server import EmbeddedServer
 from tests.cli.helpers import Cli

@@ -8,12 +8,13 @@ import msgspec
 
 from resolute import ConcurrencyLimit, FlowBuilder, Node, manual, node
 from resolute.cli.live import SLOW_EVENT, Situation
-from resolute.cli.show.waiting import Wait, WaitKind, find_waits
+from resolute.cli.show.waiting import LONER_CRASHES, Wait, WaitKind, find_waits
 from resolute.errors import ErrorInfo
 from resolute.model.messages import NodeRecord
 from resolute.status import NodeStatus, RunStatus
 from resolute.store.registry import ProcessInfo
 from resolute.store.runs import Header
+from resolute_worker import reader
 
 NOW = 1_000_000.0
 
@@ -121,6 +122,14 @@ def test_a_node_in_line_says_for_which_limit():
     assert waits(record, held="reserved:1:0=5")[0].kind is WaitKind.RATE_LIMIT
     overdue = changed(status=NodeStatus.WAITING, due=NOW - 60)
     assert waits(overdue, held="+5:0")[0].kind is WaitKind.COORDINATOR
+
+
+def test_a_node_that_crashed_twice_says_that_it_waits_to_run_alone():
+    assert waits(changed(crashes=LONER_CRASHES - 1))[0].kind is WaitKind.QUEUE
+    (wait,) = waits(changed(crashes=LONER_CRASHES))
+    assert wait.kind is WaitKind.ALONE
+    assert wait.text.startswith("call: 2 processes died with it, so that it runs alone")
+    assert LONER_CRASHES == reader.LONER_CRASHES
 
 
 def test_a_timer_that_nobody_fires_is_a_coordinators_fault():

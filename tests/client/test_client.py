@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from resolute.errors import (
     NotEncodable,
     ResoluteError,
     UnknownFlow,
+    UnknownRun,
 )
 from resolute.model.builder import FlowBuilder
 from resolute.model.triggers import manual
@@ -30,6 +32,11 @@ FLOW = chain_of(undoable("a"), step("b"))
 class Order(msgspec.Struct):
     id: str = "o"
     total: int = 0
+
+
+def untyped(value: Any) -> Any:
+    """A value as a caller without a type checker gives it."""
+    return value
 
 
 def offered(kind: Any = Any, *queues: str, queue: str = "") -> Offered:
@@ -58,6 +65,11 @@ def test_of_several_queues_one_must_be_named():
 
 def test_without_an_input_a_flow_by_name_gets_its_defaults():
     assert encode_input("f", offered(Order), None) == b"\x80"
+
+
+def test_without_an_input_a_flow_by_name_that_has_no_default_is_told_so():
+    with pytest.raises(InvalidInput, match="nothing was given: None is not of type 'integer'"):
+        encode_input("f", offered(int), None)
 
 
 @pytest.mark.parametrize("kind", [None, Order | None, Any])
@@ -90,6 +102,13 @@ def test_without_an_input_a_flow_that_needs_one_is_refused():
     flow = FlowBuilder("f", input=Needy).triggered_by(manual()).then(step("a")).build()
     with pytest.raises(InvalidInput, match="expected a Needy"):
         encode_input(flow, offered(), None)
+
+
+@pytest.mark.parametrize("kind", [int, str, bool, list[int], float, int | str])
+def test_what_has_no_default_gets_none_that_is_made_up(kind: Any):
+    made: Any = FlowBuilder("f", input=kind).triggered_by(manual())
+    with pytest.raises(InvalidInput, match="it has no default"):
+        encode_input(made.then(step("a")).build(), offered(), None)
 
 
 # Offers.
@@ -156,12 +175,121 @@ async def test_a_list_has_only_runs_of_the_status_asked_for(stage: Stage, store:
     assert await ids(None) == ["running", "undoing"]
 
 
+@pytest.mark.parametrize("limit", [1, 7, 50])
+async def test_pages_go_through_runs_of_one_millisecond_completely(
+    stage: Stage, store: Store, limit: int
+):
+    client = Client(store)
+    await stage.offer(FLOW)
+    at = datetime.now(UTC) + timedelta(hours=1)
+    started = {run.id for run in await client.start_many(FLOW, [None] * 120, at=at)}
+    for partition in store.keys.partitions:  # as if all were started in one millisecond
+        for index in (partition.open, partition.open_of(FLOW.name)):
+            for raw in await store.execute("ZRANGE", index, 0, -1):
+                await store.execute("ZADD", index, 1_700_000_000_000, raw)
+                key = partition.flow(str(raw, "utf-8"))
+                await store.execute("HSET", key, "started", 1_700_000_000_000)
+    found: list[str] = []
+    while page := await client.list(limit=limit, after=found[-1] if found else None):
+        assert len(page) == min(limit, 120 - len(found))
+        found += [run.id for run in page]
+    assert set(found) == started and len(found) == 120
+
+
+async def test_a_status_that_is_none_is_refused(store: Store):
+    with pytest.raises(ValueError, match=r"status: expected one of running, .*, got 'bogus'"):
+        await Client(store).list(status="bogus")
+
+
+# What cannot be started or found.
+
+
+@pytest.mark.parametrize("flow", [None, 5, FlowBuilder("f")])
+async def test_what_is_no_flow_is_not_started(store: Store, flow: Any):
+    client = Client(store)
+    for call in (client.start(flow), client.start(flow, unique="k"), client.start_many(flow, [])):
+        with pytest.raises(TypeError, match="expected a flow or the name of one, got"):
+            await call
+
+
+@pytest.mark.parametrize("run_id", [None, 5, FlowBuilder("f")])
+async def test_what_is_no_text_is_no_id(stage: Stage, store: Store, run_id: Any):
+    client = Client(store)
+    await stage.offer(FLOW)
+    with pytest.raises(TypeError, match="run id: expected a text, got"):
+        await client.get(run_id)
+    with pytest.raises(UnknownRun):
+        await client.get("\udcff")
+    for wrong in (5, "\udcff", "a/b"):
+        with pytest.raises(ValueError, match="run id: expected 1 to 200 characters"):
+            await client.start_many(FLOW, [None], ids=[untyped(wrong)])
+
+
+async def test_times_that_are_none_are_refused(stage: Stage, store: Store):
+    await stage.offer(FLOW)
+    client = Client(store)
+    with pytest.raises(TypeError, match="expected a datetime"):
+        await client.start(FLOW, at=untyped("2026"))
+    for delay in (1e300, 10**400, float("inf"), "100000000000d"):
+        with pytest.raises(ValueError, match=r"expected a duration of (up to|0 or more)"):
+            await client.start(FLOW, delay=untyped(delay))
+    await stage.begin_run(FLOW)
+    for timeout in ("x", object()):
+        with pytest.raises((TypeError, ValueError), match="expected a duration such as"):
+            await (await client.get("run")).result(timeout=untyped(timeout))
+
+
+# Waiting, and starting again.
+
+
+async def test_a_start_may_wait_for_the_end(stage: Stage, store: Store):
+    client = Client(store)
+    await stage.offer(FLOW)
+    with pytest.raises(TimeoutError, match=r"run 'r' has not ended in 0\.01 s; it goes on"):
+        await client.start(FLOW, id="r", wait=0.01)
+    await stage.stop("r", terminate=True)
+    await stage.coordinate()
+    run = await client.start(FLOW, id="r", wait=True)
+    assert await run.wait() is RunStatus.TERMINATED
+    await client.watcher.close()
+
+
+async def test_a_rerun_is_a_new_run_with_the_same_input_on_today_s_plan(stage: Stage, store: Store):
+    client = Client(store)
+    old = FlowBuilder("f", input=Order).triggered_by(manual()).then(step("a"))
+    await stage.offer(old.build())
+    await client.start("f", {"id": "x", "total": 3}, id="one", priority="high")
+    await stage.coordinate()
+    today = old.then(step("b")).build()
+    await stage.offer(today)
+    monday = Client(store)
+    again = await monday.rerun("one", id="two")
+    assert (await (await monday.get("two")).rerun(id="three")).id == "three"
+    assert await monday.rerun("one", id="two") == again  # the same id is the same run
+    assert (await monday.rerun("one")).id not in ("one", "two")
+    await stage.coordinate()
+    first, second = await stage.header("one"), await stage.header("two")
+    assert (second.plan, second.queue, second.retry_of) == (today.plan_hash, first.queue, None)
+    assert (await stage.hash("two"))["input"] == (await stage.hash("one"))["input"]
+    with pytest.raises(UnknownRun):
+        await monday.rerun("nobody")
+
+
+async def test_a_rerun_of_an_input_that_today_s_flow_does_not_take_is_refused(
+    stage: Stage, store: Store
+):
+    await stage.begin_run(chain("a", flow="f"), data=b"\x07")
+    await stage.offer(FlowBuilder("f", input=Order).triggered_by(manual()).then(step("a")).build())
+    with pytest.raises(InvalidInput, match="7 is not of type 'object'"):
+        await Client(store).rerun("run")
+
+
 # Retrying.
 
 
 async def test_a_run_that_has_not_ended_is_not_retried(stage: Stage, store: Store):
     await stage.begin_run(FLOW)
-    with pytest.raises(ResoluteError, match="is running: only a failed one"):
+    with pytest.raises(ResoluteError, match="is running: only one that failed"):
         await Client(store).retry("run")
 
 

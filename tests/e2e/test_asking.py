@@ -62,7 +62,7 @@ def test_a_run_is_asked_while_it_waits_and_when_it_has_ended(
                 await one.query("where", int)
             with pytest.raises(UnknownRun):
                 await client.query("two", "where")
-            await one.signal("go", GateResult())
+            await one.signal("go", GateResult(True))
             await one.result()
             answers = await asyncio.gather(*(one.query("where") for _ in range(50)))
             assert all(answer == {**told, "known": ["go", "price"]} for answer in answers)

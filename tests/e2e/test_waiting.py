@@ -62,15 +62,15 @@ def test_a_gate_is_passed_before_or_after_it_is_reached_and_everybody_may_die_me
             assert await small.result() == Paid("ann", 20, "nobody")
             late = await client.start(flow, Expense("ann", 120), id="late")
             early = await client.start(flow, Expense("bob", 120), delay="1h", id="early")
-            await early.signal("decision", GateResult(decided_by="cid"))
+            await early.signal("decision", GateResult(True, decided_by="cid"))
             await until(lambda: is_at_gate(client, "late"), "it waits for a decision")
             assert await wait_kinds(client, "early") == {WaitKind.TIME}
             for process in (coordinator, worker):
                 os.kill(process.pid, signal.SIGKILL)
             system.coordinator()
             system.worker(app=APP, EXPENSE_COOLING="10ms")
-            await late.signal("decision", GateResult(decided_by="dan"), sender="one")
-            await late.signal("decision", GateResult(decided_by="eve"), sender="one")
+            await late.signal("decision", GateResult(True, decided_by="dan"), sender="one")
+            await late.signal("decision", GateResult(True, decided_by="eve"), sender="one")
             assert await late.result() == Paid("ann", 120, "dan")
             names = [(node.name, node.status) for node in await late.history()]
             assert ("decision", NodeStatus.COMPLETED) in names
@@ -115,7 +115,7 @@ def test_a_signal_that_cannot_be_one_is_refused_with_the_reason(expenses: System
             await one.terminate()
             await until(lambda: has_ended(client, "e-1"), "it has ended")
             with pytest.raises(RunEnded):
-                await one.signal("decision")
+                await one.signal("decision", GateResult(True))
 
     asyncio.run(run())
 

@@ -11,7 +11,7 @@ from enum import Enum
 from random import Random
 from typing import Any
 
-from resolute import Flow, RunStatus
+from resolute import Flow, GateResult, RunStatus
 from tests.faults import app
 from tests.faults.app import Work
 
@@ -19,6 +19,7 @@ COMPLETED, FAILED = RunStatus.COMPLETED, RunStatus.FAILED
 OTHER_ENDS = {RunStatus.CANCELLED, RunStatus.TERMINATED}
 POISON = "Poison"  # the error of a node that three processes died with
 CHILD_FAILED = "ChildFailed"
+YES = GateResult(approved=True)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Case:
     is_stopped: bool = False  # some runs of it are cancelled or terminated
     signal: str = ""  # sent to each run, early or late
     sharing: Sharing = Sharing.NONE
+    payload: Any = None  # of its signal
 
     def work(self, random: Random) -> Work:
         return Work(random.randrange(100), random.choice((0, 1, 5, 20)))
@@ -115,7 +117,7 @@ USUAL = (
     Case(app.pausing, 2, _done(0)),
     Case(app.saga, 10, _saga),
     Case(app.long, 6, lambda number: Expected(COMPLETED, 2 * (number + 1)), is_stopped=True),
-    Case(app.gated, 6, _gated, signal=app.APPROVAL, is_stopped=True),
+    Case(app.gated, 6, _gated, signal=app.APPROVAL, payload=YES, is_stopped=True),
     Case(app.listing, 6, _listing, is_stopped=True),
     Case(
         app.looping,

@@ -211,7 +211,7 @@ class Load:
         for _ in range(2):
             while True:
                 try:
-                    await run.signal(case.signal, sender=root_of(run.id))
+                    await run.signal(case.signal, case.payload, sender=root_of(run.id))
                 except StoreUnavailable:
                     continue
                 except (RunEnded, UnknownRun):

@@ -55,7 +55,7 @@ async def visit(client: Client, random: Random, name: str) -> None:
     name = run.id
     if case.signal:
         with contextlib.suppress(RunEnded):
-            await run.signal(case.signal, sender=name, durability=level)
+            await run.signal(case.signal, case.payload, sender=name, durability=level)
     if random.random() < 0.3:
         # A node of a run that is terminated runs on for a moment, and its key is free at once.
         is_shared = case.sharing is Sharing.UNIQUE

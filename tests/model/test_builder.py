@@ -13,7 +13,7 @@ from resolute.errors import FlowDefinitionError
 from resolute.model.builder import FlowBuilder
 from resolute.model.nodes import AsyncNode, Node, SyncNode, node
 from resolute.model.plan import Branch, End, Jump, RetentionPlan, Run
-from resolute.model.policies import RateLimit, RetryPolicy
+from resolute.model.policies import ConcurrencyLimit, RateLimit, RetryPolicy, SharedRateLimit
 from resolute.model.state import FlowState
 from resolute.model.triggers import manual, schedule
 from tests.support.flows import always, builder, chain, echo, step
@@ -217,6 +217,15 @@ def test_after_a_branch_the_next_node_must_take_what_each_arm_gives():
     assert "gives Order" in only_problem(made.then(print_receipt))
 
 
+def test_what_follows_a_best_effort_node_must_take_none():
+    made = untyped(builder("f").then(make_order.best_effort()))
+    assert "'pay' takes Order, but the step before may give None" in only_problem(made.then(pay))
+    made.then(takes(Order | None)).build()
+    assert made.build().result_type == Order | None
+    each = made.then_each("e", step("a"))
+    assert "the step before gives no list" in only_problem(each)
+
+
 def test_a_compensation_must_take_the_output_of_its_node():
     made = builder("f").then(make_order.on_error(print_receipt))
     assert "'print' takes Receipt, but the step before gives Order" in only_problem(made)
@@ -277,7 +286,7 @@ def takes(kind: Any) -> Node[Any, Any]:
         (list[Order], Order, False),
         (Order | None, Order, True),
         (Order, Order | None, True),
-        (Order | Receipt, str, False),
+        (Order | int, str, False),
         (None, Order, False),
         (None, Order | None, True),
         (Row, Row, True),
@@ -308,6 +317,9 @@ def test_a_scheduled_flow_needs_an_input_that_fits_or_defaults():
         return made.triggered_by(schedule("0 0 * * *", input=value)).then(takes(kind))
 
     assert "its input does not fit Needy" in only_problem(scheduled(Needy))
+    for kind in (str, int, list[int]):
+        assert "it has no default" in only_problem(scheduled(kind))
+    assert scheduled(int | None).build().plan.schedules[0].input == b"\xc0"
     assert "its input does not fit Needy" in only_problem(scheduled(Needy, {"must": "x"}))
     plan = scheduled(Needy, Needy(7)).build().plan
     assert msgspec.msgpack.decode(plan.schedules[0].input, type=Needy) == Needy(7)
@@ -504,6 +516,149 @@ def test_the_name_of_a_parallel_step_is_checked():
 def test_a_predicate_must_be_a_function():
     made = untyped(builder("f").then(step("a"))).when(True).then(step("b")).end_when()
     assert "when.1: expected a function of FlowState, got True" in only_problem(made)
+
+
+async def answer_late(*_: Any) -> Any: ...
+
+
+async def list_late(_: Any) -> Any:
+    yield 1
+
+
+late, one_by_one = untyped(answer_late), untyped(list_late)
+
+
+class Late:
+    async def __call__(self, _: Any) -> Any: ...
+
+
+LOOP: dict[str, Any] = {
+    "body": step("a"), "state": int, "initial": 0, "while_": always,
+    "after": always,
+}  # fmt: skip
+
+
+LOOSE = untyped(builder("f"))
+
+
+@pytest.mark.parametrize(
+    ("made", "what"),
+    [
+        (LOOSE.when(late).then(step("a")).end_when(), "when.1"),
+        (LOOSE.when(Late()).then(step("a")).end_when(), "when.1"),
+        (LOOSE.then_each("e", step("a"), items=late), "step 'e': items"),
+        (LOOSE.then_each("e", step("a"), items=one_by_one), "step 'e': items"),
+        (LOOSE.then_children("c", flow="f", inputs=late), "step 'c': inputs"),
+        (LOOSE.then_loop("l", **LOOP | {"while_": late}), "loop 'l': while_"),
+        (LOOSE.then_loop("l", **LOOP | {"initial": late}), "loop 'l': initial"),
+        (LOOSE.then_loop("l", **LOOP | {"before": late}), "loop 'l': before"),
+        (LOOSE.then_loop("l", **LOOP | {"after": late}), "loop 'l': after"),
+        (LOOSE.then_sleep_until(late), "sleep.1"),
+        (LOOSE.then(step("a")).with_query("q", late), "query 'q'"),
+    ],
+)
+def test_a_coroutine_function_is_refused_where_nobody_waits_for_it(
+    made: FlowBuilder[Any, Any], what: str
+):
+    assert only_problem(made).startswith(f"{what}: expected a plain function")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: step("a").with_input(late),
+        lambda: step("a").with_classifier(late),
+        lambda: RateLimit(5, key=late),
+        lambda: SharedRateLimit("s", 5, key=late),
+        lambda: ConcurrencyLimit("c", 5, key=late),
+    ],
+)
+def test_what_a_node_asks_for_its_input_or_of_it_is_no_coroutine_function(make: Callable[[], Any]):
+    with pytest.raises(TypeError, match="expected a plain function"):
+        make()
+
+
+def plain(value: int) -> int:
+    return value
+
+
+class Opaque:
+    """Nothing that a codec knows."""
+
+
+ANY_NODE, ANY_FLOW = untyped(node), untyped(FlowBuilder)
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: LOOSE.triggered_by(manual), "triggered_by: expected a trigger"),
+        (lambda: LOOSE.triggered_by("manual"), "triggered_by: expected a trigger"),
+        (lambda: LOOSE.then(plain), r"then: expected a node, .* make it a node with @node"),
+        (lambda: LOOSE.then("a"), "then: expected a node, got 'a'"),
+        (lambda: LOOSE.then(None), "then: expected a node, got None"),
+        (lambda: LOOSE.then(LOOSE), r"then: expected a node, got FlowBuilder\('f'\)"),
+        (lambda: LOOSE.then_parallel("p", "n"), "then_parallel 'p': expected a node"),
+        (lambda: LOOSE.then_each("e", plain), "then_each 'e': expected a node"),
+        (lambda: LOOSE.then_children("c", flow=None), "then_children 'c': expected a flow"),
+        (lambda: LOOSE.then_children("c", flow=step("a")), "then_children 'c': expected a flow"),
+        (lambda: LOOSE.then_children("c", flow=LOOSE), r"call its build\(\)"),
+        (
+            lambda: LOOSE.then_children("c", flow="f", sequential=True, max_concurrency=5),
+            "sequential or a max_concurrency, got both",
+        ),
+        (lambda: LOOSE.then_loop("l", **LOOP | {"body": always}), "return the builder"),
+        (lambda: LOOSE.then_loop("l", **LOOP | {"body": ["a"]}), "loop 'l': body: expected a node"),
+        (lambda: LOOSE.with_signal("s", 5), "signal 's': expected a type, got 5"),
+        (lambda: ANY_FLOW("f", input=5), "input: expected a type, got 5"),
+        (lambda: ANY_FLOW("f", input=complex), "values of type complex cannot be encoded"),
+        (lambda: ANY_NODE(plain), r"expected @node\(name\)"),
+        (lambda: ANY_NODE("a", retry=3)(plain), "retry: expected a RetryPolicy, got 3"),
+        (lambda: ANY_NODE("a", rate_limit=5)(plain), "rate_limit: expected"),
+        (lambda: ANY_NODE("a", queue=5)(plain), "queue: expected"),
+        (lambda: ANY_NODE("a", classify="x")(plain), "classify: expected a function, got 'x'"),
+        (lambda: untyped(step("a")).on_error(plain), "on_error: expected a node"),
+        (lambda: step("a").with_input(step("b")), "with_input: expected a value or a function"),
+        (lambda: step("a").with_window(untyped(2.5)), "window: expected a whole number, got 2.5"),
+        (lambda: RetryPolicy(max_attempts=untyped("3")), "max_attempts: expected a whole number"),
+        (lambda: RetryPolicy(non_retryable=untyped(ValueError)), "non_retryable: expected a tuple"),
+        (lambda: RetryPolicy(backoff_coefficient=float("nan")), "expected a finite number"),
+        (lambda: RateLimit(untyped("5"), "1m"), "starts: expected a whole number, got '5'"),
+        (lambda: RateLimit(5, key=untyped(5)), "rate limit: key: expected a function, got 5"),
+        (lambda: schedule(untyped(None)), "schedule: expected a cron line"),
+    ],
+)
+def test_what_cannot_be_part_of_a_flow_is_refused_where_it_is_written(
+    make: Callable[[], object], error: str
+):
+    with pytest.raises((TypeError, ValueError), match=error):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        (LOOSE.then_each("e", step("a"), items=5), "step 'e': items: expected a function"),
+        (LOOSE.then_each("e", step("a"), items=step("b")), "got a node"),
+        (LOOSE.then_each("e", step("a"), max_concurrency="3"), "expected a whole number, got '3'"),
+        (LOOSE.then_each("e", step("a"), max_concurrency=2.5), "expected a whole number, got 2.5"),
+        (LOOSE.then_loop("l", **LOOP | {"max_iterations": None}), "expected a whole number"),
+        (LOOSE.then_loop("l", **LOOP | {"while_": 1}), "loop 'l': while_: expected a function"),
+        (LOOSE.then_loop("l", **LOOP | {"after": 1}), "loop 'l': after: expected a function"),
+        (LOOSE.then_gate("g", timeout=1e30), "gate 'g': timeout: expected a duration of up to"),
+        (LOOSE.then(gives(Opaque)), "its output: values of type Opaque cannot be encoded"),
+        (LOOSE.then(takes(list[complex])), "its input: values of type complex cannot be encoded"),
+    ],
+)
+def test_what_cannot_be_part_of_a_flow_is_one_of_its_problems(
+    made: FlowBuilder[Any, Any], problem: str
+):
+    assert problem in only_problem(made)
+
+
+async def test_a_node_that_is_made_without_the_decorator_can_be_called_too():
+    assert Node[Any, Any]("a", plain)(3) == 3
+    assert await Node[Any, Any]("b", make_order.fn)() == Order("o")
 
 
 def test_the_second_arm_of_a_branch_follows_on_the_step_before_it_and_not_on_the_first_arm():

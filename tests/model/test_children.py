@@ -67,7 +67,7 @@ def test_the_queue_is_the_one_said_or_that_of_the_child_or_of_the_parent():
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"flow": LEAF, "max_concurrency": 0}, "expected a max_concurrency of 1 or more, got 0"),
+        ({"flow": LEAF, "max_concurrency": 0}, "max_concurrency: expected 1 or more, got 0"),
         ({"flow": LEAF, "on_child_error": "ignore"}, "expected on_child_error"),
         ({"flow": "no such name!"}, "flow: expected 1 to 100 characters"),
         ({"flow": LEAF, "queue": "a@b"}, "queue: expected a name without @"),

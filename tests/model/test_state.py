@@ -124,3 +124,23 @@ def test_a_state_cannot_be_written_to():
         state["order"] = 1
     with pytest.raises(AttributeError):
         state.order = 1
+
+
+def test_what_is_asked_for_wrongly_is_told_what_was_expected():
+    state: Any = FlowState(Stored(order={"id": "o"}))
+    for call in (
+        lambda: state.get_or("gone", int),
+        lambda: state.get_or("gone"),
+        lambda: state.get_or(fetch),
+        lambda: state.get_or(fetch, Order, None),
+    ):
+        with pytest.raises(TypeError, match="get_or: expected"):
+            call()
+    assert state.get_or("gone", int, default=None) is None
+    with pytest.raises(TypeError, match=r"expected a node, got 'ok': use state\.get\('ok', T\)"):
+        state["ok"]
+    for wrong in (5, fetch.fn):
+        with pytest.raises(TypeError, match="expected a node"):
+            state[wrong]
+        with pytest.raises(TypeError, match="expected a node or an output key, got"):
+            state.has(wrong)

@@ -37,7 +37,7 @@ def test_the_batch_must_fit_what_comes_next():
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_window_has_room_for_something(size: int):
-    with pytest.raises(ValueError, match=f"expected a window of 1 or more, got {size}"):
+    with pytest.raises(ValueError, match=f"window: expected 1 or more, got {size}"):
         many.with_window(size)
 
 

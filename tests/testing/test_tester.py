@@ -415,9 +415,41 @@ GATED = builder("gated").then_gate("approval", timeout="24h").then(publish).buil
 
 
 def test_a_signal_passes_a_gate_when_it_is_sent(tester: FlowTester):
-    tester.signal("approval", GateResult(decided_by="ann"), after="2h")
+    tester.signal("approval", GateResult(True, decided_by="ann"), after="2h")
     assert tester.run(GATED).output == "True by ann"
     assert tester.now == 7200
+
+
+@pytest.mark.parametrize("flow", [builder("f").then(step("a")), "f", None])
+def test_what_is_no_flow_is_not_run(tester: FlowTester, flow: Any):
+    with pytest.raises(FlowTesterError, match="expected a built flow, got") as caught:
+        tester.run(flow)
+    assert caught.value.__context__ is None  # nothing else went wrong before
+
+
+def test_a_loop_that_is_not_there_has_no_turn(tester: FlowTester):
+    flow = builder("f").then(step("a").with_input(lambda state: state.turn("nowhere"))).build()
+    error = tester.run(flow).error
+    assert error is not None and "MissingOutput: no output 'nowhere'" in str(error)
+
+
+async def forbidden() -> bool:
+    return False
+
+
+def test_an_answer_that_somebody_would_have_to_wait_for_fails_the_run(tester: FlowTester):
+    def later(_: Any) -> Any:
+        return forbidden()
+
+    branching = builder("asks").when(later).then(step("a")).end_when().build()
+    looping = builder("turns").then_loop(
+        "l", body=step("a"), state=int, initial=0, while_=later, after=lambda _, n: n
+    )
+    for flow in (branching, looping.build()):
+        result = tester.run(flow)
+        assert result.status is RunStatus.FAILED
+        assert result.error is not None and "expected an answer" in str(result.error)
+    assert tester.mock("when.1", AsyncMock(return_value=True)).run(branching).status == "completed"
 
 
 def test_a_gate_that_nobody_passes_times_out(tester: FlowTester):
@@ -439,6 +471,16 @@ def test_a_signal_is_checked_as_a_client_checks_it(tester: FlowTester):
         tester.signal("aproval").run(GATED)
     with pytest.raises(InvalidSignal, match="signal 'approval'"):
         FlowTester().signal("approval", {"approved": "perhaps"}).run(GATED)
+
+
+@pytest.mark.parametrize(
+    "payload", [None, {}, {"approve": False}, {"approved": True, "aproved": False}, [], True]
+)
+def test_nothing_is_approved_by_accident(tester: FlowTester, payload: object):
+    with pytest.raises(InvalidSignal, match=r"signal 'approval': .* a gate takes a decision"):
+        tester.signal("approval", payload).run(GATED)
+    with pytest.raises(TypeError, match="approved"):
+        GateResult()  # pyright: ignore[reportCallIssue]
 
 
 def test_a_run_sleeps_until_a_moment_of_its_own_time(tester: FlowTester):

@@ -66,6 +66,10 @@ EDITED = (
     .build()
 )
 
+NOTED = (
+    FlowBuilder("noted").triggered_by(signal("noted")).with_signal("note").then(step("a")).build()
+)
+
 
 @asynccontextmanager
 async def serving(
@@ -73,7 +77,7 @@ async def serving(
 ) -> AsyncGenerator[httpx.AsyncClient]:
     monkeypatch.setenv("HOOK_SECRET", SECRET)
     monkeypatch.setenv("RESOLUTE_HTTP_TOKEN", "letmein")
-    await stage.offer(PUSHED, OPEN, GATED, WOKEN, EDITED)
+    await stage.offer(PUSHED, OPEN, GATED, WOKEN, EDITED, NOTED)
     store: Store = stage.store
     async with (
         serve_http("127.0.0.1", 0, Client(store)) as port,
@@ -145,6 +149,46 @@ async def test_a_request_that_does_not_come_is_given_up(
             writer.close()
 
 
+async def test_a_later_request_of_a_connection_that_does_not_come_is_given_up_too(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(server, "PATIENCE", 0.2)
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: "
+    async with serving(stage, monkeypatch) as http:
+        for first, then in (
+            (head + b"2\r\n\r\n{}", b"POST /in/open HTTP/1.1\r\n"),
+            (head.replace(b"nowhere", b"api/signals/x") + b"9\r\n\r\n{", b"1"),
+        ):
+            reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
+            writer.write(first)
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 40")
+            writer.write(then)
+            async with asyncio.timeout(30):
+                assert await reader.read() == b""
+            writer.close()
+
+
+async def test_a_body_that_no_codec_or_stack_can_hold_is_refused_with_its_reason(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    wide = b"[" + b"1.5," * 230_000 + b"1.5]"  # four bytes each as JSON, and nine as MessagePack
+    async with serving(stage, monkeypatch) as http:
+        for body, status in (
+            (b"99999999999999999999999", 422),
+            (b"[" * 200_000, 400),
+            (wide, 413),
+        ):
+            answer = await http.post("/in/open", content=body)
+            assert answer.status_code == status, body[:50]
+            assert answer.json()["error"]
+        token = {"Authorization": "Bearer letmein"}
+        await stage.start(NOTED, "noted")
+        for body, status in ((b"99999999999999999999999", 422), (b"[" * 200_000, 400), (wide, 413)):
+            for url in ("/api/runs/noted/signals/note", "/api/signals/noted"):
+                answer = await http.post(url, content=body, headers=token)
+                assert answer.status_code == status, (url, body[:50])
+
+
 async def test_a_webhook_without_a_secret_takes_anybody_s(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
@@ -174,6 +218,8 @@ async def test_who_has_the_token_sends_signals(stage: Stage, monkeypatch: pytest
         headers = {"Authorization": "Bearer letmein", "Idempotency-Key": "k"}
         wrong = await http.post(url, json={"approved": 3}, headers=headers)
         assert (wrong.status_code, "approved" in wrong.text) == (422, True)
+        empty = await http.post(url, headers=headers)
+        assert (empty.status_code, "approved" in empty.text) == (422, True)
         unknown = await http.post(f"/api/runs/{run_id}/signals/x", headers=headers)
         assert unknown.status_code == 404
         for _ in range(2):
@@ -185,7 +231,8 @@ async def test_who_has_the_token_sends_signals(stage: Stage, monkeypatch: pytest
         client = Client(stage.store)
         result = await (await client.get(run_id)).result(GateResult)
         assert result.decided_by == "ann"
-        ended = await http.post(url, headers={**headers, "Idempotency-Key": "other"})
+        other = {**headers, "Idempotency-Key": "other"}
+        ended = await http.post(url, json={"approved": True}, headers=other)
         assert ended.status_code == 409
         await client.watcher.close()
 
@@ -224,7 +271,9 @@ async def test_a_child_is_signalled_by_its_id(stage: Stage, monkeypatch: pytest.
     async with serving(stage, monkeypatch) as http:
         await stage.start(GATED, "parent/step.0")
         url = "/api/runs/parent/step.0/signals/approval"
-        answer = await http.post(url, json={}, headers={"Authorization": "Bearer letmein"})
+        answer = await http.post(
+            url, json={"approved": True}, headers={"Authorization": "Bearer letmein"}
+        )
         assert answer.json() == {"id": "parent/step.0", "signal": "approval"}
 
 

@@ -57,6 +57,16 @@ def test_a_delivery_is_known_by_its_sender_s_id():
     assert delivery_id({"webhook-id": "msg_1"}, b"") == "msg_1"
     assert delivery_id({"idempotency-key": "k"}, b"") == "k"
     assert delivery_id({"stripe-signature": "x"}, b'{"id": "evt_1"}') == "evt_1"
-    for body in (b"", b"[]", b"nonsense", b"{}", b"\xff"):
-        assert delivery_id({"stripe-signature": "x"}, body) == ""
     assert delivery_id({}, b'{"id": "evt_1"}') == ""
+
+
+def test_a_header_that_nobody_signed_makes_no_new_delivery_of_a_signed_one():
+    event = {"stripe-signature": stripe(body=b'{"id": "evt_1"}')}
+    for name in ("x-github-delivery", "webhook-id", "idempotency-key", "x-delivery-id"):
+        assert delivery_id({**event, name: "another"}, b'{"id": "evt_1"}') == "evt_1"
+    for body in (b"", b"[]", b"nonsense", b"{}", b"\xff", b"[" * 200_000):
+        own = delivery_id({"stripe-signature": stripe(body=body)}, body)
+        assert own
+        replayed = {"stripe-signature": f"v1=00, {stripe(body=body)}", "webhook-id": "another"}
+        assert delivery_id(replayed, body) == own
+        assert delivery_id({"stripe-signature": stripe(NOW + 1, body=body)}, body) != own

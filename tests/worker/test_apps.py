@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from resolute import Worker
 from resolute.errors import ConfigurationError
 from resolute_worker.apps import App, load_app
 from resolute_worker.shared import SharedPage
@@ -118,3 +120,28 @@ def test_a_process_is_fenced_after_two_thirds_of_its_lease(age: float, is_fenced
     page.record_beat(time.monotonic() - age)
     assert page.is_fenced is is_fenced
     page.close()
+
+
+@pytest.mark.parametrize("app", ["", ".", ".flows", ":flow"])
+def test_an_app_without_a_module_is_refused(app: str):
+    with pytest.raises(ConfigurationError, match=r"expected MODULE, MODULE:ATTRIBUTE or PATH\.py"):
+        load_app(app)
+
+
+def test_an_app_that_cannot_be_imported_says_why_in_its_first_line(tmp_path: Path):
+    path = tmp_path / "err.py"
+    path.write_text("import nosuchmodule\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_app(str(path))
+    first, *others = str(caught.value).splitlines()
+    assert first.endswith("failed to run: ModuleNotFoundError: No module named 'nosuchmodule'")
+    assert any("err.py" in line for line in others)
+
+
+def test_a_worker_that_cannot_be_is_refused_where_it_is_written():
+    loose: Any = Worker
+    for options in ({"processes": "2"}, {"concurrency": 0}, {"concurrency": 2.5}):
+        with pytest.raises((TypeError, ValueError), match=r"worker: .*: expected"):
+            loose("q", **options)
+    with pytest.raises(TypeError, match="expected a built flow, got"):
+        loose("q").with_flow(load_app)

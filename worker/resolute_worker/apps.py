@@ -121,6 +121,10 @@ def _is_offer(value: Any) -> bool:
 
 
 def _load_module(target: str) -> ModuleType:
+    if not target or target.startswith("."):
+        raise ConfigurationError(
+            f"app: expected MODULE, MODULE:ATTRIBUTE or PATH.py, got {target!r}"
+        )
     if target.endswith(".py") or "/" in target:
         return _load_file(Path(target))
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -130,9 +134,9 @@ def _load_module(target: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (target == error.name or target.startswith(error.name + ".")):
             raise ConfigurationError(f"app: there is no module {target!r} on the path") from None
-        raise ConfigurationError(f"app {target!r}: {_last_lines()}") from error
+        raise ConfigurationError(f"app {target!r}: {_told(error)}") from error
     except Exception as error:
-        raise ConfigurationError(f"app {target!r} failed to import: {_last_lines()}") from error
+        raise ConfigurationError(f"app {target!r} failed to import: {_told(error)}") from error
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -148,9 +152,10 @@ def _load_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigurationError(f"app {str(path)!r} failed to run: {_last_lines()}") from error
+        raise ConfigurationError(f"app {str(path)!r} failed to run: {_told(error)}") from error
     return module
 
 
-def _last_lines() -> str:
-    return "\n" + traceback.format_exc(limit=-6)
+def _told(error: Exception) -> str:
+    """What was raised, in the first line, and where."""
+    return f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-6)}"

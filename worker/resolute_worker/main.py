@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import uvloop
 
+from resolute import __version__
 from resolute.daemon import Daemon, daemon_options, run_daemon
 from resolute.errors import ConfigurationError
 from resolute.ids import check_queue
@@ -13,7 +14,14 @@ from resolute_worker.supervisor import WorkerConfig
 from resolute_worker.worker import serve
 
 
-@click.command(context_settings={"auto_envvar_prefix": "RESOLUTE", "show_default": True})
+@click.command(
+    context_settings={
+        "auto_envvar_prefix": "RESOLUTE",
+        "show_default": True,
+        "help_option_names": ["-h", "--help"],
+    }
+)
+@click.version_option(__version__, package_name="resolute")
 @click.option("--queue", required=True, help="The queue whose nodes are run.")
 @click.option("--app", required=True, help="MODULE, MODULE:ATTRIBUTE or PATH.py with the flows.")
 @click.option("--processes", type=click.IntRange(1, 1024), default=1, help="Worker processes.")

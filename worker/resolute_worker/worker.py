@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import uvloop
 
@@ -15,6 +15,7 @@ from resolute.durations import Duration, seconds
 from resolute.errors import ConfigurationError
 from resolute.ids import check_queue
 from resolute.model.flow import Flow
+from resolute.model.functions import check_count
 from resolute.model.nodes import Node
 from resolute.model.provider import Provider
 from resolute.storage import Storage, storage_of
@@ -45,8 +46,15 @@ class Worker:
     nodes: tuple[Node[Any, Any], ...] = ()
     storage: Storage | str | None = None
 
+    def __post_init__(self) -> None:
+        check_count("worker: processes", self.processes)
+        check_count("worker: concurrency", self.concurrency)
+
     def with_flow(self, *flows: Flow[Any, Any]) -> Self:
         """Offer these flows; where nothing is named, all that the app has."""
+        for flow in flows:
+            if not isinstance(cast("object", flow), Flow):
+                raise TypeError(f"worker: expected a built flow, got {flow!r}")
         return replace(self, flows=(*self.flows, *flows))
 
     def with_nodes(self, *nodes: Node[Any, Any]) -> Self:

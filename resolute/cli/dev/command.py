@@ -17,7 +17,8 @@ from resolute.cli.dev.children import Child, Say, program, start_child
 from resolute.cli.dev.screen import Screen
 from resolute.cli.dev.workspace import DATA_FOLDER, STORAGE_FOLDER, workspace
 from resolute.cli.exits import Exit, say_error
-from resolute.cli.target import DevServer, Target
+from resolute.cli.target import Target
+from resolute.client.dev_server import DevServer
 from resolute.ids import check_queue
 from resolute.storage import storage_of
 from resolute.store.keys import MetaKeys

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
-from resolute.cli.target import DEV_FOLDER, SERVER_FILE
+from resolute.client.dev_server import DEV_FOLDER, SERVER_FILE
 from resolute.errors import ConfigurationError
 
 DATA_FOLDER = DEV_FOLDER / "data"

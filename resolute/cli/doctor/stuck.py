@@ -1,4 +1,4 @@
-"""Runs whose state is older than its clock: unmoved, and waiting for nothing that has a time."""
+"""Runs whose state is older than its clock: unmoved, and waiting for nothing that will come."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ MAX_OPEN = 1000  # of the oldest open runs of a partition
 MAX_LOOKS = 50
 MAX_SAID = 5
 
-_CLOCKED = {WaitKind.NODE, WaitKind.RETRY, WaitKind.RATE_LIMIT, WaitKind.CONCURRENCY}
+# What a run may wait for as long as it takes: it has a name, or a clock. A timer that nobody fires
+# is a wait for a coordinator.
+_HEALTHY = {
+    WaitKind.NODE, WaitKind.RETRY, WaitKind.RATE_LIMIT, WaitKind.CONCURRENCY, WaitKind.SIGNAL,
+    WaitKind.TIME, WaitKind.CHILD, WaitKind.RUN, WaitKind.ALONE,
+}  # fmt: skip
 
 
 class StuckRun(msgspec.Struct, frozen=True):
@@ -56,7 +61,7 @@ async def oldest_open(store: Store) -> tuple[list[Header], list[DamagedRun]]:
 async def find_stuck(
     client: Client, opened: Sequence[Header], situation: Situation, lease: float
 ) -> list[StuckRun]:
-    """The open runs, unmoved for three leases, that run no node and wait for no timer."""
+    """The open runs, unmoved for three leases, that wait for nothing but to be moved."""
     found: list[StuckRun] = []
     limit = situation.now - LEASES * lease
     old = sorted((h for h in opened if h.moved < limit), key=lambda header: header.moved)
@@ -65,7 +70,7 @@ async def find_stuck(
             snapshot = await take_snapshot(client, header.id)
         except (UnknownRun, DamagedRun):
             continue
-        moved = snapshot.is_over or any(wait.kind in _CLOCKED for wait in snapshot.waits)
+        moved = snapshot.is_over or any(wait.kind in _HEALTHY for wait in snapshot.waits)
         if not moved:
             unmoved = situation.now - header.moved
             why = snapshot.waits[0].text if snapshot.waits else ""

@@ -24,6 +24,7 @@ from resolute.cli.show.snapshot import Snapshot
 from resolute.cli.show.timeline import Axis
 from resolute.cli.show.waiting import Wait, WaitKind
 from resolute.durations import humanize
+from resolute.model.gates import GateResult
 from resolute.model.messages import NodeRecord
 from resolute.priority import Priority
 from resolute.status import NodeStatus, RunStatus
@@ -76,12 +77,24 @@ def _header(snapshot: Snapshot) -> Table:
     if snapshot.costs:
         sums = (f"{amount:,f} {unit}" for unit, amount in snapshot.costs.items())
         table.add_row("cost", ", ".join(sums))
+    for gate, decision in snapshot.decisions.items():
+        table.add_row("decided", Text(f"{gate}: {_decision(decision)}"))
     if run.error:
         table.add_row("error", Text(error_text(run.error), style="red"))
     if run.status is RunStatus.COMPLETED:
         result = Text(to_json(snapshot.result, indent=0), overflow="ellipsis", no_wrap=True)
         table.add_row("result", result)
     return table
+
+
+def _decision(decision: GateResult) -> str:
+    """What was decided, by whom, and why."""
+    text = "approved" if decision.approved else "rejected"
+    if decision.decided_by:
+        text += f" by {decision.decided_by}"
+    if decision.reason:
+        text += f": {decision.reason}"
+    return f"{text} {to_json(decision.metadata, indent=0)}" if decision.metadata else text
 
 
 def _nodes(snapshot: Snapshot, console: Console, show_all: bool) -> Table:
@@ -104,6 +117,8 @@ def _node_table(snapshot: Snapshot, axis: Axis | None, show_all: bool) -> Table:
     )
     if axis is not None:
         table.add_column(axis.header(), no_wrap=True)
+    # What a run that was terminated left running is not looked at by anybody after its end.
+    until = snapshot.run.ended or snapshot.now
     for _, group in groupby(snapshot.nodes, key=lambda node: node.seq):
         step = list(group)
         is_wide = len({node.name for node in step}) < len(step)
@@ -114,7 +129,7 @@ def _node_table(snapshot: Snapshot, axis: Axis | None, show_all: bool) -> Table:
         shown = step if show_all else _interesting(step)
         for node in shown:
             number = f"[{node.index}]" if is_wide else ""
-            table.add_row(*_cells(node, snapshot.now, axis, number, indented=is_parallel))
+            table.add_row(*_cells(node, (snapshot.now, until), axis, number, indented=is_parallel))
         for status, count in _left_out(step, shown):
             table.add_row(Text(f"  … {count:,} more", style="dim"), status_text(status))
     return table
@@ -136,8 +151,10 @@ def _left_out(
 
 
 def _cells(
-    node: NodeRecord, now: float, axis: Axis | None, number: str, *, indented: bool
+    node: NodeRecord, times: tuple[float, float], axis: Axis | None, number: str, *, indented: bool
 ) -> Iterator[RenderableType]:
+    """A row; `times` are now, and until when a node that has not ended is counted as running."""
+    now, until = times
     name = Text("  " if indented else "")
     name.append(f"↩ {node.name}" if node.compensates else node.name + number)
     if node.compensates:
@@ -146,10 +163,10 @@ def _cells(
     yield status_text(node.status)
     yield _tries(node)
     yield local_time(node.begun, now) if node.begun is not None else ""
-    ended = node.ended if node.ended is not None else now
+    ended = node.ended if node.ended is not None else until
     yield humanize(max(0.0, ended - node.begun)) if node.begun is not None else ""
     if axis is not None:
-        yield axis.bar(node, now)
+        yield axis.bar(node, until)
 
 
 def _tries(node: NodeRecord) -> Text:

@@ -13,7 +13,11 @@ from resolute.cli.show.waiting import Wait, find_waits
 from resolute.client import Client, DeadLetter, FlowRun, RunInfo
 from resolute.client.history import read_fields, read_history
 from resolute.errors import ResoluteError, UnknownRun, reading
+from resolute.model import codec
+from resolute.model.gates import GateResult
 from resolute.model.messages import NodeRecord
+from resolute.model.plan import Gate, Plan
+from resolute.status import NodeStatus
 from resolute.store import registry, runs
 from resolute.store.costs import read_costs
 from resolute.store.store import Store
@@ -29,6 +33,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     result: Any = None
     dead_letters: Sequence[DeadLetter] = ()
     costs: Mapping[str, Decimal] = {}
+    decisions: Mapping[str, GateResult] = {}  # by gate; of a loop that of the latest turn
 
     @property
     def is_over(self) -> bool:
@@ -56,16 +61,36 @@ async def _read(client: Client, header: runs.Header) -> Snapshot:
     nodes = await read_history(client.store, header, plan) if plan else []
     costs = await read_costs(client.store, header.id)
     letters = await client.letters.of_run(header.id)
+    decisions = await _decisions(client.store, header, plan, nodes)
     if header.status.is_terminal:
         now = await registry.server_ms(client.store) / 1000
         result = await _result(client, header)
-        return Snapshot(RunInfo.of(header), now, nodes, [], result, letters, costs)
+        return Snapshot(RunInfo.of(header), now, nodes, [], result, letters, costs, decisions)
     situation = await read_situation(client.store)
     held = await _held(client.store, header)
     waits = find_waits(header, plan, nodes, held, situation)
     return Snapshot(
-        RunInfo.of(header), situation.now, nodes, waits, dead_letters=letters, costs=costs
+        RunInfo.of(header), situation.now, nodes, waits, None, letters, costs, decisions
     )
+
+
+async def _decisions(
+    store: Store, header: runs.Header, plan: Plan | None, nodes: Sequence[NodeRecord]
+) -> dict[str, GateResult]:
+    """What was decided at the gates that the run has passed, in their order."""
+    gates = {one.nodes[0].key for one in plan.instructions if isinstance(one, Gate)} if plan else ()
+    passed = dict.fromkeys(
+        node.name for node in nodes if node.name in gates and node.status is NodeStatus.COMPLETED
+    )
+    if not passed:
+        return {}
+    key = store.keys.of(header.id).flow(header.id)
+    values = await store.execute("HMGET", key, *(f"o:{gate}" for gate in passed))
+    return {
+        gate: codec.decode(data, GateResult)
+        for gate, data in zip(passed, values, strict=True)
+        if data is not None
+    }
 
 
 async def _held(store: Store, header: runs.Header) -> dict[int, str]:

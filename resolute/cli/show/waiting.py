@@ -17,6 +17,8 @@ from resolute.priority import queue_of
 from resolute.status import SETTLED, NodeStatus, RunStatus
 from resolute.store.runs import Header
 
+LONER_CRASHES = 2  # as a worker's reader has it: with so many behind it a node runs alone
+
 
 class WaitKind(StrEnum):
     """Who or what must act next; what people must see to comes first."""
@@ -31,6 +33,7 @@ class WaitKind(StrEnum):
     CHILD = "child"
     RUN = "run"
     NODE = "node"
+    ALONE = "alone"
     QUEUE = "queue"
 
 
@@ -217,5 +220,11 @@ def _ready(
         )
         return Wait(WaitKind.WORKER, text, node.name, queue=queue, since=node.dispatched)
     spent = humanize(max(0.0, situation.now - (node.dispatched or situation.now)))
+    if node.crashes >= LONER_CRASHES:
+        text = (
+            f"{node.name}: {node.crashes} processes died with it, so that it runs alone: in a"
+            f" process of queue {queue} that has nothing else to run"
+        )
+        return Wait(WaitKind.ALONE, text, node.name, queue=queue, since=node.dispatched)
     text = f"{node.name} is ready in queue {queue} for {spent}"
     return Wait(WaitKind.QUEUE, text, node.name, queue=queue, since=node.dispatched)

@@ -22,9 +22,9 @@ CASE = Case(
     .then(report.with_input(deciders))
     .build(),
     signals=(
-        ("approval", GateResult(decided_by="ann")),
-        ("approval", GateResult(decided_by="bob")),
-        ("approval", GateResult(decided_by="nobody asks")),
+        ("approval", GateResult(True, decided_by="ann")),
+        ("approval", GateResult(True, decided_by="bob")),
+        ("approval", GateResult(True, decided_by="nobody asks")),
     ),
     output=["ann", "bob"],
     history="""

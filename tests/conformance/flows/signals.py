@@ -21,7 +21,7 @@ CASE = Case(
     .then_gate("go")
     .then(count.with_input(sent))
     .build(),
-    signals=(("number", 3), ("number", 1), ("go", GateResult())),
+    signals=(("number", 3), ("number", 1), ("go", GateResult(True))),
     output=[3, 1],
     history="""
         1.0 go completed 1

@@ -36,7 +36,7 @@ CASE = Case(
         after=add,
     )
     .build(),
-    signals=(("number", 1), ("number", 2), ("go", GateResult())),
+    signals=(("number", 1), ("number", 2), ("go", GateResult(True))),
     output=[[1, 2], []],
     history="""
         1.0 go completed 1

@@ -12,8 +12,8 @@ async def fetch() -> list[int]:
 
 
 @node("count")
-async def count(numbers: list[int]) -> int:
-    return len(numbers)
+async def count(numbers: list[int] | None) -> int:
+    return len(numbers or ())
 
 
 @node("end")
