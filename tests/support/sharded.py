@@ -71,6 +71,8 @@ class ShardedServers:
         for replica, primary in zip(self.replicas, self.primaries, strict=False):
             await replica.execute("CLUSTER", "REPLICATE", primary.id)
         await until(self._is_up, "the cluster is up")
+        # It is that also for who has not heard yet which slots another one has.
+        await until(self._agree, "all servers agree on who has which slots")
 
     async def _all_met(self) -> bool:
         known = [await node.execute("CLUSTER", "NODES") for node in self.nodes]
