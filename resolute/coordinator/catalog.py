@@ -36,10 +36,14 @@ class Catalog:
                 self._plans[plan_hash] = plan
         return plan
 
-    async def refresh(self) -> None:
-        """Read the registry if it changed and the last look is no longer fresh."""
+    async def refresh(self, *, exact: bool = False) -> None:
+        """Read the registry if it changed and the last look is no longer fresh.
+
+        With `exact` no look is: who begins a run needs what was registered before its start, else
+        it pins the run to a plan that its worker took out of service a moment ago.
+        """
         now = self._clock.monotonic()
-        if now - self._looked < FRESH:
+        if not exact and now - self._looked < FRESH:
             return
         version = await registry.registry_version(self._store)
         if version != self._version:

@@ -179,6 +179,8 @@ class Dispatcher:
         commits: list[transitions.Commit] = []
         sources: list[Pending] = []
         stale: list[str] = []
+        if any(pending.event.kind is EventKind.START for pending in todo):
+            await self._catalog.refresh(exact=True)
         decided = [await self._decide_plain(partition, pending) for pending in todo]
         to_load = [p for p, made in zip(todo, decided, strict=True) if isinstance(made, NeedsRun)]
         loaded = await self._decide_loaded(partition, to_load)
@@ -263,7 +265,6 @@ class Dispatcher:
     async def _start(self, pending: Pending) -> transitions.Commit | None:
         """Pin the run to a plan and dispatch its first step."""
         event = pending.event
-        await self._catalog.refresh()
         plan_hash = self._catalog.pin(event.arg)
         plan = await self._catalog.plan(plan_hash) if plan_hash else None
         if plan_hash is None or plan is None:
@@ -311,6 +312,7 @@ class Dispatcher:
             event = Event(
                 EventKind.START, header.id, rev=header.rev, queue=header.queue, arg=header.flow
             )
+            await self._catalog.refresh(exact=True)
             return await self._start(Pending(pending.id, event))
         plan = await self._catalog.plan(header.plan)
         if plan is None:

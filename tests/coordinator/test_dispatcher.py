@@ -290,6 +290,17 @@ async def test_a_run_is_pinned_to_the_plan_of_the_worker_that_started_last(stage
     assert (await stage.header()).plan == new.plan_hash
 
 
+async def test_also_where_that_registered_just_after_a_look_at_the_registry(stage: Stage):
+    old, new = chain("a"), chain("a", "b")
+    await stage.offer(old, process="1-old")
+    await stage.catalog.refresh(exact=True)  # no time passes from here on
+    stage.clock.tick = 0.0
+    await stage.offer(new, process="2-new")
+    await stage.start("chain")
+    await stage.coordinate()
+    assert (await stage.header()).plan == new.plan_hash
+
+
 async def test_a_pinned_run_keeps_its_plan(stage: Stage):
     old, new = chain("a", "b"), chain("x")
     await stage.begin_run(old)
