@@ -72,6 +72,9 @@ async def visit(client: Client, random: Random, name: str) -> None:
         with contextlib.suppress(ResoluteError):  # it was stopped before it began
             again = await client.retry(name, number=1)
             write(Line("started", again.id, case.flow.name, visited=True))
+    if not case.signal and case.sharing is Sharing.NONE and random.random() < 0.3:
+        anew = await run.rerun(durability=level)
+        write(Line("started", anew.id, case.flow.name, visited=True))
     await client.list(limit=5)
     await run.history()
     await run.costs()
