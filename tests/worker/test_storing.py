@@ -8,7 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from resolute import FlowState, Storage, StorageUnavailable, current, node
+from resolute import (
+    FlowState,
+    Page,
+    PageRequest,
+    Storage,
+    StorageUnavailable,
+    current,
+    node,
+    paginate,
+)
 from resolute.coordinator.objects import Objects
 from resolute.engine.undoing import MANY_UNDOS
 from resolute.model import codec
@@ -16,6 +25,8 @@ from resolute.model.flow import Flow
 from resolute.model.references import Stored, is_stub, stored_in
 from resolute.status import NodeStatus
 from resolute.store import folders
+from resolute_worker.deadlines import Deadlines
+from resolute_worker.jobs import Job
 from tests.store.test_folders import end_and_drop
 from tests.support.flows import builder
 from tests.support.stage import Stage
@@ -138,6 +149,36 @@ async def test_the_timeout_stands_still_while_a_result_waits(
     assert slept.is_set()
     await stage.coordinate()
     assert await stage.status() == "completed"
+
+
+async def test_a_page_that_waits_for_its_storage_is_no_silence_and_leaves_its_timeout(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    storage = Flaky()
+    storage.failing = 2
+    overdue: list[object] = []
+
+    async def fetch(_: Any, page: PageRequest) -> Page[str]:
+        current().heartbeat()
+        return Page([TEXT], "more" if page.number == 0 else None)
+
+    pages = paginate("pages", fetch, page_size=1, timeout="1s", retry=ONCE).with_heartbeat("300ms")
+    parts = await ready(stage, make_parts, flow_of(pages), storage)
+    monkeypatch.setattr(
+        "resolute_worker.objects.backoff", lambda _: 1.2 if storage.failing == 1 else 0.0
+    )
+    returned = Deadlines.returned
+
+    def watched(self: Deadlines, job: Job) -> None:
+        returned(self, job)
+        overdue.extend(parts.page.overdue(0))
+
+    monkeypatch.setattr(Deadlines, "returned", watched)
+    for _ in range(2):
+        await parts.work()
+    await stage.coordinate()
+    assert await stage.status() == "completed"
+    assert overdue == []
 
 
 async def test_an_input_whose_storage_is_away_is_handed_back_without_an_attempt(

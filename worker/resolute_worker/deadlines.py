@@ -23,10 +23,11 @@ class Deadlines:
 
     def begin(self, job: Job) -> None:
         """Its function is called from now on."""
-        self._begin(job, job.bound.plan.timeout_ms / 1000)
-        self._heartbeats.listen(job, job.bound.plan.timeout_ms / 1000)
+        timeout = job.bound.plan.timeout_ms / 1000
+        self._expire_in(job, timeout)
+        self._heartbeats.listen(job, timeout)
 
-    def _begin(self, job: Job, left: float) -> None:
+    def _expire_in(self, job: Job, left: float) -> None:
         self.occupy(job, left)
         job.timer = self._loop.call_later(left, job.request_stop, Stop.TIMEOUT)
 
@@ -40,22 +41,25 @@ class Deadlines:
         """Its function is over: no heartbeat is expected any more, what is left is its timeout."""
         if job.pulse is not None:
             self._heartbeats.stop(job)
-            self.occupy(job, max(0.0, job.pulse.must_end - time.monotonic()))
+            self.occupy(job, self._left(job))
 
     @contextlib.contextmanager
     def standing_still(self, job: Job) -> Generator[None]:
-        """While its result is put into the storage, however long that takes."""
-        left = 0.0
+        """While its result is put into the storage, however long that takes.
+
+        Its function has told what it had to: no heartbeat is expected any more.
+        """
+        left = self._left(job)
         if job.timer is not None:
-            left = max(0.0, job.timer.when() - self._loop.time())
             job.timer.cancel()
-        is_listening = job.pulse is not None and not job.pulse.is_over
         self._heartbeats.stop(job)
         self.occupy(job, math.inf)
         yield  # where that raises the job is over
-        self._begin(job, left)
-        if is_listening:
-            self._heartbeats.listen(job, left)
+        self._expire_in(job, left)
+
+    def _left(self, job: Job) -> float:
+        """Of its timeout, which stood still now and then."""
+        return max(0.0, job.timer.when() - self._loop.time()) if job.timer is not None else 0.0
 
     def end(self, job: Job) -> None:
         """Its slot runs nothing any more."""
