@@ -164,9 +164,11 @@ async def test_a_page_that_waits_for_its_storage_is_no_silence_and_leaves_its_ti
 
     pages = paginate("pages", fetch, page_size=1, timeout="1s", retry=ONCE).with_heartbeat("300ms")
     parts = await ready(stage, make_parts, flow_of(pages), storage)
-    monkeypatch.setattr(
-        "resolute_worker.objects.backoff", lambda _: 1.2 if storage.failing == 1 else 0.0
-    )
+
+    def longer_than_both(_: int) -> float:
+        return 1.2 if storage.failing == 1 else 0.0
+
+    monkeypatch.setattr("resolute_worker.objects.backoff", longer_than_both)
     returned = Deadlines.returned
 
     def watched(self: Deadlines, job: Job) -> None:
