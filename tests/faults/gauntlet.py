@@ -8,6 +8,7 @@ takes its place. The checker judges all runs at the end.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ TOGETHER = 8  # points of a victim that survives them
 LANES = ("worker", "worker", "coordinator", "coordinator", "client")
 LITTER_PERIOD = 4.0  # s between things that only a fault brings about
 RETENTION = "20s"
+PLACE = ("nobody|1|0|nowhere|1-0", "nobody|1")  # of a process that died with it
 
 LANE = {"supervisor": "worker", "child": "worker", "coordinator": "coordinator", "client": "client"}
 
@@ -77,8 +79,10 @@ def batches(points: Sequence[Point]) -> list[tuple[Point, ...]]:
 
 @dataclass
 class Outcome:
-    """What a run through the gauntlet came to."""
+    """What a run through the gauntlet came to; `never` are the sites that were not reached."""
 
+    points: list[Point] = field(default_factory=list[Point])
+    never: set[str] = field(default_factory=set[str])
     fired: list[Point] = field(default_factory=list[Point])
     missed: list[Point] = field(default_factory=list[Point])
     runs: int = 0
@@ -98,23 +102,22 @@ class Gauntlet:
         partitions: int = 1,
     ) -> None:
         self._folder = folder
+        self._seed = seed
         self._random = Random(seed)
         self._say = say
         self._binary = binary
         self._partitions = partitions
         self._count = 0
-        self._known: set[str] = set()
         self._visitors: list[subprocess.Popen[bytes]] = []
         self._followed: set[str] = set()
         self.outcome = Outcome()
 
-    async def record(self, known: set[str], *, seconds: float) -> Outcome:
-        """Note which sites are reached, until that are all known ones or the time is over."""
-        self._known = known
-        return await self.run([], seconds=seconds)
+    async def run(self, known: set[str], *, recording: float, seconds: float = 0.0) -> Outcome:
+        """Have the known sites reached, then let the points of all that were reached fire.
 
-    async def run(self, points: Sequence[Point], *, seconds: float = 0.0) -> Outcome:
-        """Let every point fire, or as many as there is time for (0: no limit)."""
+        For the first there are `recording` seconds at most; of the points, in the seed's order, as
+        many fire as `seconds` are enough for (0: all).
+        """
         (self._folder / "server").mkdir(parents=True)
         (self._folder / "oracle").mkdir()
         # `always`, so that visitors may ask for `fsync` of any server.
@@ -127,15 +130,16 @@ class Gauntlet:
             self._cluster = Cluster(system, self._random, LEASE)
             stack.push_async_callback(self._cluster.close)
             stack.callback(self._end_visitors)
-            # Where nothing is to fire, these too note what they come by: they live longest.
-            armed = {} if points else self._spec().environment()
+            # These note what they come by, too: they live longest.
+            armed = self._spec().environment()
             self._cluster.add_coordinator("--retention", RETENTION, **armed)
             self._cluster.add_worker("--processes", "2", **armed)
             store = await Store.open(server.url, patience=60.0)
             client = await stack.enter_async_context(Client.connect(server.url, patience=60.0))
             await system.offered(client, app.sequence.name)
             load = Load(client, system.folder, self._random, USUAL[:-1], 15)
-            await self._play(Scene(self._cluster, load, store, self._random), points, seconds)
+            scene = Scene(self._cluster, load, store, self._random)
+            await self._play(scene, known, recording, seconds)
             self._judge(load)
             self.outcome.broken += judge_letters(await read_buried(store))
             await self._cluster.close()
@@ -144,37 +148,43 @@ class Gauntlet:
             await store.close()
         return self.outcome
 
-    async def _play(self, scene: Scene, points: Sequence[Point], seconds: float) -> None:
+    async def _play(self, scene: Scene, known: set[str], recording: float, seconds: float) -> None:
         stopped = asyncio.Event()
         background = [
             asyncio.create_task(scene.load.run(stopped)),
             asyncio.create_task(self._follow_visitors(scene.load, stopped)),
             asyncio.create_task(self._litter(scene, stopped)),
         ]
+        await self._record(scene, known, time.monotonic() + recording)
+        pairs = reached(self._folder / "points")
+        self.outcome.never = known - {site for _, site in pairs}
+        self.outcome.points = points = all_points(pairs)
+        Random(self._seed).shuffle(points)
+        self._say(f"points: {len(points)} at {len(pairs)} calls")
+        todo = batches(points)
         until_when = time.monotonic() + seconds if seconds else float("inf")
-        if points:
-            todo = batches(points)
-            await asyncio.gather(*(self._lane(scene, lane, todo, until_when) for lane in LANES))
-        else:
-            await self._record(scene, until_when)
+        await asyncio.gather(*(self._lane(scene, lane, todo, until_when) for lane in LANES))
         self._end_visitors()
         stopped.set()
         await asyncio.gather(*background)
         await scene.load.drained()
         for partition in scene.store.keys.partitions:
             await scene.command("ZREM", partition.open, "nobody")  # what was littered last
+        await scene.command("HDEL", _room(scene), PLACE[0])
 
-    async def _record(self, scene: Scene, until_when: float) -> None:
+    async def _record(self, scene: Scene, known: set[str], until_when: float) -> None:
         """Victims that only note where they come by; they are killed and stopped all the same."""
         visitor = self._start(scene, "client", self._spec())
-        while time.monotonic() < until_when and self._known - {s for _, s in self.reached()}:
-            for lane in ("worker", "coordinator"):
-                victim = self._start(scene, lane, self._spec())
-                await asyncio.sleep(VISIT)
-                if lane == "coordinator":
-                    # What it was about to do is done by another, who takes its events over.
-                    await self._cluster.freeze(victim.pids(), VISIT)
-                await self._finish(victim, hard=self._random.random() < 0.5)
+        folder = self._folder / "points"
+        lanes = itertools.cycle(("worker", "coordinator"))
+        while time.monotonic() < until_when and known - {site for _, site in reached(folder)}:
+            lane = next(lanes)
+            victim = self._start(scene, lane, self._spec())
+            await asyncio.sleep(VISIT)
+            if lane == "coordinator":
+                # What it was about to do is done by another, who takes its events over.
+                await self._cluster.freeze(victim.pids(), VISIT)
+            await self._finish(victim, hard=self._random.random() < 0.5)
         await self._finish(visitor, hard=True)
 
     async def _lane(
@@ -315,6 +325,7 @@ class Gauntlet:
             for partition in scene.store.keys.partitions:
                 await scene.command("ZADD", partition.open, 1, "nobody")
                 await scene.command("ZADD", partition.timers, 1, "no timer")
+            await scene.command("HSET", _room(scene), *PLACE)
             await scene.command("SCRIPT", "FLUSH")
             if self._random.random() < 0.3:
                 await delete_stream(scene)
@@ -327,6 +338,8 @@ class Gauntlet:
         self.outcome.runs = len(load.ended)
         self.outcome.broken += [*load.broken, *account.broken]
 
-    def reached(self) -> set[tuple[str, str]]:
-        """The (program, site) pairs that victims came by."""
-        return reached(self._folder / "points")
+
+def _room(scene: Scene) -> str:
+    """The key with the places of a concurrency limit that has one for all runs."""
+    held, _, _ = scene.store.keys.meta.places(app.SEATS[1].name, "")
+    return held

@@ -204,7 +204,7 @@ GUARDS = (
 
 
 def copy_to(folder: Path) -> None:
-    skip = shutil.ignore_patterns("__pycache__", ".*")
+    skip = shutil.ignore_patterns(".*")  # what is compiled stays: a changed source is newer
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
