@@ -81,14 +81,16 @@ class Disk:
 
     def start(self) -> EmbeddedServer:
         """Start on what is left. That is on the disk, and is where the reckoning begins anew."""
+        self._log.write_text("")
         self.server.start()
         sizes = [path.stat() for path in self._files()]
-        self._log.write_text("".join(f"{one.st_ino} {one.st_size}\n" for one in sizes))
+        with self._log.open("a") as log:  # the server writes there by now
+            log.write("".join(f"{one.st_ino} {one.st_size}\n" for one in sizes))
         return self.server
 
     def syncs(self) -> int:
         """How many fsyncs there have been since the start."""
-        return len(self._log.read_text().splitlines())
+        return len(self._lines())
 
     def unsynced(self) -> int:
         """How many bytes of the append-only files no fsync has covered yet."""
@@ -99,13 +101,17 @@ class Disk:
     def _synced(self) -> dict[int, int]:
         """By inode, the most that was ever covered. Files only grow; those deleted are gone."""
         found: dict[int, int] = {}
-        for line in self._log.read_text().splitlines():
+        for line in self._lines():
             inode, size = map(int, line.split())
             if size < 0:
                 found.pop(inode, None)
             else:
                 found[inode] = max(size, found.get(inode, 0))
         return found
+
+    def _lines(self) -> list[str]:
+        """Those that are whole: who is killed while it writes one has told nobody of that fsync."""
+        return self._log.read_text().rpartition("\n")[0].splitlines()
 
     def _files(self) -> list[Path]:
         """The base and increment files that the manifest names."""

@@ -161,7 +161,7 @@ GUARDS = (
     # Leases.
     Guard("a worker without beats stands down", "worker/resolute_worker/shared.py",
           "return self.beat_age() > self.lease * 2 / 3", "return False",
-          "tests/worker"),
+          "tests/worker/test_reading.py"),
     Guard("a lease lasts a lease", "resolute/coordinator/leases.py",
           "return self._last_read - seen.since >= self._span(process)", "return True",
           "tests/coordinator/test_leases.py"),
