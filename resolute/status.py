@@ -58,6 +58,7 @@ class Code(StrEnum):
     FULL = "FULL"  # there are so many already that no more are taken
     TAKEN = "TAKEN"  # another run has the unique key
     OLD = "OLD"  # a tick older than the retention
+    LONG = "LONG"  # a list too long for one script: the caller puts it together
     ERROR = "ERROR"  # this item could not be read or done; a dead letter holds it
 
 

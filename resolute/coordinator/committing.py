@@ -43,7 +43,7 @@ WAITING = 5_000  # a gate, a sleep
 ENDED = 4_000  # a run; 250 of them, which is most in a batch, are one script
 TOLD = 8_000  # a parent, of the end of a child
 FORGOTTEN = 100  # a field of the turn before
-LISTED_RESULT = 100_000  # a child that returns a list: it is put together from its items
+LISTED_RESULT = 20_000  # a child that returns a list: up to LONGEST items (lib_child) are read
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from resolute.coordinator.catalog import Catalog
 from resolute.coordinator.committing import look_event, make_commit, pin, weight_of_end
-from resolute.coordinator.family import end_of_child
+from resolute.coordinator.family import end_of_child, with_list
 from resolute.coordinator.surviving import surviving
 from resolute.engine.advance import advance
 from resolute.engine.run import NeedsRun, Stale, Transition
@@ -202,12 +202,17 @@ class Dispatcher:
     ) -> list[Pending]:
         again: list[Pending] = []
         to_trim: dict[str, str] = {}
+        longer: list[tuple[Pending, transitions.Commit]] = []
         at = 0
         await self._set_retention([commit for commit in commits if commit.ended])
         for batch in chunks(commits, lambda commit: commit.size):
             codes = await transitions.commit(self._store, partition, batch, self._retention_ms)
-            for pending, (code, text) in zip(sources[at : at + len(batch)], codes, strict=True):
-                if code == Code.CONFLICT:
+            of_batch = sources[at : at + len(batch)]
+            for commit, pending, (code, text) in zip(batch, of_batch, codes, strict=True):
+                if code == Code.LONG and isinstance(commit.family, transitions.TellParent):
+                    tell = await with_list(self._store, partition, commit.id, commit.family, text)
+                    longer.append((pending, replace(commit, family=tell)))
+                elif code == Code.CONFLICT:
                     again.append(Pending(pending.id, _look_of(pending.event)))
                 elif code == Code.ERROR:
                     log.error("run %s: its transition failed: %s", pending.event.flow, text)
@@ -217,6 +222,8 @@ class Dispatcher:
         with surviving(log, "former turns of loops"):  # what is left goes in the next turn
             while to_trim:
                 to_trim = await transitions.trim(self._store, partition, to_trim)
+        for pending, commit in longer:
+            again += await self._commit(partition, [commit], [pending])
         return again
 
     async def _set_retention(self, commits: Sequence[transitions.Commit]) -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+from resolute.engine.reading import list_of
 from resolute.engine.run import Dispatch, Transition
 from resolute.errors import ErrorInfo
 from resolute.ids import parent_of
 from resolute.model.codec import DEFAULT_MAX_PAYLOAD
 from resolute.model.messages import Event
-from resolute.model.plan import Children, Plan, Producer, Run, Wide
+from resolute.model.plan import Children, Plan, Producer, Run, Wide, item_key
+from resolute.model.references import is_stub
+from resolute.model.state import NIL
 from resolute.status import RunStatus
+from resolute.store.keys import Partition
+from resolute.store.store import Store
 from resolute.store.transitions import StartChildren, StopChildren, TellParent
+
+READ = 1000  # items at a time
 
 
 def started_by(
@@ -47,6 +57,36 @@ def end_of_child(
         limit = plan.max_payload or DEFAULT_MAX_PAYLOAD
         return TellParent(parent, _results(plan), limit=limit)
     return TellParent(parent, (), f"run {flow_id} {status}" + (f": {error}" if error else ""))
+
+
+async def with_list(
+    store: Store, partition: Partition, flow_id: str, tell: TellParent, name: str
+) -> TellParent:
+    """What the parent is told, with the list `name` that a run returned put together.
+
+    Its items do not change any more: its step is left by the commit that tells it, or not at all.
+    """
+    key = partition.flow(flow_id)
+    count = int(await store.execute("HGET", key, f"o:{name}") or 0)
+    items: list[bytes] = []
+    size = 3 if count < 1 << 16 else 5  # the head of an array as long as this one
+    has_stubs = False
+    async for item in _items(store, key, name, count):
+        size += len(item)
+        has_stubs = has_stubs or is_stub(item)
+        if has_stubs or size <= tell.limit:  # else it is only counted
+            items.append(item)
+    if has_stubs and len(items) < count:
+        items = [item async for item in _items(store, key, name, count)]
+    return replace(tell, size=size, made=list_of(items) if len(items) == count else b"")
+
+
+async def _items(store: Store, key: str, name: str, count: int) -> AsyncGenerator[bytes]:
+    for at in range(0, count, READ):
+        indices = range(at, min(count, at + READ))
+        fields = [f"o:{item_key(name, index)}" for index in indices]
+        for value in await store.execute("HMGET", key, *fields):
+            yield value or NIL
 
 
 def _results(plan: Plan) -> list[list[int | str]]:

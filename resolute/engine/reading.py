@@ -104,8 +104,7 @@ def step_output(step: Producer, get: Callable[[str], bytes | None]) -> bytes:
         if count is None:
             raise MissingOutput(step.step)
         keys = (item_key(step.step, index) for index in range(int(count)))
-        items = [get(key) or NIL for key in keys]
-        return _joined([msgspec.Raw(item) for item in items], items)
+        return list_of([get(key) or NIL for key in keys])
     if not isinstance(step, Run) or not step.parallel:
         key = step.nodes[0].key
         data = get(key)
@@ -116,6 +115,11 @@ def step_output(step: Producer, get: Callable[[str], bytes | None]) -> bytes:
         return data
     found = {node.key: data for node in step.nodes if (data := get(node.key))}
     return _joined({key: msgspec.Raw(data) for key, data in found.items()}, found.values())
+
+
+def list_of(items: Sequence[bytes]) -> bytes:
+    """The encoded list of encoded items; a stub where there is one among them."""
+    return _joined([msgspec.Raw(item) for item in items], items)
 
 
 def _joined(parts: object, values: Iterable[bytes]) -> bytes:

@@ -137,12 +137,17 @@ class TellParent:
     A result is the pc of the last step, "one", "map" or "list", and the output keys of it. A map
     and a list are put together from outputs, and may have `limit` bytes, unless they have values
     in them that are in the storage. `failure` says why it did not complete.
+
+    `size` are the bytes of a list that was too long for the script, `made` is the list; b"" where
+    it is over the limit.
     """
 
     parent: str
     results: Sequence[Sequence[int | str]]
     failure: str = ""
     limit: int = 0
+    size: int | None = None
+    made: bytes = b""
 
 
 Family = StartChildren | StopChildren | TellParent
@@ -179,7 +184,8 @@ async def commit(
 ) -> list[tuple[str, str]]:
     """Write transitions of one partition; (code, text) for each.
 
-    The text is that of an error; after OK it is what `trim` has to begin with, if anything.
+    The text is that of an error; after OK it is what `trim` has to begin with, if anything; after
+    LONG the key of the list that `TellParent.made` is to be.
     """
     keys = KeyList(
         partition.inbox, partition.timers, partition.open, partition.folders, partition.claims
@@ -207,6 +213,8 @@ async def commit(
         )
         arguments.append(pack_item(item))
         arguments += [blob for _, blob in change.entries]
+        if isinstance(change.family, TellParent) and change.family.made:
+            arguments.append(change.family.made)
     reply = await store.call("commit_transition", keys.keys, pack(), arguments)
     return [(code_of(answer), _text(answer)) for answer in reply]
 
@@ -253,7 +261,8 @@ def _family(change: Commit, partition: Partition, keys: KeyList) -> Sequence[Any
             return ("stop", int(stop.terminate), error.type, error.message, places(stop.ids))
         case TellParent() as tell:
             parent = keys.index(partition.flow(tell.parent))
-            return ("end", parent, tell.failure, tell.results, tell.limit)
+            made = () if tell.size is None else (tell.size, int(tell.made != b""))
+            return ("end", parent, tell.failure, tell.results, tell.limit, made)
 
 
 def _waiting(change: Commit) -> Sequence[str]:

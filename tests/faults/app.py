@@ -778,6 +778,23 @@ family = (
 )
 
 
+MANY = 101  # so many items that no script puts them together
+
+lister = (
+    flow("lister")
+    .then(begin)
+    .then_each("every", step("every-one", 0), items=lambda state: [state[begin]] * MANY)
+    .build()
+)
+returning = (
+    flow("returning")
+    .then(begin)
+    .then_children("lists", flow=lister, inputs=lambda state: [Work(state[begin].value, 1)])
+    .then(step("added", 0))
+    .build()
+)
+
+
 @node("flaky")
 async def flaky_sum(found: list[Made]) -> Made:
     """Of another team, and run by name; fails at its first attempt now and then."""

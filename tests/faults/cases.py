@@ -133,6 +133,7 @@ USUAL = (
     Case(app.storing, 6, lambda number: Expected(COMPLETED, 2 * number), is_stopped=True),
     Case(app.alone, 6, _done(0), sharing=Sharing.UNIQUE),
     Case(app.hushed, 6, _done(1), sharing=Sharing.DEBOUNCED),
+    Case(app.returning, 1, lambda number: Expected(COMPLETED, app.MANY * number)),
     Case(app.wide, 0.2, lambda number: Expected(COMPLETED, app.WIDTH * (number + 1))),
 )
 HARSH = (
@@ -143,7 +144,8 @@ HARSH = (
 )
 SPECIAL = (
     Case(app.hungry, 1, lambda _: Expected(FAILED, error="MemoryError")),
-    Case(app.kid, 1, _kid),  # nobody starts it but its parent
+    Case(app.kid, 1, _kid),  # nobody starts these but their parents
+    Case(app.lister, 1, lambda number: Expected(COMPLETED, app.MANY * number)),
 )
 CASES = {case.flow.name: case for case in (*USUAL, *HARSH, *SPECIAL)}
 # Nodes of a second and a half, so that there is always one to be killed, and others in between.

@@ -97,7 +97,7 @@ class Load:
         if case.signal:
             run = FlowRun[Any](self._client, name)
             self._keep(asyncio.create_task(self._guarded(name, self._signal(run, case, 0.0))))
-        self._keep(asyncio.create_task(self._guarded(name, self._follow(name, case, "unknown"))))
+        self._keep(asyncio.create_task(self._guarded(name, self._follow(name, "unknown"))))
 
     async def replace_slowly(self) -> None:
         """Let a run wait for longer than a lease for the end of the one that it replaces."""
@@ -155,9 +155,9 @@ class Load:
         if how and how != "replaced":
             await asyncio.sleep(after)
             await self._stop(run, how)
-        await self._follow(name, case, how)
+        await self._follow(name, how)
 
-    async def _follow(self, name: str, case: Case, how: str) -> None:
+    async def _follow(self, name: str, how: str) -> None:
         """Wait for the end of a run, and judge it."""
         header = await self._end_of(FlowRun(self._client, name))
         self.last_end = time.monotonic()
@@ -176,7 +176,7 @@ class Load:
         # One that the run told to stop may end after it.
         told = "" if header.status is RunStatus.COMPLETED else "by its parent"
         for child in await read_children(self._client.store, header, plan):
-            await self._follow(child, CASES[app.kid.name], told)
+            await self._follow(child, told)
 
     async def _started(self, name: str, case: Case, work: Work) -> FlowRun[Any]:
         """Start it; what was not acknowledged is sent again, with the same id."""

@@ -120,7 +120,7 @@ class LossyLoad(Load):
         """Judge every run that is there now; an end that was seen may be of a time that is lost."""
         for name, tracked in self.tracked.items():
             try:
-                await self._follow(name, tracked.case, tracked.how)
+                await self._follow(name, tracked.how)
                 tracked.is_gone = False
             except UnknownRun:
                 tracked.is_gone = True

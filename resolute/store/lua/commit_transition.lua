@@ -2,7 +2,7 @@
 -- Commits transitions of runs whose rev is still what it was, and acknowledges their events.
 -- KEYS inbox timers open folders claims +item: flow, streams, index keys
 -- ARGV common: (none)
--- ITEM flow_key event expect rev seq fields step streams page skip ending waiting deadline page_from turn family   BLOB entry...
+-- ITEM flow_key event expect rev seq fields step streams page skip ending waiting deadline page_from turn family   BLOB entry... list
 --   fields: hash fields and values, flat        step: 'pc|undo' of a new step, or ''
 --   streams: for each entry in order of index the key of its stream; as many BLOBs follow
 --   page: the event of the next page, or {}     skip: {start, stop, more, id} or {}
@@ -18,12 +18,14 @@
 --     are taken. A width of -1 is that of a list, which the run knows. A list of more than `listed`
 --     items, a step of more than `named` nodes and what is above `most` fields goes bit by bit
 --     (trim_turns)
---   family: what it does of the runs it starts, or of the one that started it (lib_child), or {}
+--   family: what it does of the runs it starts, or of the one that started it (lib_child), or {};
+--     the BLOB of a list that was put together for the latter comes last
 -- Node-level writes do not change the rev. So where a server has lost some, an event or a state read
 -- before may say that a step is settled which is not, any more, and the rev is the same: a step is
 -- left only when `pending` is 0 here too.
--- RETURNS {OK | CONFLICT | GONE} for each, and after OK what trim_turns has to begin with, if anything.
--- On CONFLICT the event stays.
+-- RETURNS {OK | CONFLICT | GONE | LONG} for each. After OK what trim_turns has to begin with, if
+-- anything; after LONG the key of the list that its parent is to be given. Then, and on CONFLICT,
+-- nothing is done and the event stays.
 -- @include common
 -- @include node
 -- @include run
@@ -168,6 +170,14 @@ local function finish(key, ending)
   redis.call('PUBLISH', channel, status)
 end
 
+-- The number of the last step with an output, as it will be.
+local function last_step(key, fields)
+  for i = 1, #fields, 2 do
+    if fields[i] == 'prev' then return tonumber(fields[i + 1]) end
+  end
+  return tonumber(redis.call('HGET', key, 'prev') or nil)
+end
+
 local function commit(packed, at)
   local flow_index, event, expect, rev, seq, fields, step, streams, page, skip, ending, waiting,
     deadline, page_from, turn, family = unpack(packed)
@@ -182,6 +192,10 @@ local function commit(packed, at)
   local leaves_step = step ~= '' or (ending[1] and ending[2] ~= TERMINATED)
   if leaves_step and h[2] ~= '0' then return {CONFLICT} end
   if page_from >= 0 and tonumber(h[3]) ~= page_from then return {CONFLICT} end
+  if family[1] == 'end' and ending[2] == COMPLETED and not family[6][1] then
+    local name = long_list(key, last_step(key, fields), family[4])
+    if name then return {LONG, name} end
+  end
   local inputs = family[1] == 'start' and inputs_of(key, seq, family)
   local n = #fields
   fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'rev', rev, 'moved', now
@@ -208,7 +222,10 @@ local function commit(packed, at)
   if inputs then start_children(key, rev, seq, now, family, inputs, KEYS[1], KEYS[3], KEYS[4]) end
   if skip[1] then skip_nodes(key, rev, seq, skip, family) end
   if ending[1] then finish(key, ending) end
-  if family[1] == 'end' then tell_parent(key, ending[2], family, rev, now, KEYS[1]) end
+  if family[1] == 'end' then
+    local list = lists_in(family) == 1 and ARGV[at + #streams + 1]
+    tell_parent(key, ending[2], family, rev, now, KEYS[1], list)
+  end
   acked[#acked + 1] = event
   return {OK, to_trim or nil}
 end
@@ -224,7 +241,7 @@ while at <= #ARGV do
     answer = {ERROR, reason}
   end
   replies[#replies + 1] = answer
-  at = at + 1 + #item[8]
+  at = at + 1 + #item[8] + lists_in(item[16])
 end
 local ids = {}
 for i = 1, #acked do if acked[i] ~= '' then ids[#ids + 1] = acked[i] end end

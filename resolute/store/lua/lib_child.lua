@@ -3,7 +3,11 @@
 -- `family` is what a commit does of this: {'start', parent, flow, queue, step, forgives, index key
 -- of the flow, first, {key, id, ...}}, {'stop', terminate, error type, error text, {key, id, ...}}
 -- or {'end', parent key, error text, {pc, kind, keys...} of each step that may have been the last,
--- bytes that a result put together here may have}.
+-- bytes that a result which is put together may have, {bytes, is it there} of a list that the caller
+-- has put together, or {}}; it is not there where it has too many.
+
+-- A list of more items is put together by the caller: 30,000 take 34 ms of the server.
+local LONGEST = 100
 
 -- The head of a MessagePack array or map.
 local function head(fix, wide, n)
@@ -133,17 +137,42 @@ local function grouped(number)
   return (string.gsub(string.reverse(turned), '^,', ''))
 end
 
--- Why a result cannot be that of a node, encoded; nil where it can. A stub is not looked at: what it
--- stands for is in the storage, and a list of stubs has no other place.
-local function refused_result(result, is_made, limit, name)
-  if not is_made or #result <= limit or is_stub(result) then return nil end
-  return cmsgpack.pack({'PayloadTooLarge', 'payload of ' .. grouped(#result)
+-- The key of the list that a completed run returned, if it is too long to be put together here;
+-- `last` is the number of its last step.
+local function long_list(key, last, results)
+  for i = 1, #results do
+    local pc, kind, name = unpack(results[i], 1, 3)
+    if kind == 'list' and pc == last then
+      local count = tonumber(redis.call('HGET', key, 'o:' .. name) or '0')
+      return count > LONGEST and name
+    end
+  end
+end
+
+-- How many lists that the caller has put together come with this.
+local function lists_in(family)
+  return family[1] == 'end' and family[6][2] or 0
+end
+
+-- What a completed run returned, or why it cannot be that of a node, encoded. The size of a stub is
+-- not looked at: what it stands for is in the storage, and a list of stubs has no other place.
+local function result_or_error(key, family, list, name)
+  local _, _, _, results, limit, made = unpack(family)
+  local result, size = list, made[1]
+  if not size then
+    local is_made
+    result, is_made = result_of(key, results)
+    size = #result
+    if is_made and size > limit and not is_stub(result) then result = nil end
+  end
+  if result then return result end
+  return nil, cmsgpack.pack({'PayloadTooLarge', 'payload of ' .. grouped(size)
     .. ' bytes is over the limit of ' .. grouped(limit) .. ' bytes', '', name})
 end
 
 -- A child has ended: the node that waits for it is settled, and another one may follow.
-local function tell_parent(key, status, family, rev, now, inbox)
-  local _, parent_key, message, results, limit = unpack(family)
+local function tell_parent(key, status, family, rev, now, inbox, list)
+  local _, parent_key, message = unpack(family)
   local parent, seq, index, forgives = string.match(redis.call('HGET', key, 'child_of') or '',
     '^(.*)|(%d+)|(%d+)|(%d)$')
   if not parent then return end
@@ -155,9 +184,7 @@ local function tell_parent(key, status, family, rev, now, inbox)
   local name = r.queue .. '[' .. index .. ']'
   local result, error
   if status == COMPLETED then
-    local is_made
-    result, is_made = result_of(key, results)
-    error = refused_result(result, is_made, limit, name)
+    result, error = result_or_error(key, family, list, name)
   else
     error = cmsgpack.pack({'ChildFailed', message, '', name})
   end
