@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
-import math
 import os
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 
 from resolute.client.confirming import naming
 from resolute.client.dev_server import DevServer
@@ -22,19 +20,20 @@ from resolute.client.directory import (
 )
 from resolute.client.history import read_fields
 from resolute.client.letters import DeadLetter, Letters
+from resolute.client.listing import list_runs
 from resolute.client.objects import Objects
 from resolute.client.querying import query
 from resolute.client.retrying import TOLD, plan_retry
 from resolute.client.run import FlowRun, RunInfo
 from resolute.client.sharing import Wanted, start_debounced, start_unique
+from resolute.client.starting import begins, sharing_of, start_encoded
 from resolute.client.triggering import Startable, run_id_of, started_by
 from resolute.client.watcher import Watcher
 from resolute.durability import Level, check_level, check_replicas
-from resolute.durations import Duration, milliseconds
+from resolute.durations import Duration
 from resolute.errors import (
     AlreadyRunning,
     ErrorInfo,
-    IdConflict,
     InvalidInput,
     ResoluteError,
     RunEnded,
@@ -51,19 +50,18 @@ from resolute.ids import (
     retried_by,
 )
 from resolute.model import codec
-from resolute.model.claims import Debounce, Unique, as_unique
+from resolute.model.claims import Debounce, Unique
 from resolute.model.codec import DEFAULT_MAX_PAYLOAD
 from resolute.model.cursors import Cursor
 from resolute.model.flow import Flow
 from resolute.model.references import DataRef
 from resolute.model.schemas import problem_of
 from resolute.priority import PriorityName, check_priority, lane_of
-from resolute.status import OPEN, TERMINAL, Code, RunStatus
+from resolute.status import Code, RunStatus
 from resolute.storage import Storage, storage_of
 from resolute.store import claims, cursors, runs
 from resolute.store.durable import Levels
-from resolute.store.keys import Partition, key_in
-from resolute.store.nodes import chunks
+from resolute.store.keys import key_in
 from resolute.store.store import DEFAULT_NAMESPACE, DEFAULT_URL, Store
 
 I = TypeVar("I")  # noqa: E741
@@ -71,7 +69,6 @@ O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
 
 MAX_RETRIES_OF_ONE = 10_000
-PAGE = 1000  # entries of an index that are read at a time, where many have one time
 
 
 class Client:
@@ -229,8 +226,8 @@ class Client:
         if unique is not None or debounce is not None:
             if id is not None:
                 raise ValueError("start: the id of a run with a key is chosen here: no id= with it")
-            how = _sharing(unique, debounce)
-            delay_ms, at_ms = _later(delay, at)
+            how = sharing_of(unique, debounce)
+            delay_ms, at_ms = begins(delay, at)
             priority = check_priority(priority)
             store = self.at(durability)
             wanted = Wanted(flow, input, store, queue, priority, delay_ms, at_ms)
@@ -313,7 +310,7 @@ class Client:
         await self.store.find_partitions()
         offered = await self.directory.offered(name)
         lane = lane_of(choose_queue(name, offered, queue), check_priority(priority))
-        wait_ms, at_ms = _later(delay, at)
+        wait_ms, at_ms = begins(delay, at)
         names = [check_run_id(i) for i in ids] if ids else [new_run_id() for _ in inputs]
         wanted = [
             runs.Start(
@@ -323,40 +320,9 @@ class Client:
             for flow_id, value in zip(names, inputs, strict=True)
         ]  # fmt: skip
         limit = flow.max_payload if isinstance(flow, Flow) else DEFAULT_MAX_PAYLOAD
-        await self._start_encoded(wanted, limit, durability)
+        await start_encoded(self.at(durability), self.objects, wanted, limit)
         result_type = flow.result_type if isinstance(flow, Flow) else Any
         return [FlowRun(self, flow_id, result_type) for flow_id in names]
-
-    async def _start_encoded(
-        self, wanted: Sequence[runs.Start], limit: int, durability: Level | None
-    ) -> None:
-        """Start runs whose inputs are encoded; those above `limit` bytes go to the storage."""
-        starts: dict[int, list[runs.Start]] = {}
-        for start in wanted:
-            starts.setdefault(self.store.keys.of(start.id).number, []).append(start)
-        store = self.at(durability)
-        large = [one for several in starts.values() for one in several if len(one.input) > limit]
-        await _all(self.objects.keep_input(start) for start in large)
-        try:
-            await self._start_all(store, starts, [start.id for start in wanted])
-        finally:
-            await _all(self.objects.clean(start) for start in large)
-
-    async def _start_all(
-        self, store: Store, starts: Mapping[int, Sequence[runs.Start]], names: Sequence[str]
-    ) -> None:
-        """Start runs by their partition, in few calls."""
-        batches = (
-            (self.store.keys.partitions[number], batch)
-            for number, several in starts.items()
-            for batch in chunks(several, lambda start: len(start.input))
-        )
-        if store is self.store:
-            for partition, batch in batches:
-                await _send(store, partition, batch)
-        else:
-            with naming(names):
-                await _all(_send(store, partition, batch) for partition, batch in batches)
 
     async def get(self, id: str) -> FlowRun[Any]:
         """The run of that id. Raises UnknownRun."""
@@ -377,72 +343,8 @@ class Client:
 
         `after` is the id of the last run of the page before.
         """
-        wanted = _status(status)
         await self.store.find_partitions()
-        place = await self._place(after)
-        indexes = self._indexes(wanted, flow)
-        found: dict[str, RunInfo] = {}
-        while len(found) < limit:
-            rows = await self._before(indexes, place, limit - len(found))
-            if not rows:
-                break
-            for header in await runs.read_headers(self.store, [name for _, name in rows]):
-                if isinstance(header, runs.Header) and (wanted is None or header.status == wanted):
-                    found.setdefault(header.id, RunInfo.of(header))
-            place = rows[-1]
-        return list(found.values())
-
-    async def _place(self, after: str | None) -> tuple[float, str]:
-        """Where in the order of a list the page begins: before this score and id."""
-        if after is None:
-            return math.inf, ""
-        header = await runs.read_header(self.store, after)
-        if header is None:
-            raise UnknownRun(after)
-        return float(round((header.ended or header.started) * 1000)), after
-
-    async def _before(
-        self, indexes: Sequence[str], place: tuple[float, str], count: int
-    ) -> list[tuple[float, str]]:
-        """The `count` runs that come next in the order: scores and ids, both descending."""
-        found: dict[str, float] = {}
-        for index in indexes:
-            # A run that ends meanwhile is in two indexes: the later place counts.
-            for score, name in await self._before_in(index, place, count):
-                found[name] = max(score, found.get(name, -math.inf))
-        rows = sorted(((score, name) for name, score in found.items()), reverse=True)
-        return rows[:count]
-
-    async def _before_in(
-        self, index: str, place: tuple[float, str], count: int
-    ) -> list[tuple[float, str]]:
-        """As `_before`, of one index. Runs of one millisecond are in the order of their ids."""
-        ceiling = "+inf" if place[0] == math.inf else str(round(place[0]))
-        found: list[tuple[float, str]] = []
-        offset, batch = 0, count + 1
-        while len(found) < count:
-            rows = await self.store.execute(
-                "ZRANGE", index, ceiling, "-inf", "BYSCORE", "REV", "LIMIT", offset, batch,
-                "WITHSCORES",
-            )  # fmt: skip
-            pairs = zip(rows[::2], rows[1::2], strict=True)
-            read = [(float(score), str(name, "utf-8")) for name, score in pairs]
-            found += [row for row in read if row < place]
-            if len(read) < batch:
-                break
-            offset, batch = offset + batch, max(batch, PAGE)
-        return found[:count]
-
-    def _indexes(self, status: RunStatus | None, flow: str | None) -> list[str]:
-        wanted = [status] if status is not None else [RunStatus.RUNNING, *TERMINAL]
-        found: list[str] = []
-        for partition in self.store.keys.partitions:
-            for one in wanted:
-                if one in OPEN:
-                    found.append(partition.open_of(flow) if flow else partition.open)
-                else:
-                    found.append(partition.ended(one, flow or ""))
-        return found
+        return await list_runs(self.store, status, flow, limit, after)
 
     async def cancel(self, id: str, reason: str = "", *, durability: Level | None = None) -> bool:
         """Cancel a run; what completed is compensated. False where it had ended or is failing.
@@ -624,7 +526,7 @@ class Client:
         if problem:
             raise InvalidInput(header.flow, problem)
         start = runs.Start(new, header.flow, header.queue, data)
-        await self._start_encoded([start], DEFAULT_MAX_PAYLOAD, durability)
+        await start_encoded(self.at(durability), self.objects, [start], DEFAULT_MAX_PAYLOAD)
         return FlowRun(self, new)
 
     async def load(self, ref: DataRef[T]) -> T:
@@ -662,52 +564,6 @@ class Client:
         return await (self.letters.drop_all() if all else self.letters.drop(ids))
 
 
-def _status(status: RunStatus | str | None) -> RunStatus | None:
-    """Raises ValueError for what is none."""
-    try:
-        return RunStatus(status) if status is not None else None
-    except ValueError:
-        known = ", ".join(one.value for one in RunStatus)
-        raise ValueError(f"status: expected one of {known}, got {status!r}") from None
-
-
-def _later(delay: Duration | None, at: datetime | None) -> tuple[int, int]:
-    """`delay` and `at` in ms, 0 where not given. Raises TypeError, ValueError."""
-    if delay is not None and at is not None:
-        raise ValueError("start: expected a delay or a time to start at, got both")
-    if at is not None and not isinstance(cast("object", at), datetime):
-        raise TypeError(f"start: expected a datetime with a time zone as at=, got {at!r}")
-    if at is not None and at.tzinfo is None:
-        raise ValueError(f"start: expected at= with a time zone, got {at!r}")
-    at_ms = max(1, round(at.timestamp() * 1000)) if at is not None else 0
-    return (milliseconds(delay) if delay is not None else 0), at_ms
-
-
-def _sharing(unique: Unique | str | None, debounce: Debounce | None) -> Unique | Debounce:
-    """The one that is given. Raises ValueError."""
-    if unique is not None and debounce is not None:
-        raise ValueError("start: expected a unique key or a debounce, got both")
-    if debounce is not None:
-        return debounce
-    return as_unique(unique or "")
-
-
 def _check_choice(ids: Sequence[str], all: bool) -> None:
     if bool(ids) == all:
         raise ValueError("dead letters: expected ids, or all=True")
-
-
-async def _send(store: Store, partition: Partition, starts: Sequence[runs.Start]) -> None:
-    codes = await runs.start(store, partition, starts, 0)
-    for start, code in zip(starts, codes, strict=True):
-        if code == Code.CONFLICT:
-            raise IdConflict(start.id)
-        if code not in (Code.OK, Code.EXISTS):
-            raise ResoluteError(f"run {start.id!r} was not started: {code}")
-
-
-async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do it together, so that one wait serves all; the first error is raised when all is done."""
-    for outcome in await asyncio.gather(*work, return_exceptions=True):
-        if isinstance(outcome, BaseException):
-            raise outcome
