@@ -94,6 +94,35 @@ async def test_a_node_with_two_crashes_behind_it_runs_alone(stage: Stage, make_p
 
 
 @ONE
+async def test_of_several_that_run_alone_all_but_one_are_handed_back(
+    stage: Stage, make_parts: Make
+):
+    killer = Gate()
+    deadly = chain_of(AsyncNode("killer", killer.__call__), flow="deadly")
+    runs = ["one", "two", "three"]
+    for run_id in runs:
+        await stage.begin_run(deadly, run_id)
+    for number in range(2):
+        for held in await stage.claim(f"dead:{number}"):
+            await stage.reclaim(held, f"dead:{number}")
+    parts = make_parts(deadly)
+    await parts.read()
+    alone = asyncio.create_task(parts.reader._read_once())
+    await killer.wait()
+    await parts.settle()
+    others = await stage.take(OTHER)
+    assert [(held.entry.attempt, held.entry.crashes) for held in others] == [(1, 2)] * 2
+    (first,) = set(runs) - {held.entry.flow for held in others}
+    assert [job.held.entry.flow for job in parts.runner.jobs.values()] == [first]
+    killer.open.set()
+    alone.cancel()
+    await asyncio.gather(alone, return_exceptions=True)
+    await parts.idle()
+    await stage.coordinate()
+    assert await stage.status(first) is RunStatus.COMPLETED
+
+
+@ONE
 async def test_what_a_fenced_process_cannot_run_it_does_not_read(
     stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
 ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,7 +71,7 @@ class Reader:
             for partition in store.keys.partitions:
                 self._streams[self._lanes.add(partition, name)] = (partition, name)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loners: deque[Held] = deque()
+        self._loner: Held | None = None
         self._generation = 0
 
     async def ensure_groups(self) -> None:
@@ -103,8 +103,11 @@ class Reader:
             raise
 
     async def _read_once(self) -> None:
-        while self._loners:
-            await self._run_alone(self._loners.popleft())
+        if self._loner is not None:
+            try:
+                await self._run_alone(self._loner)
+            finally:
+                self._loner = None
         while self._runner.is_fenced:  # noqa: ASYNC110
             # What is read now could only be handed back. The page is the supervisor's: no event.
             await asyncio.sleep(FENCED_PAUSE)
@@ -193,8 +196,11 @@ class Reader:
             known.request_stop(Stop.LOST)
             batch.returns.append(Return(held, queue))
         elif entry.crashes >= LONER_CRASHES:
-            if held not in self._loners:
-                self._loners.append(held)
+            # One at a time: others need not wait for it, where another process has nothing to do.
+            if self._loner is None:
+                self._loner = held
+            elif held != self._loner:
+                batch.returns.append(Return(held, queue))
         elif (job := self._runner.adopt(held, bound)) is not None:
             batch.jobs.append(job)
         else:

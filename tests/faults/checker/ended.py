@@ -14,14 +14,15 @@ import msgspec
 
 from resolute.client.history import StepEntry, read_fields, steps_of
 from resolute.client.objects import Objects
+from resolute.engine.reading import step_output
 from resolute.model.messages import Entry, Event
-from resolute.model.plan import Aside, Branch, Items, Jump, Loop, Plan
+from resolute.model.plan import Aside, Branch, Items, Jump, Loop, Plan, Producer
 from resolute.status import SETTLED, NodeStatus, RunStatus
 from resolute.store import dead, runs
 from resolute.store.costs import costs_of
 from resolute.store.runs import Header, Record, parse_record
 from resolute.store.store import Store
-from tests.faults.app import CALLS, Work, marks
+from tests.faults.app import CALLS, Work, marks, value_of
 from tests.faults.cases import CASES, CHILD_FAILED, OTHER_ENDS, POISON
 from tests.faults.checker.broken import Broken
 
@@ -180,8 +181,10 @@ def _wrong_end(snapshot: Snapshot, *, was_stopped: bool) -> Iterable[str]:
 
 def _wrong_value(snapshot: Snapshot, expected: int) -> Iterable[str]:
     last = [s for s in snapshot.steps() if not s.undo and not _has_none(snapshot.plan, s)][-1]
-    (node,) = snapshot.plan.step(last.pc).nodes
-    found = msgspec.msgpack.decode(snapshot.fields[f"o:{node.key}"])["value"]
+    step = snapshot.plan.instructions[last.pc]
+    assert isinstance(step, Producer)
+    output = step_output(step, lambda key: snapshot.fields.get(f"o:{key}"))
+    found = value_of(msgspec.msgpack.decode(output))
     if found != expected:
         yield f"its result is {found}, expected {expected}"
 
