@@ -26,12 +26,14 @@ from resolute.cli.flows import read_flows
 from resolute.cli.live import read_situation
 from resolute.client import Client
 from resolute.errors import DamagedRun
+from resolute.priority import lane_of
 from resolute.store import registry
 from resolute.store.registry import ProcessInfo
+from resolute.store.script import GROUP_WORKERS
 from resolute.store.store import Store
 from tests.cli.helpers import Examine, findings
 from tests.cli.test_doctor import FLOW, GOOD, offer
-from tests.support.flows import builder, chain
+from tests.support.flows import builder, chain, chain_of, step
 from tests.support.stage import Stage
 
 pytestmark = pytest.mark.leaves_keys("made by hand, and erased with the namespace")
@@ -170,7 +172,7 @@ async def test_a_run_whose_node_runs_is_not_stuck_however_long_it_takes(stage: S
     later = msgspec.structs.replace(situation, now=situation.now + 1000)
     opened, _ = await oldest_open(store)
     assert [header.id for header in opened] == ["run"]
-    assert await find_stuck(Client(store), opened, later, 1.0) == []
+    assert await find_stuck(Client(store), opened, [], later, 1.0) == []
 
 
 async def test_what_waits_for_a_decision_or_a_time_is_not_stuck(stage: Stage, store: Store):
@@ -187,7 +189,7 @@ async def test_what_waits_for_a_decision_or_a_time_is_not_stuck(stage: Stage, st
     later = msgspec.structs.replace(situation, now=situation.now + 1000)
     opened, _ = await oldest_open(store)
     assert {header.id for header in opened} == {"gate", "day", "sleep", "later"}
-    assert await find_stuck(Client(store), opened, later, 1.0) == []
+    assert await find_stuck(Client(store), opened, [], later, 1.0) == []
 
 
 async def test_only_a_run_that_has_not_moved_for_three_leases_is_stuck(stage: Stage, store: Store):
@@ -197,10 +199,34 @@ async def test_only_a_run_that_has_not_moved_for_three_leases_is_stuck(stage: St
 
     async def stuck(seconds: float) -> list[str]:
         later = msgspec.structs.replace(situation, now=opened[0].moved + seconds)
-        return [run.id for run in await find_stuck(Client(store), opened, later, 1.0)]
+        return [run.id for run in await find_stuck(Client(store), opened, [], later, 1.0)]
 
     assert await stuck(2.9) == []
     assert await stuck(3.1) == ["run"]
+
+
+@pytest.mark.parametrize("priority", ["normal", "low"])
+async def test_a_run_whose_node_has_its_turn_in_a_busy_queue_is_not_stuck(
+    stage: Stage, store: Store, priority: Any
+):
+    flow = chain_of(step("a", priority=priority))
+    coordinator = ProcessInfo("c", "coordinator", "host", 1, 0, 60.0)
+    await registry.register(store, coordinator, {})
+    await stage.begin_run(flow)
+    situation = await read_situation(store)
+    later = msgspec.structs.replace(situation, now=situation.now + 1000)
+    opened, _ = await oldest_open(store)
+
+    async def stuck() -> list[str]:
+        rows = await read_queues(store, [("q", "")], later, set())
+        found = await find_stuck(Client(store), opened, rows, later, 1.0)
+        return [run.id for run in found]
+
+    assert await stuck() == []
+    (held,) = await stage.take("w", lane_of("q", priority))
+    await store.execute("XACK", held.stream, GROUP_WORKERS, held.id)  # its entry is lost
+    await store.execute("XDEL", held.stream, held.id)
+    assert await stuck() == ["run"]
 
 
 def test_of_many_stuck_runs_the_first_are_named_and_the_others_counted():

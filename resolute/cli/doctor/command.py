@@ -119,7 +119,7 @@ async def _examine_namespace(client: Client, report: Report) -> None:
     names |= {(queue_of(header.queue), plan) for header in opened for plan in ("", header.plan)}
     report.queues = await read_queues(store, sorted(names), situation, silent)
     report.backlog = await read_backlog(store, situation)
-    report.stuck = await find_stuck(client, opened, situation, lease)
+    report.stuck = await find_stuck(client, opened, report.queues, situation, lease)
 
     report.findings += check_processes(report.processes, bool(offers))
     report.findings += check_queues(report.queues, report.processes)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
 from resolute.cli.doctor.findings import Finding, Severity
+from resolute.cli.doctor.queues import QueueRow
 from resolute.cli.live import Situation
 from resolute.cli.output import counted
 from resolute.cli.show.snapshot import take_snapshot
-from resolute.cli.show.waiting import WaitKind
+from resolute.cli.show.waiting import Wait, WaitKind
 from resolute.client import Client
 from resolute.durations import humanize
 from resolute.errors import DamagedRun, UnknownRun
@@ -59,9 +60,17 @@ async def oldest_open(store: Store) -> tuple[list[Header], list[DamagedRun]]:
 
 
 async def find_stuck(
-    client: Client, opened: Sequence[Header], situation: Situation, lease: float
+    client: Client,
+    opened: Sequence[Header],
+    queues: Sequence[QueueRow],
+    situation: Situation,
+    lease: float,
 ) -> list[StuckRun]:
-    """The open runs, unmoved for three leases, that wait for nothing but to be moved."""
+    """The open runs, unmoved for three leases, that wait for nothing but to be moved.
+
+    Whose node is ready in a queue that has ready nodes waits for its turn.
+    """
+    busy = {row.queue for row in queues if row.ready and row.readers}
     found: list[StuckRun] = []
     limit = situation.now - LEASES * lease
     old = sorted((h for h in opened if h.moved < limit), key=lambda header: header.moved)
@@ -70,12 +79,15 @@ async def find_stuck(
             snapshot = await take_snapshot(client, header.id)
         except (UnknownRun, DamagedRun):
             continue
-        moved = snapshot.is_over or any(wait.kind in _HEALTHY for wait in snapshot.waits)
-        if not moved:
+        if not (snapshot.is_over or any(_is_healthy(wait, busy) for wait in snapshot.waits)):
             unmoved = situation.now - header.moved
             why = snapshot.waits[0].text if snapshot.waits else ""
             found.append(StuckRun(header.id, header.flow, unmoved, why))
     return found
+
+
+def _is_healthy(wait: Wait, busy: Collection[str]) -> bool:
+    return wait.kind in _HEALTHY or (wait.kind is WaitKind.QUEUE and wait.queue in busy)
 
 
 def check_damaged(damaged: Sequence[DamagedRun]) -> Iterator[Finding]:
