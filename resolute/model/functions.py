@@ -5,7 +5,56 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar, get_type_hints
+from weakref import WeakKeyDictionary
+
+T = TypeVar("T")
+
+
+def _once(compute: Callable[[Any], T]) -> Callable[[Any], T]:
+    """`compute`, whose answers are kept as long as the function lives that they are of.
+
+    A flow's compiler asks the same of a node several times. What was raised is asked again: a name
+    may be there by then.
+    """
+    known: WeakKeyDictionary[Any, T] = WeakKeyDictionary()
+
+    def read(fn: Any) -> T:
+        with suppress(KeyError, TypeError):  # not known; no hash, or no weak references
+            return known[fn]
+        found = compute(fn)
+        with suppress(TypeError):
+            known[fn] = found
+        return found
+
+    return read
+
+
+_signature = _once(inspect.signature)
+_hints = _once(lambda fn: get_type_hints(fn, include_extras=True))
+
+
+def positional_parameters(fn: Callable[..., Any]) -> list[str]:
+    """The names of the parameters that must be, or can only be, given by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        parameters = _signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return ["input"]
+    taken = [p for p in parameters if p.kind in kinds]
+    required = [p.name for p in taken if p.default is inspect.Parameter.empty]
+    return required or [p.name for p in taken[:1]]
+
+
+def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
+    """The types that a function or an object with `__call__` is annotated with."""
+    target = fn if inspect.isroutine(fn) else type(fn).__call__
+    try:
+        return _hints(target)
+    except Exception:
+        # A name that only exists while type checking: the annotation cannot be used, the node can.
+        return {}
 
 
 def is_coroutine_function(fn: Callable[..., Any]) -> bool:

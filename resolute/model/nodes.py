@@ -13,7 +13,6 @@ from typing import (
     Self,
     TypeVar,
     cast,
-    get_type_hints,
     overload,
     runtime_checkable,
 )
@@ -22,7 +21,13 @@ from resolute.durations import Duration, milliseconds
 from resolute.ids import check_name, check_queue
 from resolute.model.classifying import Classifier
 from resolute.model.cursors import CursorTarget
-from resolute.model.functions import check_count, check_plain, is_coroutine_function
+from resolute.model.functions import (
+    check_count,
+    check_plain,
+    hints_of,
+    is_coroutine_function,
+    positional_parameters,
+)
 from resolute.model.policies import (
     ConcurrencyLimit,
     ConcurrencyLimits,
@@ -390,25 +395,3 @@ def same_of(type_: Any) -> Callable[[Any], Any]:
 
     same.__annotations__ = {"value": type_, "return": type_}
     return same
-
-
-def positional_parameters(fn: Callable[..., Any]) -> list[str]:
-    """The names of the parameters that must be, or can only be, given by position."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    try:
-        parameters = inspect.signature(fn).parameters.values()
-    except (TypeError, ValueError):
-        return ["input"]
-    taken = [p for p in parameters if p.kind in kinds]
-    required = [p.name for p in taken if p.default is inspect.Parameter.empty]
-    return required or [p.name for p in taken[:1]]
-
-
-def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
-    """The types that a function or an object with `__call__` is annotated with."""
-    target = fn if inspect.isroutine(fn) else type(fn).__call__
-    try:
-        return get_type_hints(target, include_extras=True)
-    except Exception:
-        # A name that only exists while type checking: the annotation cannot be used, the node can.
-        return {}

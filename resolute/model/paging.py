@@ -13,14 +13,12 @@ from resolute.durations import Duration
 from resolute.errors import TooManyPages
 from resolute.ids import check_name
 from resolute.model.classifying import Classifier
-from resolute.model.functions import is_coroutine_function
+from resolute.model.functions import hints_of, is_coroutine_function, positional_parameters
 from resolute.model.nodes import (
     DEFAULT_TIMEOUT,
     AsyncNode,
     Node,
     SyncNode,
-    hints_of,
-    positional_parameters,
 )
 from resolute.model.policies import Limits, RetryPolicy
 
