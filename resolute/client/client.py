@@ -20,7 +20,7 @@ from resolute.client.directory import (
 )
 from resolute.client.history import read_fields
 from resolute.client.letters import DeadLetter, Letters
-from resolute.client.listing import list_runs
+from resolute.client.listing import check_status, list_runs
 from resolute.client.objects import Objects
 from resolute.client.querying import query
 from resolute.client.retrying import TOLD, plan_retry
@@ -343,8 +343,9 @@ class Client:
 
         `after` is the id of the last run of the page before.
         """
+        wanted = check_status(status)
         await self.store.find_partitions()
-        return await list_runs(self.store, status, flow, limit, after)
+        return await list_runs(self.store, wanted, flow, limit, after)
 
     async def cancel(self, id: str, reason: str = "", *, durability: Level | None = None) -> bool:
         """Cancel a run; what completed is compensated. False where it had ended or is failing.

@@ -15,13 +15,9 @@ PAGE = 1000  # entries of an index that are read at a time, where many have one 
 
 
 async def list_runs(
-    store: Store, status: RunStatus | str | None, flow: str | None, limit: int, after: str | None
+    store: Store, wanted: RunStatus | None, flow: str | None, limit: int, after: str | None
 ) -> list[RunInfo]:
-    """At most `limit` runs, newest first, that come after the run `after`.
-
-    Raises UnknownRun, ValueError for what is no status.
-    """
-    wanted = _status(status)
+    """At most `limit` runs, newest first, that come after the run `after`. Raises UnknownRun."""
     place = await _place(store, after)
     indexes = _indexes(store, wanted, flow)
     found: dict[str, RunInfo] = {}
@@ -92,7 +88,7 @@ def _indexes(store: Store, status: RunStatus | None, flow: str | None) -> list[s
     return found
 
 
-def _status(status: RunStatus | str | None) -> RunStatus | None:
+def check_status(status: RunStatus | str | None) -> RunStatus | None:
     """Raises ValueError for what is none."""
     try:
         return RunStatus(status) if status is not None else None

@@ -202,7 +202,7 @@ class Dispatcher:
     ) -> list[Pending]:
         again: list[Pending] = []
         to_trim: dict[str, str] = {}
-        longer: list[tuple[Pending, transitions.Commit]] = []
+        longer: list[tuple[Pending, transitions.Commit, transitions.TellParent, str]] = []
         at = 0
         await self._set_retention([commit for commit in commits if commit.ended])
         for batch in chunks(commits, lambda commit: commit.size):
@@ -210,8 +210,7 @@ class Dispatcher:
             of_batch = sources[at : at + len(batch)]
             for commit, pending, (code, text) in zip(batch, of_batch, codes, strict=True):
                 if code == Code.LONG and isinstance(commit.family, transitions.TellParent):
-                    tell = await with_list(self._store, partition, commit.id, commit.family, text)
-                    longer.append((pending, replace(commit, family=tell)))
+                    longer.append((pending, commit, commit.family, text))
                 elif code == Code.CONFLICT:
                     again.append(Pending(pending.id, _look_of(pending.event)))
                 elif code == Code.ERROR:
@@ -222,8 +221,9 @@ class Dispatcher:
         with surviving(log, "former turns of loops"):  # what is left goes in the next turn
             while to_trim:
                 to_trim = await transitions.trim(self._store, partition, to_trim)
-        for pending, commit in longer:
-            again += await self._commit(partition, [commit], [pending])
+        for pending, commit, tell, name in longer:  # one by one: a list may have megabytes
+            made = await with_list(self._store, partition, commit.id, tell, name)
+            again += await self._commit(partition, [replace(commit, family=made)], [pending])
         return again
 
     async def _set_retention(self, commits: Sequence[transitions.Commit]) -> None:

@@ -16,10 +16,11 @@ from resolute.model.references import is_stub
 from resolute.model.state import NIL
 from resolute.status import RunStatus
 from resolute.store.keys import Partition
+from resolute.store.nodes import MAX_BYTES
 from resolute.store.store import Store
 from resolute.store.transitions import StartChildren, StopChildren, TellParent
 
-READ = 1000  # items at a time
+FIRST, READ = 20, 1000  # items read at a time: at first, and at most
 
 
 def started_by(
@@ -64,7 +65,8 @@ async def with_list(
 ) -> TellParent:
     """What the parent is told, with the list `name` that a run returned put together.
 
-    Its items do not change any more: its step is left by the commit that tells it, or not at all.
+    Its items do not change any more, unless the server forgets some: its step is left by the commit
+    that tells it, or not at all.
     """
     key = partition.flow(flow_id)
     count = int(await store.execute("HGET", key, f"o:{name}") or 0)
@@ -82,11 +84,16 @@ async def with_list(
 
 
 async def _items(store: Store, key: str, name: str, count: int) -> AsyncGenerator[bytes]:
-    for at in range(0, count, READ):
-        indices = range(at, min(count, at + READ))
+    at, most = 0, FIRST
+    while at < count:
+        indices = range(at, min(count, at + most))
         fields = [f"o:{item_key(name, index)}" for index in indices]
+        size = 0
         for value in await store.execute("HMGET", key, *fields):
+            size += len(value or NIL)
             yield value or NIL
+        at += len(indices)
+        most = max(1, min(READ, 4 * most, len(indices) * MAX_BYTES // size))
 
 
 def _results(plan: Plan) -> list[list[int | str]]:

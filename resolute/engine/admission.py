@@ -4,9 +4,15 @@ A node asks for its places first (concurrency limits), and for its start time (r
 has them all: so nobody takes a token and then waits for a place. One that must wait for its time
 gives its places back meanwhile; it has its ticket, and is before later ones when it comes again.
 
-A node holds what it was told in its record, as text: of a rate limit `reserved:<time>:<shift>`, or
-`line:<time>:<shift>`; behind that `+<ticket>:<number of the limit>` where it waits for a place,
-`=<ticket>` where it waits for its time. It comes back with that and asks again.
+A node holds what it was told in its record, as text: of each rate limit `reserved:<time>:<shift>`,
+or `line:<time>:<shift>`, with commas between; behind that `+<ticket>:<number of the limit>` where
+it waits for a place, `=<ticket>` where it waits for its time. It comes back with that and asks
+again.
+
+Of several limits all must grant a start at about the same time. What the last of them grants is
+kept, what others grant for earlier is given back; there it has had its turn in line, and does not
+queue up again. Else whoever waits for one of two would be a newcomer to both each time it comes
+back, and behind its own place in the line for ever.
 """
 
 from __future__ import annotations
@@ -58,12 +64,17 @@ def _key(key: Callable[[Any], str] | None, value: Any, limit: str) -> str:
     return text
 
 
-def ask_of(hold: str, buckets: int) -> tuple[Ask, int, int]:
-    """What a node that holds `hold` asks of each of its `buckets`."""
-    if buckets > 1 or not hold:
-        return (Ask.NEW, 0, 0)
+def asks_of(hold: str, buckets: int) -> Sequence[tuple[Ask, int, int]]:
+    """What a node that holds `hold` asks of each of its `buckets`, in their order."""
+    told = read_hold(hold).rate.split(",")
+    if len(told) != buckets:
+        return [(Ask.NEW, 0, 0)] * buckets
+    return [_ask_of(one) for one in told]
+
+
+def _ask_of(told: str) -> tuple[Ask, int, int]:
     try:
-        kind, time, shift = read_hold(hold).rate.split(":")
+        kind, time, shift = told.split(":")
         return (Ask.CONFIRM if kind == RESERVED else Ask.RETURNING, int(time), int(shift))
     except ValueError:
         return (Ask.NEW, 0, 0)  # its record is damaged; the others of the batch are not
@@ -78,17 +89,24 @@ def wait_of(grants: Collection[Grant]) -> float:
     return max(grant.time - grant.now for grant in grants) / 1_000_000
 
 
+def is_kept(grant: Grant, grants: Collection[Grant]) -> bool:
+    """Whether a node that must come back keeps this reservation, since it is for when it does."""
+    return grant.granted and wait_of(grants) - wait_of([grant]) <= SHORT
+
+
 def hold_of(grants: Collection[Grant]) -> str:
-    """What a node keeps that must come back. Of two limits both must grant: it keeps nothing."""
-    if len(grants) != 1:
-        return ""
-    (grant,) = grants
-    return place(RESERVED if grant.granted else IN_LINE, grant)
+    """What a node keeps of its limits that must come back; the grants are in their order."""
+    return _joined([RESERVED if is_kept(one, grants) else IN_LINE for one in grants], grants)
 
 
-def place(kind: str, grant: Grant) -> str:
-    """A grant as a node's record holds it."""
-    return f"{kind}:{grant.time}:{grant.shift}"
+def line_of(grants: Collection[Grant]) -> str:
+    """What a node keeps that was granted its start and missed it: its turns in line."""
+    return _joined([IN_LINE] * len(grants), grants)
+
+
+def _joined(kinds: Sequence[str], grants: Collection[Grant]) -> str:
+    parts = zip(kinds, grants, strict=True)
+    return ",".join(f"{kind}:{grant.time}:{grant.shift}" for kind, grant in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +132,10 @@ def spots_of(bound: Bound, value: Any) -> list[Spot]:
     return [Spot(limit, _key(key, value, limit.name)) for limit, key in bound.places]
 
 
-def reservation_in(hold: str) -> tuple[int, int] | None:
-    """The (time, shift) of the start that a node has reserved, if it has."""
-    try:
-        kind, time, shift = read_hold(hold).rate.split(":")
-        return (int(time), int(shift)) if kind == RESERVED else None
-    except ValueError:
-        return None
+def reserved_in(hold: str, buckets: Sequence[Bucket]) -> list[tuple[Bucket, int, int]]:
+    """Where a node has reserved its start: the bucket, time and shift of each."""
+    asks = zip(buckets, asks_of(hold, len(buckets)), strict=True)
+    return [(bucket, time, shift) for bucket, (ask, time, shift) in asks if ask is Ask.CONFIRM]
 
 
 def hold_in_line(hold: str, seats: Sequence[Seat]) -> str:
@@ -129,8 +144,7 @@ def hold_in_line(hold: str, seats: Sequence[Seat]) -> str:
     A start that it had reserved is given up; its turn among those who wait for a token is not.
     """
     limit = len(seats) - 1  # it was asked no further
-    reserved = reservation_in(hold)
-    rate = f"{IN_LINE}:{reserved[0]}:{reserved[1]}" if reserved else read_hold(hold).rate
+    rate = read_hold(hold).rate.replace(f"{RESERVED}:", f"{IN_LINE}:")
     return f"{rate}+{ticket_of(seats)}:{limit}"
 
 

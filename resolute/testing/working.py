@@ -240,10 +240,9 @@ class MemoryWorker:
             if seat.granted:
                 job.spots.append(spot)
                 continue
-            reserved = admission.reservation_in(hold)
-            if reserved is not None and self._buckets is not None:
-                for bucket in buckets:
-                    self._buckets.take(bucket, (admission.Ask.GIVE_BACK, *reserved))
+            if self._buckets is not None:
+                for bucket, time, shift in admission.reserved_in(hold, buckets):
+                    self._buckets.take(bucket, (admission.Ask.GIVE_BACK, time, shift))
             delay = admission.turn_ms(job.seats, LEASE)
             self._run.give_back(entry, delay, admission.hold_in_line(hold, job.seats))
             self._leave(job)
@@ -253,18 +252,16 @@ class MemoryWorker:
     def _take_tokens(
         self, job: Job, hold: str, buckets: MemoryBuckets, wanted: Sequence[admission.Bucket]
     ) -> None:
-        ask = admission.ask_of(hold, len(wanted))
-        grants = {bucket: buckets.take(bucket, ask) for bucket in wanted}
-        wait = admission.wait_of(grants.values())
-        if admission.is_granted(grants.values()) and wait <= admission.SHORT:
+        asks = zip(wanted, admission.asks_of(hold, len(wanted)), strict=True)
+        grants = [buckets.take(bucket, ask) for bucket, ask in asks]
+        wait = admission.wait_of(grants)
+        if admission.is_granted(grants) and wait <= admission.SHORT:
             self._loop.call_later(max(0.0, wait), self._start, job)
             return
-        held = admission.hold_of(grants.values())
-        if not held:
-            for bucket, grant in grants.items():
-                if grant.granted:
-                    buckets.take(bucket, (admission.Ask.GIVE_BACK, grant.time, grant.shift))
-        held = admission.hold_for_time(held, job.seats)
+        for bucket, grant in zip(wanted, grants, strict=True):
+            if grant.granted and not admission.is_kept(grant, grants):
+                buckets.take(bucket, (admission.Ask.GIVE_BACK, grant.time, grant.shift))
+        held = admission.hold_for_time(admission.hold_of(grants), job.seats)
         self._run.give_back(job.entry, admission.delay_ms(wait), held)
         self._leave(job)
 

@@ -614,6 +614,7 @@ REPEATED = (
     "turned",
     "going-round",
     "ranked-one",
+    "every-one",
 )  # nodes that run more than once in a run, each time at another place
 
 

@@ -29,6 +29,7 @@ from resolute import (
     RetryAfter,
     RetryPolicy,
     RunStatus,
+    SharedRateLimit,
     TerminalError,
     UnknownSignal,
     current,
@@ -516,6 +517,19 @@ def test_with_rate_limiting_limits_take_their_virtual_time(tester: FlowTester):
     limited = step("call", rate_limit=RateLimit(2, "1m", burst=2))
     calls = [limited.as_(f"c{i}") for i in range(5)]
     result = tester.with_rate_limiting().run(builder("fan").then_parallel("all", *calls).build())
+    starts = [one.begun for one in result.history]
+    assert [round(start or 0.0) for start in starts] == [0, 0, 30, 60, 90]
+    assert [one.attempts for one in result.history] == [1] * 5
+
+
+@pytest.mark.parametrize("slow_first", [True, False])
+def test_of_two_limits_the_slower_one_says_when(tester: FlowTester, slow_first: bool):
+    both = (RateLimit(2, "1m", burst=2), SharedRateLimit("quick", 100, "1s", burst=1))
+    limited = step("call", rate_limit=both if slow_first else both[::-1])
+    calls = [limited.as_(f"c{i}") for i in range(5)]
+    flow = builder("fan").then_parallel("all", *calls).with_deadline("1h").build()
+    result = tester.with_rate_limiting().run(flow)
+    assert result.status == "completed"
     starts = [one.begun for one in result.history]
     assert [round(start or 0.0) for start in starts] == [0, 0, 30, 60, 90]
     assert [one.attempts for one in result.history] == [1] * 5

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from resolute import current
-from resolute.engine.admission import buckets_of
+from resolute.engine.admission import asks_of, buckets_of
 from resolute.errors import RetryAfter
 from resolute.model.nodes import AsyncNode, Node, SyncNode
 from resolute.model.policies import RateLimit, SharedRateLimit
 from resolute.status import NodeStatus
 from resolute.store import limits, nodes
 from resolute.store.limits import Ask, Grant
-from resolute_worker.limiter import Admission, Bucket, Limiter, _ask
+from resolute_worker.limiter import Admission, Bucket, Limiter, _asks
 from tests.support.flows import chain_of, step
 from tests.support.stage import Stage
 from tests.worker.parts import NAME, ONCE, ONE, Gate, Make, Parts, held_by
@@ -224,8 +224,29 @@ async def test_who_comes_back_asks_for_what_it_was_promised(
     job = parts.adopt(await stage.take_one(NAME))
     job.begun = nodes.Begun("OK", hold=hold)
     buckets = buckets_of(job.bound, job.value)
-    assert _ask(Admission(job, buckets[:1], 0.0)) == asked
-    assert _ask(Admission(job, buckets, 0.0)) == (Ask.NEW, 0, 0)
+    assert _asks(Admission(job, buckets[:1], 0.0)) == [asked]
+    assert _asks(Admission(job, buckets, 0.0)) == [(Ask.NEW, 0, 0)] * 2
+    parts.runner.jobs.clear()
+
+
+@ONE
+@pytest.mark.parametrize("slow_first", [True, False])
+async def test_who_waits_in_line_for_one_of_two_limits_keeps_its_turn(
+    stage: Stage, make_parts: Make, slow_first: bool
+):
+    both = (SharedRateLimit("slow", 1, "1h", burst=1), RateLimit(1000, "1s"))
+    limited = step("a", rate_limit=both if slow_first else both[::-1])
+    parts = await begin_two(stage, make_parts, limited)
+    (waiting,) = [
+        record
+        for number in (1, 2)
+        if (record := await stage.record_of(f"run-{number}", 1, 0)) is not None
+        and record.status is NodeStatus.WAITING
+    ]
+    told = asks_of(waiting.hold, 2)
+    assert [ask for ask, _, _ in told] == [Ask.RETURNING] * 2  # no newcomer to either any more
+    slow, quick = told if slow_first else told[::-1]
+    assert slow[1] - quick[1] > 3_000_000_000  # us
     parts.runner.jobs.clear()
 
 

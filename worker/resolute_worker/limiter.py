@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from resolute.engine import admission as rules
-from resolute.engine.admission import IN_LINE, SHORT, Bucket
+from resolute.engine.admission import SHORT, Bucket
 from resolute.store import limits
 from resolute.store.limits import Ask, Grant
 from resolute.store.nodes import Return, chunks
@@ -41,13 +41,18 @@ class Admission:
     seats: Sequence[Seat] = ()
 
     @property
+    def told(self) -> list[Grant]:
+        """The grants in the order of the buckets."""
+        return [self.grants[bucket] for bucket in self.buckets]
+
+    @property
     def wait(self) -> float:
         """Seconds from Redis's answer to the latest start time granted; below 0 if that is past."""
-        return rules.wait_of(self.grants.values())
+        return rules.wait_of(self.told)
 
     @property
     def is_granted(self) -> bool:
-        return rules.is_granted(self.grants.values())
+        return rules.is_granted(self.told)
 
 
 class Limiter:
@@ -81,14 +86,14 @@ class Limiter:
                 waiting.append(found)
             elif found is not None:
                 self._start(job)
-        asked: dict[Bucket, list[Admission]] = defaultdict(list)
+        asked: dict[Bucket, list[tuple[Admission, tuple[Ask, int, int]]]] = defaultdict(list)
         for admission in waiting:
-            for bucket in admission.buckets:
-                asked[bucket].append(admission)
-        for bucket, admissions in asked.items():
-            for batch in chunks(admissions):
-                grants = await limits.take(self._store, *bucket, [_ask(one) for one in batch])
-                for admission, grant in zip(batch, grants, strict=True):
+            for bucket, ask in zip(admission.buckets, _asks(admission), strict=True):
+                asked[bucket].append((admission, ask))
+        for bucket, asks in asked.items():
+            for batch in chunks(asks):
+                grants = await limits.take(self._store, *bucket, [ask for _, ask in batch])
+                for (admission, _), grant in zip(batch, grants, strict=True):
                     admission.grants[bucket] = grant
                     admission.answered = self._loop.time()
         for admission in waiting:
@@ -116,10 +121,10 @@ class Limiter:
 
     async def _unreserve(self, job: Job, hold: str) -> None:
         """Who has reserved a start, and now no place, leaves it to others."""
-        reserved = rules.reservation_in(hold)
-        if reserved is not None:
-            for bucket in rules.buckets_of(job.bound, job.value):
-                await limits.take(self._store, *bucket, [(Ask.GIVE_BACK, *reserved)])
+        if hold:
+            buckets = rules.buckets_of(job.bound, job.value)
+            for bucket, time, shift in rules.reserved_in(hold, buckets):
+                await limits.take(self._store, *bucket, [(Ask.GIVE_BACK, time, shift)])
 
     def _admission(self, job: Job, seats: Sequence[Seat]) -> Admission | None:
         try:
@@ -134,16 +139,14 @@ class Limiter:
         if admission.is_granted and wait <= SHORT:
             self._start_at(admission, admission.answered + wait)
             return
-        hold = rules.hold_of(admission.grants.values())
-        if not hold:
-            await self._give_back(admission)
-        hold = rules.hold_for_time(hold, admission.seats)
+        await self._give_back(admission)
+        hold = rules.hold_for_time(rules.hold_of(admission.told), admission.seats)
         self._hand_back(job, Return(job.held, job.queue, rules.delay_ms(wait), hold))
 
     async def _give_back(self, admission: Admission) -> None:
-        """Of two limits both must grant: what one granted alone is returned to it."""
+        """Of two limits both must grant: what one granted too early is returned to it."""
         for bucket, grant in admission.grants.items():
-            if grant.granted:
+            if grant.granted and not rules.is_kept(grant, admission.told):
                 ask = (Ask.GIVE_BACK, grant.time, grant.shift)
                 await limits.take(self._store, *bucket, [ask])
 
@@ -160,8 +163,7 @@ class Limiter:
             return
         # Too late for the window its token was taken for: it asks for another.
         if job.begun is not None:
-            grant = next(iter(admission.grants.values()))
-            job.begun.hold = rules.place(IN_LINE, grant)
+            job.begun.hold = rules.line_of(admission.told)
         self._again(job)
 
     async def pause(self, job: Job, seconds: float) -> None:
@@ -173,6 +175,6 @@ class Limiter:
             log.exception("pausing the limits of %s", job.bound.plan.name)
 
 
-def _ask(admission: Admission) -> tuple[Ask, int, int]:
+def _asks(admission: Admission) -> Sequence[tuple[Ask, int, int]]:
     begun = admission.job.begun
-    return rules.ask_of(begun.hold if begun else "", len(admission.buckets))
+    return rules.asks_of(begun.hold if begun else "", len(admission.buckets))

@@ -215,7 +215,7 @@ class Reader:
             return
         log.warning("node %s of run %s has %d crashes behind it: it runs alone",
                     job.bound.plan.name, held.entry.flow, held.entry.crashes)  # fmt: skip
-        await self._runner.begin([job])
+        self._spawn(self._runner.begin([job]))
         await self._slots.wait(self._slots.size)
 
     async def _put_away(self, partition: Partition, queue: str, batch: Batch) -> None:
