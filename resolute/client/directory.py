@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from resolute.model.flow import Flow
 from resolute.model.plan import Gate, Plan
 from resolute.model.schemas import problem_of
 from resolute.store import registry
+from resolute.store.connection import backoff
+from resolute.store.registry import FlowOffer
 from resolute.store.store import Store
 
 FRESH = 2.0  # s
@@ -56,15 +59,31 @@ class Directory:
         known = self._offers.get(name)
         if known is not None and time.monotonic() - known.read < FRESH:
             return known
-        await self._store.check_partitions()
-        offer = await registry.offered_flow(self._store, name)
-        plan = await self.plan(offer.plan) if offer else None
-        if offer is None or plan is None:
-            raise UnknownFlow(name, await registry.offered_flows(self._store))
+        offer, plan = await self._offer(name)
         live = (await registry.processes(self._store)).values()
         queues = tuple(sorted({p.queue for p in live if name in p.flows})) or (offer.queue,)
         found = self._offers[name] = Offered(plan, queues, time.monotonic())
         return found
+
+    async def _offer(self, name: str) -> tuple[FlowOffer, Plan]:
+        """The last offer of a flow.
+
+        Where nothing is offered any more the server lost it: workers offer their flows anew within
+        a lease, and as long as the client is patient it is waited for.
+        """
+        give_up = time.monotonic() + self._store.patience
+        failures = 0
+        while True:
+            await self._store.check_partitions()
+            offer = await registry.offered_flow(self._store, name)
+            plan = await self.plan(offer.plan) if offer else None
+            if offer is not None and plan is not None:
+                return offer, plan
+            offered = await registry.offered_flows(self._store)
+            if offered or not self._offers or time.monotonic() >= give_up:
+                raise UnknownFlow(name, offered)
+            await asyncio.sleep(backoff(failures))
+            failures += 1
 
     async def plan(self, plan_hash: str) -> Plan | None:
         plan = self._plans.get(plan_hash)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -134,6 +135,53 @@ async def test_a_flow_that_was_not_offered_is_asked_for_again(stage: Stage, stor
         await client.directory.offered("chain")
     await stage.offer(FLOW)
     assert (await client.directory.offered("chain")).plan == FLOW.plan
+
+
+async def test_flows_that_the_server_lost_are_waited_for(
+    stage: Stage, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    looked = asyncio.Event()
+
+    def pause(_: int) -> float:
+        looked.set()
+        return 0.001
+
+    monkeypatch.setattr(directory, "FRESH", 0.0)
+    monkeypatch.setattr(directory, "backoff", pause)
+    client = Client(store)
+    await stage.offer(FLOW)
+    await client.start(FLOW, id="before")
+    await store.execute("DEL", store.keys.meta.flows)
+    starting = asyncio.create_task(client.start(FLOW, id="meanwhile"))
+    await looked.wait()
+    await stage.offer(FLOW)
+    assert (await starting).id == "meanwhile"
+
+
+async def test_flows_that_nobody_offers_are_not_waited_for_for_ever(
+    stage: Stage, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    looks: list[int] = []
+
+    def pause(failures: int) -> float:
+        looks.append(failures)
+        return 0.001
+
+    monkeypatch.setattr(directory, "FRESH", 0.0)
+    monkeypatch.setattr(directory, "backoff", pause)
+    with pytest.raises(UnknownFlow):
+        await Client(store).start(FLOW)  # none was ever seen
+    await stage.offer(FLOW)
+    client = Client(store)
+    await client.start(FLOW)
+    with pytest.raises(UnknownFlow):
+        await client.start("another")  # others are there
+    assert looks == []
+    await store.execute("DEL", store.keys.meta.flows)
+    store.patience = 0.05
+    with pytest.raises(UnknownFlow):
+        await client.start(FLOW)
+    assert looks
 
 
 # Starting.
