@@ -17,7 +17,9 @@ SECONDS = 60.0
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
-def test_under_all_faults_nothing_is_lost(tmp_path: Path, seed: int, binary: ServerBinary) -> None:
+def test_under_all_faults_nothing_is_lost(
+    quick_disk: Path, seed: int, binary: ServerBinary
+) -> None:
     plan = Plan(
         seconds=SECONDS,
         seed=seed,
@@ -28,6 +30,6 @@ def test_under_all_faults_nothing_is_lost(tmp_path: Path, seed: int, binary: Ser
         open_runs=30,
         binary=binary,
     )
-    report = asyncio.run(Soak(plan, tmp_path / "soak", print).run())
+    report = asyncio.run(Soak(plan, quick_disk / "soak", print).run())
     assert report.broken == [], f"seed {seed}"
     assert report.runs > 0
