@@ -26,6 +26,7 @@ from tests.worker.parts import NAME, ONCE, ONE, OTHER, Gate, Make, Parts, held_b
 
 ONE_PLACE = ConcurrencyLimit("one", 1)
 SPOT = Spot(PlacesPlan("one", 1))
+ONE_NAME = ("one", "")
 TERMS = Terms(60_000, 60_000)
 
 
@@ -345,7 +346,62 @@ async def test_a_limit_that_is_not_used_any_more_is_forgotten(stage: Stage, make
     await parts.work()
     seats = parts.runner.places
     await seats.look()
-    assert SPOT in seats._limits
-    seats._limits[SPOT].used -= 1000
+    assert ONE_NAME in seats._limits
+    seats._limits[ONE_NAME].used -= 1000
     await seats.look()
     assert not seats._limits
+
+
+@ONE
+async def test_a_look_that_was_held_up_takes_nothing_that_was_given_since(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    gate, is_away, is_back = Gate(), asyncio.Event(), asyncio.Event()
+    both = (ConcurrencyLimit("other", 5), ONE_PLACE)
+    before, flow = chain_of(step("a", concurrency=both), flow="before"), chain_of(limited(gate))
+    parts = make_parts(before, flow)
+    await stage.begin_run(before, "before")
+    await parts.work()
+    sync = places.sync
+
+    async def away(*arguments: Any) -> Any:
+        if not is_away.is_set():
+            is_away.set()
+            await is_back.wait()
+        return await sync(*arguments)
+
+    monkeypatch.setattr(places, "sync", away)
+    seats = parts.runner.places
+    first = asyncio.create_task(seats.look())
+    await is_away.wait()
+    seats._limits[ONE_NAME].used -= 1000
+    second = asyncio.create_task(seats.look())  # as after a reconnect: it could forget the limit
+    await stage.begin_run(flow)
+    await parts.read()
+    await until(lambda: gate.began == 1, "it runs")
+    is_back.set()
+    await first
+    assert await held_in(stage) == [NAME]
+    await second
+    gate.open.set()
+    await parts.idle()
+
+
+@ONE
+async def test_nodes_that_do_not_agree_on_a_limit_do_not_take_each_others_places(
+    stage: Stage, make_parts: Make
+):
+    gate = Gate()
+    flows = [
+        chain_of(held_by(gate).with_concurrency(ConcurrencyLimit("one", n)), flow=f"of-{n}")
+        for n in (1, 2)
+    ]
+    parts = make_parts(*flows)
+    for flow in flows:
+        await stage.begin_run(flow, flow.name)
+        await parts.read()
+        await until(lambda: all(job.is_running for job in parts.runner.jobs.values()), "it runs")
+    await parts.runner.places.look()
+    assert (gate.began, await held_in(stage)) == (2, [NAME, NAME])
+    gate.open.set()
+    await parts.idle()

@@ -7,15 +7,18 @@ lives as long as the lease of its process, by the beats of the supervisor: a pro
 has stopped its nodes before that is over.
 
 Calls of one limit follow each other here, so that what `look` says is what the process was given.
+For that there is one account of each limit, under its name and key: not two for nodes that say
+different things of how many places it has, nor a second one while the first has a call to make.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,15 +38,33 @@ LAPSE = 1 / 3  # of a lease that a place is kept for a node that was woken
 
 @dataclass(slots=True, eq=False)
 class _Limit:
-    """What this process knows of one limit. `used` is the loop's time when it last asked."""
+    """What this process knows of one limit; `spot` is as the last node that asked had it.
+
+    `used` is the loop's time when it last asked, `calls` how many are under way or to come.
+    """
 
     spot: Spot
     used: float
+    calls: int = 0
     held: set[str] = field(default_factory=set[str])  # <node>|<token>
     leaving: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0  # nodes in line, as it was seen last
     ttl_ms: int = 0
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None]:
+        """The only call of this limit meanwhile."""
+        self.calls += 1
+        try:
+            async with self.lock:
+                yield
+        finally:
+            self.calls -= 1
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.held or self.leaving or self.waiting or self.calls)
 
 
 class Places:
@@ -54,7 +75,8 @@ class Places:
         self._process = process
         self._lease = lease
         self._rounds = itertools.count(1)
-        self._limits: dict[Spot, _Limit] = {}
+        self._limits: dict[tuple[str, str], _Limit] = {}
+        self._looking = asyncio.Lock()
         self._jobs: dict[Job, list[tuple[_Limit, str]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -73,19 +95,20 @@ class Places:
             for spot, jobs in asked.items():
                 limit = self._limit(spot)
                 for batch in chunks(jobs):
-                    for job, seat in zip(batch, await self._ask(limit, batch), strict=True):
+                    answers = await self._ask(limit, spot, batch)
+                    for job, seat in zip(batch, answers, strict=True):
                         seats[job].append(seat)
         return seats
 
-    async def _ask(self, limit: _Limit, jobs: Sequence[Job]) -> list[Seat]:
+    async def _ask(self, limit: _Limit, spot: Spot, jobs: Sequence[Job]) -> list[Seat]:
         asks = [Ask(_name(job), job.held.entry.token, _ticket(job)) for job in jobs]
         longest = max(job.bound.plan.timeout_ms for job in jobs)
-        async with limit.lock:
+        async with limit.turn():
             round_ = next(self._rounds)
             limit.ttl_ms = max(limit.ttl_ms, longest + places.SPARE_MS)
             terms = self._terms(limit)
             seats, told = await places.take(
-                self._store, self._process, round_, limit.spot, terms, asks
+                self._store, self._process, round_, spot, terms, asks
             )
             for job, ask, seat in zip(jobs, asks, seats, strict=True):
                 if seat.granted:
@@ -108,7 +131,7 @@ class Places:
             self._spawn(self._send_leaving(limit))
 
     async def _send_leaving(self, limit: _Limit) -> None:
-        async with limit.lock:
+        async with limit.turn():
             gone, limit.leaving = limit.leaving, []
             limit.used = self._loop.time()
             told: list[str] = []
@@ -136,7 +159,15 @@ class Places:
                 log.warning("looking at concurrency limits: %s", error)
 
     async def look(self) -> None:
-        """Put right what is wrong at the limits that are used here, and forget the others."""
+        """Put right what is wrong at the limits that are used here, and forget the others.
+
+        One after the other: after a reconnect there may be two. What one of them has forgotten, and
+        is used anew, the other must not put right by what it was.
+        """
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         self._forget()
         found: dict[_Limit, Sequence[str]] = {}
         for limit in list(self._limits.values()):
@@ -151,7 +182,7 @@ class Places:
 
     async def _sync(self, limit: _Limit, dead: Sequence[str]) -> Sequence[str]:
         """The processes that have places of a limit, once ours are as they are here."""
-        async with limit.lock:
+        async with limit.turn():
             round_ = next(self._rounds)
             mine, terms = sorted(limit.held), self._terms(limit)
             synced, told = await places.sync(
@@ -164,16 +195,16 @@ class Places:
     def _forget(self) -> None:
         """Limits of which nobody here has anything, nobody waits, and nobody asked for a while."""
         old = self._loop.time() - 2 * self._lease / LOOKS
-        for spot, limit in list(self._limits.items()):
-            is_idle = not (limit.held or limit.leaving or limit.waiting or limit.lock.locked())
-            if is_idle and limit.used < old:
-                del self._limits[spot]
+        for name, limit in list(self._limits.items()):
+            if limit.is_idle and limit.used < old:
+                del self._limits[name]
 
     def _limit(self, spot: Spot) -> _Limit:
-        limit = self._limits.get(spot)
+        name = (spot.limit.name, spot.key)
+        limit = self._limits.get(name)
         if limit is None:
-            limit = self._limits[spot] = _Limit(spot, 0.0)
-        limit.used = self._loop.time()
+            limit = self._limits[name] = _Limit(spot, 0.0)
+        limit.spot, limit.used = spot, self._loop.time()
         return limit
 
     def _terms(self, limit: _Limit) -> Terms:
