@@ -200,6 +200,7 @@ class Reconciler:
         lost: list[nodes.Reclaim] = []
         unclaimed: list[tuple[str, nodes.Held]] = []
         claimed: list[tuple[str, nodes.Held]] = []  # with the process
+        orphaned: list[tuple[str, nodes.Held]] = []  # with the process, which is not registered
         children: list[tuple[str, nodes.Held]] = []
         step = plan.step(header.pc)
         for index, value in zip(indices, values, strict=True):
@@ -217,10 +218,8 @@ class Reconciler:
                     unclaimed.append((entry_id, held))
                 case NodeStatus.RUNNING:
                     process = record.process if record else ""
-                    if process in self._catalog.processes:
-                        claimed.append((process, held))
-                    elif self._is_over(process):
-                        lost.append(as_reclaim(plan, held, process, header.queue))
+                    is_known = process in self._catalog.processes
+                    (claimed if is_known else orphaned).append((process, held))
                 case NodeStatus.WAITING if record and record.hold == CHILD:
                     if isinstance(step, Children):
                         children.append((step.child_id(header.id, header.seq, index), held))
@@ -229,10 +228,21 @@ class Reconciler:
                         lost.append(as_reclaim(plan, held, "", header.queue))
                 case _:
                     pass
+        lost += await self._without_process(plan, orphaned, header.queue)
         lost += await self._without_run(partition, plan, children)
         lost += await self._without_entry(plan, unclaimed, header.queue)
         await self._ask_holders(claimed)
         return lost
+
+    async def _without_process(
+        self, plan: Plan, orphaned: Sequence[tuple[str, nodes.Held]], queue: str
+    ) -> list[nodes.Reclaim]:
+        """The nodes of processes that are dead: cleared away, or unknown for a lease."""
+        ends = await registry.ends_of(self._store, sorted({process for process, _ in orphaned}))
+        dead = ends.over | {process for process in ends.unknown if self._is_over(process)}
+        return [
+            as_reclaim(plan, held, process, queue) for process, held in orphaned if process in dead
+        ]
 
     async def _without_run(
         self, partition: Partition, plan: Plan, children: Sequence[tuple[str, nodes.Held]]

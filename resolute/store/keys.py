@@ -51,6 +51,7 @@ class MetaKeys:
         self.flows = f"{base}:flows"
         self.processes = f"{base}:processes"
         self.beats = f"{base}:beats"
+        self.departed = f"{base}:departed"
         self.ticks = f"{base}:ticks"
         self.cursors = f"{base}:cursors"
         self.version = f"{base}:version"

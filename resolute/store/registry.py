@@ -70,6 +70,8 @@ def named_stream(node: str) -> str:
 
 
 LEASE_OVER = -1  # the beat of a process whose supervisor ended its lease
+MOST_DEPARTED = 10_000  # processes remembered of which the lease was over and nothing is left
+DEPARTED_TTL = 86_400.0  # s; after the last of them
 
 
 class Beats(NamedTuple):
@@ -145,10 +147,17 @@ async def push_event(store: Store, partition: Partition, event: Event) -> None:
 
 
 async def unregister(store: Store, process: str) -> None:
-    """Forget a process: its lease is over, and it has nothing any more."""
+    """Forget a process but for its name: its lease is over, and it has nothing any more.
+
+    A claim of it may be left that nobody found, since its entry was lost.
+    """
     meta = store.keys.meta
+    now = await server_ms(store)
     await store.write_all(
         [
+            ("ZADD", meta.departed, now, process),
+            ("ZREMRANGEBYRANK", meta.departed, 0, -MOST_DEPARTED - 1),
+            ("PEXPIRE", meta.departed, int(DEPARTED_TTL * 1000)),
             ("HDEL", meta.processes, process),
             ("HDEL", meta.beats, process),
             ("DEL", meta.cancels(process)),
@@ -203,14 +212,33 @@ async def beats(store: Store) -> dict[str, int]:
     return (await read_beats(store)).counts
 
 
-async def ended_leases(store: Store, names: Sequence[str]) -> set[str]:
-    """Of these processes those whose lease is over, or that are not known any more."""
+class Ends(NamedTuple):
+    """Of some processes those whose lease is over, and those of which nothing is known."""
+
+    over: set[str]
+    unknown: set[str]
+
+
+async def ends_of(store: Store, names: Sequence[str]) -> Ends:
+    """Which of these processes are dead for sure, and which may be.
+
+    One that is unknown may live: it was registered in a second that the server lost, and hears so
+    with its next beat.
+    """
+    found = Ends(set(), set())
     if not names:
-        return set()
-    values = await store.execute("HMGET", store.keys.meta.beats, *names)
+        return found
+    meta = store.keys.meta
+    beats, departed = await store.execute_all(
+        [("HMGET", meta.beats, *names), ("ZMSCORE", meta.departed, *names)]
+    )
     over = str(LEASE_OVER).encode()
-    found = zip(names, values, strict=True)
-    return {name for name, value in found if value is None or value.split(b" ")[0] == over}
+    for name, value, left in zip(names, beats, departed, strict=True):
+        if value is None and left is None:
+            found.unknown.add(name)
+        elif value is None or value.split(b" ")[0] == over:
+            found.over.add(name)
+    return found
 
 
 async def beat(

@@ -274,6 +274,37 @@ async def test_what_a_vanished_process_claimed_is_taken_back(stage: Stage):
     assert await stage.complete("vanished", held) == "STALE"
 
 
+async def test_what_a_process_claimed_that_was_cleared_away_is_taken_back_at_once(stage: Stage):
+    """By a coordinator that has just begun, too, and has watched nobody for a lease."""
+    await stage.begin_run(FLOW)
+    await stage.offer(process=WORKER)
+    held = await stage.claim_one(WORKER)
+    await lose(stage, "q")
+    await registry.end_lease(stage.store, WORKER)
+    await registry.unregister(stage.store, WORKER)
+    assert await reconciler(stage).run_once() == 1
+    assert (await stage.claim_one("another")).entry.crashes == 1
+    assert await stage.complete(WORKER, held) == "STALE"
+
+
+async def test_what_a_process_claimed_that_was_registered_since_is_its_own(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    """Since the reconciler read who is there."""
+
+    async def unchanged() -> None:
+        pass
+
+    await stage.begin_run(FLOW)
+    held = await stage.claim_one(WORKER)
+    await lose(stage, "q")
+    await stage.catalog.refresh()
+    monkeypatch.setattr(stage.catalog, "refresh", unchanged)
+    await stage.offer(process=WORKER)
+    assert await reconciler(stage, is_over=everybody).run_once() == 0
+    assert await stage.complete(WORKER, held) == "OK"
+
+
 async def test_what_a_registered_process_claimed_is_its_own_even_if_the_entry_is_lost(
     stage: Stage,
 ):

@@ -199,7 +199,12 @@ GUARDS = (
     Guard("an entry says its priority where the stream does not", f"{LUA}/lib_node.lua",
           "return string.match(name, '%^(%l+)@')", "return nil", "tests/worker/test_priorities.py"),
     Guard("only the dead lose their places", "resolute/store/registry.py",
-          'if value is None or value.split(b" ")[0] == over}', "}", "tests/store/test_beat.py"),
+          'elif value is None or value.split(b" ")[0] == over:', "else:",
+          "tests/store/test_beat.py"),
+    Guard("who is unknown may live", "worker/resolute_worker/places.py",
+          " if now - since >= self._lease", "", "tests/worker/test_places.py"),
+    Guard("one look at places at a time", "worker/resolute_worker/places.py",
+          "async with self._looking:", "if True:", "tests/worker/test_places.py"),
 )  # fmt: skip
 
 

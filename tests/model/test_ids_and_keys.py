@@ -144,7 +144,7 @@ def test_no_two_things_have_the_same_key():
     meta = keys.meta
     names = [
         meta.partitions, meta.plans, meta.flows, meta.processes, meta.beats, meta.ticks,
-        meta.version, meta.cancels("p"), meta.bucket("b"), meta.bucket("b", "k"),
+        meta.departed, meta.version, meta.cancels("p"), meta.bucket("b"), meta.bucket("b", "k"),
         *(key for partition in keys.partitions for key in keys_of(partition)),
     ]  # fmt: skip
     assert len(set(names)) == len(names)
@@ -153,7 +153,8 @@ def test_no_two_things_have_the_same_key():
 def test_the_keys_of_a_namespace_share_a_slot_but_each_bucket_has_its_own():
     meta = MetaKeys("resolute")
     shared = [meta.partitions, meta.plans, meta.flows, meta.processes, meta.beats, meta.ticks]
-    assert len({slot(key) for key in [*shared, meta.version, meta.cancels("p")]}) == 1
+    shared += [meta.departed, meta.version, meta.cancels("p")]
+    assert len({slot(key) for key in shared}) == 1
     buckets = {slot(meta.bucket("api", f"tenant-{number}")) for number in range(100)}
     assert len(buckets) > 50
 

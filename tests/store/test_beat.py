@@ -104,12 +104,27 @@ async def test_a_beat_counts_where_what_to_cancel_cannot_be_read(stage: Stage):
     await stage.store.execute("DEL", cancels)
 
 
-async def test_a_lease_is_over_when_somebody_ended_it_or_nobody_knows_the_process(stage: Stage):
-    await register(stage, "lives", "beats", "ended", "silent")
+async def test_a_lease_is_over_when_somebody_ended_it(stage: Stage):
+    await register(stage, "lives", "beats", "ended", "silent", "gone")
     await registry.beat(stage.store, ["beats"])
     await registry.end_lease(stage.store, "ended")
+    await registry.unregister(stage.store, "gone")
     count = (await registry.beats(stage.store))["silent"]
     assert await registry.end_silent_lease(stage.store, "silent", count)
-    names = ["lives", "beats", "ended", "silent", "unknown"]
-    assert await registry.ended_leases(stage.store, names) == {"ended", "silent", "unknown"}
-    assert await registry.ended_leases(stage.store, []) == set()
+    names = ["lives", "beats", "ended", "silent", "gone", "unknown"]
+    ends = await registry.ends_of(stage.store, names)
+    assert ends == ({"ended", "silent", "gone"}, {"unknown"})
+    assert await registry.ends_of(stage.store, []) == (set(), set())
+
+
+async def test_of_those_who_are_gone_the_latest_are_remembered(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(registry, "MOST_DEPARTED", 2)
+    names = ["one", "two", "three"]
+    for at, name in enumerate(names):
+        await registry.unregister(stage.store, name)
+        await stage.store.execute("ZADD", stage.store.keys.meta.departed, at, name)
+    await registry.unregister(stage.store, "four")
+    ends = await registry.ends_of(stage.store, [*names, "four"])
+    assert ends == ({"three", "four"}, {"one", "two"})

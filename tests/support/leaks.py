@@ -132,7 +132,7 @@ async def _left_over(store: Store) -> list[str]:
             count = await store.execute("XLEN", key)
             if count:
                 found.append(f"{key}: {count} entries")
-        elif any(
+        elif key == meta.departed or any(
             part in key
             for part in (":limit:", ":places:", ":cancel:", ":dead:", ":a:", ":claims:", ":c:")
         ):

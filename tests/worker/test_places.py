@@ -235,10 +235,28 @@ async def wait_behind(stage: Stage, make_parts: Make, process: str) -> Parts:
 
 
 @ONE
-async def test_a_place_of_a_process_whose_lease_is_over_is_free(stage: Stage, make_parts: Make):
+async def test_a_place_of_a_process_that_has_left_is_free(stage: Stage, make_parts: Make):
     parts = await wait_behind(stage, make_parts, OTHER)
+    await registry.unregister(stage.store, OTHER)
     await parts.runner.places.look()
     await parts.runner.places.drain()
+    await parts.work()
+    assert "o:a" in await stage.hash()
+
+
+@ONE
+async def test_a_place_of_a_process_that_nobody_knows_is_free_after_a_lease(
+    stage: Stage, make_parts: Make
+):
+    """Not before: the server may have lost the second in which it was registered."""
+    parts = await wait_behind(stage, make_parts, OTHER)
+    seats = parts.runner.places
+    await seats.look()
+    await seats.look()
+    assert await held_in(stage) == [OTHER]
+    seats._unknown[OTHER] -= seats._lease
+    await seats.look()
+    await seats.drain()
     await parts.work()
     assert "o:a" in await stage.hash()
 

@@ -18,7 +18,7 @@ import contextlib
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,7 @@ class Places:
         self._rounds = itertools.count(1)
         self._limits: dict[tuple[str, str], _Limit] = {}
         self._looking = asyncio.Lock()
+        self._unknown: dict[str, float] = {}  # processes with places, by when that was seen first
         self._jobs: dict[Job, list[tuple[_Limit, str]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -107,9 +108,7 @@ class Places:
             round_ = next(self._rounds)
             limit.ttl_ms = max(limit.ttl_ms, longest + places.SPARE_MS)
             terms = self._terms(limit)
-            seats, told = await places.take(
-                self._store, self._process, round_, spot, terms, asks
-            )
+            seats, told = await places.take(self._store, self._process, round_, spot, terms, asks)
             for job, ask, seat in zip(jobs, asks, seats, strict=True):
                 if seat.granted:
                     limit.held.add(f"{ask.node}|{ask.token}")
@@ -173,12 +172,19 @@ class Places:
         for limit in list(self._limits.values()):
             found[limit] = await self._sync(limit, ())
         others = {name for names in found.values() for name in names} - {self._process}
-        dead = await registry.ended_leases(self._store, sorted(others))
+        dead = await self._dead_of(others)
         for limit, names in found.items():
-            if lost := sorted(dead.intersection(names)):
+            if lost := sorted(set(names).intersection(dead)):
                 log.info("concurrency limit %s: processes have left: %s", limit.spot.limit.name,
                          ", ".join(lost))  # fmt: skip
                 await self._sync(limit, lost)
+
+    async def _dead_of(self, names: Collection[str]) -> Collection[str]:
+        """Those whose lease is over, or that were unknown at every look for a lease."""
+        ends = await registry.ends_of(self._store, sorted(names))
+        now = self._loop.time()
+        self._unknown = {name: self._unknown.get(name, now) for name in ends.unknown}
+        return ends.over | {n for n, since in self._unknown.items() if now - since >= self._lease}
 
     async def _sync(self, limit: _Limit, dead: Sequence[str]) -> Sequence[str]:
         """The processes that have places of a limit, once ours are as they are here."""
