@@ -62,14 +62,17 @@ class MetaKeys:
 
     def bucket(self, bucket: str, key: str = "") -> str:
         """A limiter's bucket; each has a hash tag of its own."""
-        part = f":{quote(key, safe='')}" if key else ""
-        return f"{{{self.namespace}:limit:{bucket}{part}}}"
+        return f"{{{self.namespace}:limit:{bucket}{_part(key)}}}"
 
     def places(self, limit: str, key: str = "") -> tuple[str, str, str]:
         """Of a concurrency limit who runs, who waits, and who was woken; it has a hash tag too."""
-        part = f":{quote(key, safe='')}" if key else ""
-        tag = f"{{{self.namespace}:places:{limit}{part}}}"
+        tag = f"{{{self.namespace}:places:{limit}{_part(key)}}}"
         return f"{tag}:held", f"{tag}:line", f"{tag}:woken"
+
+
+def _part(key: str) -> str:
+    """What splits a limit, behind a character that no name has and no such text."""
+    return f"#{quote(key, safe='')}" if key else ""
 
 
 class Partition:

@@ -1,7 +1,8 @@
 """The places of concurrency limits: taking them, giving them back, waking who waits for one.
 
-A node is called `<flow>|<seq>|<index>|<queue>` there. Who has a place is written down with its
-token, so that two hand-outs of a node, of which the older one may still run, count as two.
+A node is called `<flow>|<seq>|<index>|<queue>` there. Who has a place is written down with a
+token, so that two hand-outs of a node, of which the older one may still run, count as two. No
+process may use the token of another: who gives a place back would give back the other's.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from resolute.status import Code
 from resolute.store.connection import ServerReply
 from resolute.store.nodes import Held, chunks, code_of
 from resolute.store.script import Item, KeyList, pack, pack_item
+from resolute.store.servers import Epoch
 from resolute.store.store import Store
 
 SPARE_MS = 3_600_000  # that what a process has outlasts the timeouts of its nodes
@@ -177,6 +179,11 @@ async def wake(store: Store, nodes: Sequence[str]) -> list[str]:
                 if code not in (Code.OK, Code.EXISTS)
             ]
     return never
+
+
+def epoch_of(store: Store, spot: Spot) -> Epoch:
+    """Which connection leads to the server that has a limit; a later one is another epoch."""
+    return store.servers.epoch_of(_keys(store, spot)[0])
 
 
 def _keys(store: Store, spot: Spot) -> tuple[str, str, str]:

@@ -94,6 +94,9 @@ class Topology:
         return self._members.get((name, port)) or self.home.at(name, port)
 
 
+Epoch = tuple[Address, int]  # a server, and which connection to it
+
+
 class Servers:
     """A link to each server that is needed, by key."""
 
@@ -114,6 +117,11 @@ class Servers:
         return (
             self.link_to(self.topology.address_of(key)) if self.topology.is_cluster else self.home
         )
+
+    def epoch_of(self, key: str) -> Epoch:
+        """Which connection, to which server, leads to a key."""
+        link = self.link_of(key)
+        return link.address, link.generation
 
     def link_to(self, address: Address) -> Link:
         link = self._links.get(address)

@@ -12,7 +12,7 @@ from resolute.ids import nonces
 from resolute.store.connection import Address, Arg, Command, Connection, Link, ServerReply, backoff
 from resolute.store.keys import MAX_PARTITIONS, Keys, slot_of
 from resolute.store.script import Script, load_script, pack
-from resolute.store.servers import Servers, Topology, key_of
+from resolute.store.servers import Epoch, Servers, Topology, key_of
 
 DEFAULT_URL = "redis://localhost:6379/0"
 DEFAULT_NAMESPACE = "resolute"
@@ -143,10 +143,9 @@ class Store:
         return self.servers.generation
 
     @property
-    def registry_epoch(self) -> tuple[Address, int]:
+    def registry_epoch(self) -> Epoch:
         """Which connection, to which server, leads to the registry."""
-        link = self.servers.link_of(self.keys.meta.base)
-        return link.address, link.generation
+        return self.servers.epoch_of(self.keys.meta.base)
 
     def separate_link(self, name: str, on_push: Callable[[list[Any]], None] | None = None) -> Link:
         """Another connection, to block or subscribe; in a cluster any server tells everything."""

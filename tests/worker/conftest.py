@@ -12,7 +12,7 @@ from resolute.model.flow import Flow
 from resolute.model.nodes import Node
 from resolute.storage import Storage
 from tests.support.stage import Stage
-from tests.worker.parts import Parts
+from tests.worker.parts import NAME, Parts
 
 
 @pytest.fixture
@@ -24,8 +24,9 @@ def make_parts(stage: Stage, runner: asyncio.Runner) -> Iterator[Callable[..., P
         slots: int = 10,
         nodes: tuple[Node[Any, Any], ...] = (),
         storage: Storage | None = None,
+        name: str = NAME,
     ) -> Parts:
-        made.append(Parts(stage, flows, slots, nodes, storage))
+        made.append(Parts(stage, flows, slots, nodes, storage, name))
         return made[-1]
 
     yield make

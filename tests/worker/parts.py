@@ -39,12 +39,13 @@ class Parts:
         slots: int,
         nodes: tuple[Node[Any, Any], ...] = (),
         storage: Storage | None = None,
+        name: str = NAME,
     ) -> None:
         self.page = SharedPage.create(slots, lease=60.0)
         self.slots = Slots(slots)
         self.runner = Runner(
             stage.store,
-            NAME,
+            name,
             {flow.name: flow for flow in flows},
             self.slots,
             self.page,
@@ -53,7 +54,7 @@ class Parts:
         )
         plans = [flow.plan_hash for flow in flows]
         plans += [named_stream(node.name) for node in nodes]
-        self.reader = Reader(stage.store, NAME, QUEUE, plans, self.runner, self.slots)
+        self.reader = Reader(stage.store, name, QUEUE, plans, self.runner, self.slots)
 
     async def read(self) -> None:
         """Read once and start what came. There must be something."""

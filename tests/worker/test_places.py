@@ -405,21 +405,214 @@ async def test_a_look_that_was_held_up_takes_nothing_that_was_given_since(
     await parts.idle()
 
 
-@ONE
-async def test_nodes_that_do_not_agree_on_a_limit_do_not_take_each_others_places(
-    stage: Stage, make_parts: Make
-):
-    gate = Gate()
+# One account of each limit, whatever happens.
+
+
+async def run_both(stage: Stage, make_parts: Make, gate: Gate, *limits: ConcurrencyLimit) -> Parts:
+    """A node under each of these limits, each of a flow of its own, until they are let go."""
     flows = [
-        chain_of(held_by(gate).with_concurrency(ConcurrencyLimit("one", n)), flow=f"of-{n}")
-        for n in (1, 2)
+        chain_of(held_by(gate).with_concurrency(limit), flow=f"of-{number}")
+        for number, limit in enumerate(limits)
     ]
     parts = make_parts(*flows)
     for flow in flows:
         await stage.begin_run(flow, flow.name)
         await parts.read()
         await until(lambda: all(job.is_running for job in parts.runner.jobs.values()), "it runs")
+    assert gate.began == len(limits)
+    return parts
+
+
+def keyed(text: str, n: int = 1) -> ConcurrencyLimit:
+    return ConcurrencyLimit("one", n, key=lambda _: text)
+
+
+@ONE
+async def test_nodes_that_do_not_agree_on_a_limit_do_not_take_each_others_places(
+    stage: Stage, make_parts: Make
+):
+    gate = Gate()
+    limits = [ConcurrencyLimit("one", 1), ConcurrencyLimit("one", 2)]
+    parts = await run_both(stage, make_parts, gate, *limits)
     await parts.runner.places.look()
-    assert (gate.began, await held_in(stage)) == (2, [NAME, NAME])
+    assert await held_in(stage) == [NAME, NAME]
+    gate.open.set()
+    await parts.idle()
+
+
+@ONE
+async def test_limits_that_look_alike_and_keys_of_one_have_places_of_their_own(
+    stage: Stage, make_parts: Make
+):
+    gate = Gate()
+    limits = [ConcurrencyLimit("one:x", 1), keyed("x"), keyed("y"), keyed(":x"), ONE_PLACE]
+    parts = await run_both(stage, make_parts, gate, *limits)
+    await parts.runner.places.look()
+    places_of = stage.store.keys.meta.places
+    found = [places_of("one:x"), places_of("one"), *(places_of("one", k) for k in ("x", "y", ":x"))]
+    counts = [await stage.store.execute("HLEN", held) for held, _, _ in found]
+    assert counts == [1] * 5
+    gate.open.set()
+    await parts.idle()
+
+
+@ONE
+async def test_an_account_with_a_call_to_make_is_not_forgotten(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    is_away, is_back = asyncio.Event(), asyncio.Event()
+    flow = chain_of(step("a", concurrency=ONE_PLACE))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    seats = parts.runner.places
+    take = places.take
+
+    async def away(*arguments: Any) -> Any:
+        is_away.set()
+        await is_back.wait()
+        return await take(*arguments)
+
+    monkeypatch.setattr(places, "take", away)
+    await parts.read()
+    await is_away.wait()
+    seats._limits[ONE_NAME].used -= 1000
+    seats._forget()
+    assert ONE_NAME in seats._limits
+    is_back.set()
+    await parts.idle()
+
+
+@ONE
+async def test_an_account_of_which_a_call_was_sent_twice_is_kept_for_a_while(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    """Its first copy may come when its place was given back, and takes one that nobody has."""
+    flow = chain_of(step("a", concurrency=ONE_PLACE))
+    await stage.begin_run(flow)
+    parts = make_parts(flow)
+    seats = parts.runner.places
+    take, copies = places.take, list[tuple[Any, ...]]()
+
+    async def twice(*arguments: Any) -> Any:
+        copies.append(arguments)
+        stage.store.servers.home.generation += 1  # as after a reconnect
+        return await take(*arguments)
+
+    monkeypatch.setattr(places, "take", twice)
+    await parts.work()
+    seats._limits[ONE_NAME].used -= 1000
+    await seats.look()
+    await take(*copies[0])
+    assert await held_in(stage) == [NAME]
+    await seats.look()
+    assert await held_in(stage) == []
+    seats._limits[ONE_NAME].copies_until = 0.0
+    await seats.look()
+    assert not seats._limits
+
+
+@ONE
+async def test_of_one_hand_out_in_two_timelines_each_has_its_own_place(
+    stage: Stage, make_parts: Make
+):
+    """The server lost the second in which a node was taken back, and it was taken back again."""
+    gate = Gate()
+    flow = chain_of(limited(gate))
+    await stage.begin_run(flow)
+    dead = await stage.claim_one("dead")
+    key = dead.partition.flow("run")
+    before = await stage.store.execute("DUMP", key)
+    assert await stage.reclaim(dead, "dead") == "OK"
+    parts = make_parts(flow)
+    await parts.read()
+    await until(lambda: gate.began == 1, "it runs")
+    lost = parts.job().held
+    await stage.store.execute("RESTORE", key, 0, before, "REPLACE")
+    await stage.store.execute("XDEL", dead.stream, lost.id)
+    await stage.store.execute("DEL", *stage.store.keys.meta.places("one"))
+    assert await stage.reclaim(dead, "dead") == "OK"
+    other = make_parts(flow, name=OTHER)
+    await other.read()
+    await until(lambda: gate.began == 2, "it runs in the other process")
+    assert other.job().held.entry.token == lost.entry.token
+    await parts.runner.reaffirm()
+    await until(lambda: not parts.runner.jobs, "the first one has stopped")
+    await parts.runner.places.drain()
+    assert await held_in(stage) == [OTHER]
+    gate.open.set()
+    await other.idle()
+
+
+# After a reconnect.
+
+
+@ONE
+async def test_after_a_reconnect_places_are_said_before_an_outcome_is_answered(
+    stage: Stage, make_parts: Make, monkeypatch: pytest.MonkeyPatch
+):
+    gate, is_sent, is_back = Gate(), asyncio.Event(), asyncio.Event()
+    flow, other = chain_of(limited(gate)), chain_of(step("a"), flow="other")
+    parts = make_parts(flow, other)
+    await stage.begin_run(flow)
+    await parts.read()
+    await until(lambda: gate.began == 1, "it runs")
+
+    async def drains() -> None:
+        is_sent.set()
+        await is_back.wait()
+
+    await stage.store.execute("DEL", *stage.store.keys.meta.places("one"))
+    monkeypatch.setattr(parts.runner.committer, "drain", drains)
+    again = asyncio.create_task(parts.runner.reaffirm())
+
+    async def is_said() -> bool:
+        return await held_in(stage) == [NAME]
+
+    await until(is_said, "the server knows of its place again")
+    is_back.set()
+    await again
+    monkeypatch.undo()
+    gate.open.set()
+    await parts.idle()
+
+
+@ONE
+async def test_after_a_reconnect_a_place_is_asked_for_when_those_there_are_known(
+    stage: Stage, make_parts: Make
+):
+    gate = Gate()
+    parts, waiting = await one_of_two(stage, make_parts, limited(gate))
+    await stage.store.execute("DEL", *stage.store.keys.meta.places("one"))
+    stage.store.servers.home.generation += 1  # as after a reconnect
+    await stage.make_due(stage.of(waiting))
+    await stage.release(stage.of(waiting))
+    await parts.read()
+    await until(lambda: len(parts.runner.jobs) == 1, "the second one waits again")
+    assert (gate.began, await held_in(stage)) == (1, [NAME])
+    gate.open.set()
+    await parts.idle()
+    await parts.work()
+    assert gate.began == 2
+
+
+@ONE
+async def test_a_limit_whose_key_is_damaged_keeps_nobody_from_the_others(
+    stage: Stage, make_parts: Make
+):
+    gate = Gate()
+    bad = chain_of(held_by(gate).with_concurrency(ConcurrencyLimit("bad", 1)), flow="bad")
+    parts = make_parts(bad, chain_of(step("a", concurrency=ONE_PLACE)))
+    await stage.begin_run(bad, "bad")
+    await parts.read()
+    await until(lambda: gate.began == 1, "it runs")
+    await registry.unregister(stage.store, OTHER)
+    await places.take(stage.store, OTHER, 1, SPOT, TERMS, [places.Ask("x|1|0|q", "t.0")])
+    seats = parts.runner.places
+    seats._limit(SPOT)
+    key = stage.store.keys.meta.places("bad")[0]
+    await stage.store.execute("SET", key, "x", "EX", 60)
+    await seats.look()
+    assert await held_in(stage) == []
+    await stage.store.execute("DEL", key)
     gate.open.set()
     await parts.idle()

@@ -8,7 +8,11 @@ has stopped its nodes before that is over.
 
 Calls of one limit follow each other here, so that what `look` says is what the process was given.
 For that there is one account of each limit, under its name and key: not two for nodes that say
-different things of how many places it has, nor a second one while the first has a call to make.
+different things of how many places it has, nor a second one while the first has a call to make,
+or a copy of one that was sent twice may still come.
+
+A place is named by its node, the token of its hand-out and the process: a server that lost a second
+gives the same token to two.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from resolute.errors import ResoluteError
 from resolute.store import places, registry
 from resolute.store.nodes import chunks
 from resolute.store.places import Ask, Seat, Spot, Terms
+from resolute.store.servers import Epoch
 from resolute.store.store import Store
 from resolute_worker.jobs import Job
 
@@ -34,37 +39,32 @@ log = logging.getLogger(__name__)
 
 LOOKS = 4  # in a lease
 LAPSE = 1 / 3  # of a lease that a place is kept for a node that was woken
+COPIES = 60.0  # s in which the first copy of a call may come whose answer was lost
 
 
 @dataclass(slots=True, eq=False)
 class _Limit:
     """What this process knows of one limit; `spot` is as the last node that asked had it.
 
-    `used` is the loop's time when it last asked, `calls` how many are under way or to come.
+    `used` is the loop's time when it last asked, `calls` how many are under way or to come;
+    `epoch` is the connection under which the server knew all that is `held`, and until
+    `copies_until` a call that was sent twice may come once more.
     """
 
     spot: Spot
     used: float
     calls: int = 0
+    epoch: Epoch | None = None
+    copies_until: float = 0.0
     held: set[str] = field(default_factory=set[str])  # <node>|<token>
-    leaving: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    leaving: list[Ask] = field(default_factory=list[Ask])
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0  # nodes in line, as it was seen last
     ttl_ms: int = 0
 
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None]:
-        """The only call of this limit meanwhile."""
-        self.calls += 1
-        try:
-            async with self.lock:
-                yield
-        finally:
-            self.calls -= 1
-
-    @property
-    def is_idle(self) -> bool:
-        return not (self.held or self.leaving or self.waiting or self.calls)
+    def is_idle_since(self, time: float) -> bool:
+        is_used = self.held or self.leaving or self.waiting or self.calls
+        return not is_used and self.used < time
 
 
 class Places:
@@ -78,7 +78,7 @@ class Places:
         self._limits: dict[tuple[str, str], _Limit] = {}
         self._looking = asyncio.Lock()
         self._unknown: dict[str, float] = {}  # processes with places, by when that was seen first
-        self._jobs: dict[Job, list[tuple[_Limit, str]]] = {}
+        self._jobs: dict[Job, list[tuple[_Limit, Ask]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -102,40 +102,50 @@ class Places:
         return seats
 
     async def _ask(self, limit: _Limit, spot: Spot, jobs: Sequence[Job]) -> list[Seat]:
-        asks = [Ask(_name(job), job.held.entry.token, _ticket(job)) for job in jobs]
+        asks = [self._ask_of(job) for job in jobs]
         longest = max(job.bound.plan.timeout_ms for job in jobs)
-        async with limit.turn():
-            round_ = next(self._rounds)
+        async with self._turn(limit):
             limit.ttl_ms = max(limit.ttl_ms, longest + places.SPARE_MS)
-            terms = self._terms(limit)
-            seats, told = await places.take(self._store, self._process, round_, spot, terms, asks)
+            epoch = self._epoch(limit)
+            if limit.held and limit.epoch != epoch:
+                # What the server has forgotten of ours counts before it gives us more.
+                await self._put_right(limit, ())
+            limit.epoch = epoch
+            seats, told = await places.take(
+                self._store, self._process, next(self._rounds), spot, self._terms(limit), asks
+            )
             for job, ask, seat in zip(jobs, asks, seats, strict=True):
                 if seat.granted:
-                    limit.held.add(f"{ask.node}|{ask.token}")
-                    self._jobs.setdefault(job, []).append((limit, ask.node))
+                    limit.held.add(_field(ask))
+                    self._jobs.setdefault(job, []).append((limit, ask))
                 else:
                     limit.waiting += 1
         self._wake(limit, told)
         return seats
 
+    def _ask_of(self, job: Job) -> Ask:
+        token = f"{job.held.entry.token}@{self._process}"
+        ticket = rules.read_hold(job.begun.hold).ticket if job.begun is not None else 0
+        return Ask(places.node_name(job.held, job.queue), token, ticket)
+
     def leave(self, job: Job) -> None:
         """Give back what a job has, soon."""
-        for limit, node in self._jobs.pop(job, ()):
-            self._leave(limit, [(node, job.held.entry.token)])
+        for limit, ask in self._jobs.pop(job, ()):
+            self._leave(limit, [ask])
 
-    def _leave(self, limit: _Limit, gone: Iterable[tuple[str, str]]) -> None:
+    def _leave(self, limit: _Limit, gone: Iterable[Ask]) -> None:
         is_first = not limit.leaving
         limit.leaving += gone
         if is_first and limit.leaving:
             self._spawn(self._send_leaving(limit))
 
     async def _send_leaving(self, limit: _Limit) -> None:
-        async with limit.turn():
+        async with self._turn(limit):
             gone, limit.leaving = limit.leaving, []
             limit.used = self._loop.time()
             told: list[str] = []
-            limit.held -= {f"{node}|{token}" for node, token in gone}
-            for batch in chunks(gone):
+            limit.held -= set(map(_field, gone))
+            for batch in chunks([(ask.node, ask.token) for ask in gone]):
                 told += await places.leave(self._store, limit.spot, self._terms(limit), batch)
         self._wake(limit, told)
 
@@ -146,16 +156,13 @@ class Places:
     async def _send_wakes(self, limit: _Limit, nodes: Sequence[str]) -> None:
         """Hand out those whose turn it is; who will never come leaves the line to the next."""
         never = await places.wake(self._store, nodes)
-        self._leave(limit, [(node, "") for node in never])
+        self._leave(limit, [Ask(node, "") for node in never])
 
     async def run(self) -> None:
         """Look several times a lease, until cancelled."""
         while True:
             await asyncio.sleep(self._lease / LOOKS)
-            try:
-                await self.look()
-            except ResoluteError as error:
-                log.warning("looking at concurrency limits: %s", error)
+            await self.look()
 
     async def look(self) -> None:
         """Put right what is wrong at the limits that are used here, and forget the others.
@@ -164,45 +171,76 @@ class Places:
         is used anew, the other must not put right by what it was.
         """
         async with self._looking:
-            await self._look()
+            self._forget()
+            found: dict[_Limit, Sequence[str]] = {}
+            for limit in list(self._limits.values()):
+                found[limit] = await self._sync(limit, ())
+            others = {name for names in found.values() for name in names} - {self._process}
+            dead = await self._dead_of(others)
+            for limit, names in found.items():
+                if lost := sorted(dead.intersection(names)):
+                    log.info("concurrency limit %s: processes have left: %s",
+                             limit.spot.limit.name, ", ".join(lost))  # fmt: skip
+                    await self._sync(limit, lost)
 
-    async def _look(self) -> None:
-        self._forget()
-        found: dict[_Limit, Sequence[str]] = {}
-        for limit in list(self._limits.values()):
-            found[limit] = await self._sync(limit, ())
-        others = {name for names in found.values() for name in names} - {self._process}
-        dead = await self._dead_of(others)
-        for limit, names in found.items():
-            if lost := sorted(set(names).intersection(dead)):
-                log.info("concurrency limit %s: processes have left: %s", limit.spot.limit.name,
-                         ", ".join(lost))  # fmt: skip
-                await self._sync(limit, lost)
-
-    async def _dead_of(self, names: Collection[str]) -> Collection[str]:
+    async def _dead_of(self, names: Collection[str]) -> set[str]:
         """Those whose lease is over, or that were unknown at every look for a lease."""
-        ends = await registry.ends_of(self._store, sorted(names))
+        try:
+            ends = await registry.ends_of(self._store, sorted(names))
+        except ResoluteError as error:
+            log.warning("looking at who has places: %s", error)
+            return set()
         now = self._loop.time()
         self._unknown = {name: self._unknown.get(name, now) for name in ends.unknown}
         return ends.over | {n for n, since in self._unknown.items() if now - since >= self._lease}
 
     async def _sync(self, limit: _Limit, dead: Sequence[str]) -> Sequence[str]:
-        """The processes that have places of a limit, once ours are as they are here."""
-        async with limit.turn():
-            round_ = next(self._rounds)
-            mine, terms = sorted(limit.held), self._terms(limit)
-            synced, told = await places.sync(
-                self._store, self._process, round_, limit.spot, terms, mine, dead
-            )
-            limit.waiting = synced.waiting
+        """The processes that have places of a limit, once ours are as they are here.
+
+        None of a limit whose key is damaged: the others are looked at all the same.
+        """
+        try:
+            async with self._turn(limit):
+                return await self._put_right(limit, dead)
+        except ResoluteError as error:
+            log.warning("looking at concurrency limit %s: %s", limit.spot.limit.name, error)
+            return ()
+
+    async def _put_right(self, limit: _Limit, dead: Sequence[str]) -> Sequence[str]:
+        epoch = self._epoch(limit)
+        synced, told = await places.sync(
+            self._store, self._process, next(self._rounds), limit.spot, self._terms(limit),
+            sorted(limit.held), dead,
+        )  # fmt: skip
+        limit.epoch, limit.waiting = epoch, synced.waiting
         self._wake(limit, told)
         return synced.processes
 
+    @contextlib.asynccontextmanager
+    async def _turn(self, limit: _Limit) -> AsyncGenerator[None]:
+        """The only call of this limit meanwhile."""
+        limit.calls += 1
+        try:
+            async with limit.lock:
+                epoch, is_answered = self._epoch(limit), False
+                try:
+                    yield
+                    is_answered = self._epoch(limit) == epoch
+                finally:
+                    if not is_answered:
+                        limit.copies_until = self._loop.time() + COPIES
+        finally:
+            limit.calls -= 1
+
+    def _epoch(self, limit: _Limit) -> Epoch:
+        return places.epoch_of(self._store, limit.spot)
+
     def _forget(self) -> None:
         """Limits of which nobody here has anything, nobody waits, and nobody asked for a while."""
-        old = self._loop.time() - 2 * self._lease / LOOKS
+        now = self._loop.time()
+        old = now - 2 * self._lease / LOOKS
         for name, limit in list(self._limits.items()):
-            if limit.is_idle and limit.used < old:
+            if limit.is_idle_since(old) and limit.copies_until <= now:
                 del self._limits[name]
 
     def _limit(self, spot: Spot) -> _Limit:
@@ -234,9 +272,6 @@ class Places:
             await asyncio.wait(self._tasks)
 
 
-def _name(job: Job) -> str:
-    return places.node_name(job.held, job.queue)
-
-
-def _ticket(job: Job) -> int:
-    return rules.read_hold(job.begun.hold).ticket if job.begun is not None else 0
+def _field(ask: Ask) -> str:
+    """How a place is called in what a process says that it has."""
+    return f"{ask.node}|{ask.token}"

@@ -383,6 +383,13 @@ class Runner:
 
         The server may have forgotten a second, and with it which places were taken or given back.
         """
+        looking = asyncio.create_task(self.places.look())
+        try:
+            await self._begin_again()
+        finally:
+            await looking
+
+    async def _begin_again(self) -> None:
         by_stream: dict[str, list[Job]] = defaultdict(list)
         overtaken: list[Job] = []
         for job in self.jobs.values():
@@ -400,8 +407,8 @@ class Runner:
                         log.warning("lost the claim of %s of run %s: %s", job.bound.plan.name,
                                     job.held.entry.flow, begun.code)  # fmt: skip
                         job.request_stop(Stop.LOST)
-        await self._let_go(overtaken)
-        await self.places.look()
+        if overtaken:
+            await self._let_go(overtaken)
 
     async def _let_go(self, jobs: Sequence[Job]) -> None:
         """Hand back what was begun again after its outcome had been refused.
