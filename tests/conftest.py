@@ -24,7 +24,9 @@ from tests.support.keyspace import erase
 from tests.support.leaks import find_leaks
 from tests.support.stage import Stage
 
-settings.register_profile("deep", max_examples=20 * USUAL)
+settings.register_profile("usual", max_examples=USUAL, deadline=None)  # machines are busy
+settings.register_profile("deep", max_examples=20 * USUAL, deadline=None)
+settings.load_profile("usual")
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]

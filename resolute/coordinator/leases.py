@@ -204,8 +204,9 @@ class Leases:
             left += nodes.code_of(code) != "OK"
         if left:
             return 0
+        if not await registry.unregister(self._store, process):
+            return 0
         log.info("process %s has left; nothing of it is left behind", process)
-        await registry.unregister(self._store, process)
         self._seen.pop(process, None)
         for known in self._known_consumers.values():
             known.discard(process)

@@ -146,24 +146,17 @@ async def push_event(store: Store, partition: Partition, event: Event) -> None:
     await store.write_all([("XADD", partition.inbox, "*", "e", _encode(event))])
 
 
-async def unregister(store: Store, process: str) -> None:
-    """Forget a process but for its name: its lease is over, and it has nothing any more.
+async def unregister(store: Store, process: str) -> bool:
+    """Forget a process but for its name, once its lease is over and it has nothing any more.
 
-    A claim of it may be left that nobody found, since its entry was lost.
+    False where it beats: the server lost the second in which its lease was ended. Its name is
+    kept for the claims that nobody found, since their entries were lost.
     """
     meta = store.keys.meta
-    now = await server_ms(store)
-    await store.write_all(
-        [
-            ("ZADD", meta.departed, now, process),
-            ("ZREMRANGEBYRANK", meta.departed, 0, -MOST_DEPARTED - 1),
-            ("PEXPIRE", meta.departed, int(DEPARTED_TTL * 1000)),
-            ("HDEL", meta.processes, process),
-            ("HDEL", meta.beats, process),
-            ("DEL", meta.cancels(process)),
-            ("INCRBY", meta.version, 1),
-        ]
-    )
+    keys = [meta.processes, meta.beats, meta.departed, meta.version, meta.cancels(process)]
+    common = pack(process, MOST_DEPARTED, int(DEPARTED_TTL * 1000))
+    answer = await store.call("forget_process", keys, common)
+    return answer[0] == Code.OK.encode()
 
 
 async def end_lease(store: Store, process: str) -> None:
@@ -213,7 +206,10 @@ async def beats(store: Store) -> dict[str, int]:
 
 
 class Ends(NamedTuple):
-    """Of some processes those whose lease is over, and those of which nothing is known."""
+    """Of some processes those whose lease is over, and those of which nothing is known.
+
+    The others live, as far as the server knows.
+    """
 
     over: set[str]
     unknown: set[str]

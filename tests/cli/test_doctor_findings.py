@@ -34,7 +34,7 @@ from resolute.store.store import Store
 from tests.cli.helpers import Examine, findings
 from tests.cli.test_doctor import FLOW, GOOD, offer
 from tests.support.flows import builder, chain, chain_of, step
-from tests.support.stage import Stage
+from tests.support.stage import Stage, forget
 
 pytestmark = pytest.mark.leaves_keys("made by hand, and erased with the namespace")
 
@@ -129,7 +129,7 @@ async def test_a_process_that_leaves_meanwhile_is_not_silent(store: Store):
     situation = await read_situation(store)
     look = asyncio.create_task(find_silent(store, situation.workers))
     await asyncio.sleep(0)
-    await registry.unregister(store, situation.workers[0].name)
+    await forget(store, situation.workers[0].name)
     assert await look == set()
 
 
@@ -261,7 +261,7 @@ def test_a_young_run_is_not_stuck_where_nobody_is_registered(
     async def begin() -> None:
         await stage.begin_run(chain("a"))
         for name in await registry.processes(store):
-            await registry.unregister(store, name)
+            await forget(store, name)
 
     runner.run(begin())
     assert examine()["stuck"] == []
@@ -276,7 +276,7 @@ async def test_the_streams_of_an_old_plan_are_looked_at_on_every_queue_that_is_r
 ):
     old = chain("a")
     await stage.offer(old, process="gone")
-    await registry.unregister(store, "gone")
+    await forget(store, "gone")
     await offer(store, queue="default")
     situation = await read_situation(store)
     assert ("default", old.plan_hash) in await queue_names(

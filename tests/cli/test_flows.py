@@ -13,7 +13,7 @@ from resolute.store import registry
 from resolute.testing.server import EmbeddedServer
 from tests.cli.helpers import Cli
 from tests.support.flows import builder, chain, step
-from tests.support.stage import Stage
+from tests.support.stage import Stage, forget
 
 
 def row_of(cli: Cli, flow: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def test_each_version_has_its_open_runs_and_says_whether_a_worker_serves_it(
 
     async def set_up() -> None:
         await stage.begin_run(old, "pinned")
-        await registry.unregister(stage.store, "stage:0:offers")
+        await forget(stage.store, "stage:0:offers")
         await stage.offer(new, process="2")
         await registry.beat(stage.store, ["2"], {})
         await stage.start(new, "fresh")

@@ -23,7 +23,7 @@ from resolute.store.store import Store
 from tests.coordinator.test_reconciler import lose
 from tests.support.flows import builder, chain, chain_of, fan, step
 from tests.support.keyspace import snapshot
-from tests.support.stage import Stage
+from tests.support.stage import Stage, forget
 
 FLOW = chain("a", "b")
 encode = msgspec.msgpack.encode
@@ -314,7 +314,7 @@ async def test_without_a_living_worker_a_run_is_pinned_to_what_was_offered_last(
     for flow, process in ((old, "1"), (new, "2")):
         await stage.offer(flow, process=process)
     for process in ("1", "2"):
-        await registry.unregister(stage.store, process)
+        await forget(stage.store, process)
     await stage.start("chain")
     await stage.coordinate()
     assert (await stage.header()).plan == new.plan_hash
@@ -519,7 +519,7 @@ async def test_a_run_is_pinned_to_a_living_worker_s_plan_rather_than_to_the_last
     old, new = chain("a"), chain("a", "b")
     await stage.offer(old, process="1-old")
     await stage.offer(new, process="2-new")
-    await registry.unregister(stage.store, "2-new")
+    await forget(stage.store, "2-new")
     await stage.start("chain")
     await stage.coordinate()
     assert (await stage.header()).plan == old.plan_hash

@@ -21,7 +21,7 @@ from tests.support.clocks import FakeClock
 from tests.support.flows import builder, chain, chain_of, fan, step
 from tests.support.keyspace import snapshot
 from tests.support.links import read_group
-from tests.support.stage import QUEUE, Stage
+from tests.support.stage import QUEUE, Stage, forget
 
 LEASE = 15.0
 FLOW = chain("a")
@@ -509,7 +509,7 @@ async def test_an_unregistered_consumer_is_found_where_nobody_serves_the_queue_a
 ):
     await stage.begin_run(FLOW)
     await stage.claim("unheard")
-    await registry.unregister(stage.store, "stage:0:offers")
+    await forget(stage.store, "stage:0:offers")
     await watch.look_until_over()
     assert await consumers(stage) == set()
 

@@ -17,7 +17,7 @@ from resolute.status import NodeStatus
 from resolute.store import nodes, registry, runs, transitions
 from tests.support.flows import builder, chain, chain_of, either, fan, step, undoable
 from tests.support.keyspace import snapshot
-from tests.support.stage import NIL, NO_UNDO_INPUT, RETENTION_MS, Stage
+from tests.support.stage import NIL, NO_UNDO_INPUT, RETENTION_MS, Stage, forget
 
 FLOW = chain("a", "b")
 WORKER = "stage:1:worker"
@@ -281,7 +281,7 @@ async def test_what_a_process_claimed_that_was_cleared_away_is_taken_back_at_onc
     held = await stage.claim_one(WORKER)
     await lose(stage, "q")
     await registry.end_lease(stage.store, WORKER)
-    await registry.unregister(stage.store, WORKER)
+    await forget(stage.store, WORKER)
     assert await reconciler(stage).run_once() == 1
     assert (await stage.claim_one("another")).entry.crashes == 1
     assert await stage.complete(WORKER, held) == "STALE"
@@ -466,7 +466,7 @@ async def test_a_node_that_is_settled_needs_nothing(stage: Stage):
 
 async def test_an_unregistered_worker_s_flows_can_still_be_repaired(stage: Stage):
     await stage.begin_run(FLOW)
-    await registry.unregister(stage.store, "stage:0:offers")
+    await forget(stage.store, "stage:0:offers")
     await lose(stage, "q")
     assert await reconciler(stage).run_once() == 1
 

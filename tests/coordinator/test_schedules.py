@@ -24,7 +24,7 @@ from resolute.store.runs import FRESH_LOOK_MS
 from resolute.store.store import Store
 from tests.support.clocks import FakeClock
 from tests.support.flows import step
-from tests.support.stage import Stage
+from tests.support.stage import Stage, forget
 
 HOUR_MS = 3_600_000
 RETENTION_MS = 24 * HOUR_MS
@@ -173,7 +173,7 @@ async def test_a_flow_whose_workers_are_gone_is_started_all_the_same(stage: Stag
     """It waits, visibly, for somebody who offers it."""
     due = await now(stage.store) - timedelta(hours=2)
     await offered_long_ago(stage, flow_of(every_day_at(due)))
-    await registry.unregister(stage.store, "stage:0:offers")
+    await forget(stage.store, "stage:0:offers")
     assert (await schedules(stage.store).run_once())[0] == 1
 
 

@@ -5,7 +5,7 @@ import pytest
 from resolute.store import registry
 from resolute.store.connection import ServerReply
 from resolute.store.store import Store
-from tests.support.stage import Stage
+from tests.support.stage import Stage, forget
 
 
 async def register(stage: Stage, *names: str) -> None:
@@ -43,7 +43,7 @@ async def test_the_answer_names_the_nodes_to_cancel_until_the_process_is_forgott
         (told,) = await registry.beat(stage.store, ["one"])
         assert told is not None
         assert sorted(told) == ["r|1.0|t", "r|1.1|t"]
-    await registry.unregister(stage.store, "one")
+    await forget(stage.store, "one")
     assert await registry.beat(stage.store, ["one"]) == [None]
     cancels = stage.store.keys.meta.cancels("one")
     assert await stage.store.execute("EXISTS", cancels) == 0
@@ -108,7 +108,7 @@ async def test_a_lease_is_over_when_somebody_ended_it(stage: Stage):
     await register(stage, "lives", "beats", "ended", "silent", "gone")
     await registry.beat(stage.store, ["beats"])
     await registry.end_lease(stage.store, "ended")
-    await registry.unregister(stage.store, "gone")
+    await forget(stage.store, "gone")
     count = (await registry.beats(stage.store))["silent"]
     assert await registry.end_silent_lease(stage.store, "silent", count)
     names = ["lives", "beats", "ended", "silent", "gone", "unknown"]
@@ -123,8 +123,28 @@ async def test_of_those_who_are_gone_the_latest_are_remembered(
     monkeypatch.setattr(registry, "MOST_DEPARTED", 2)
     names = ["one", "two", "three"]
     for at, name in enumerate(names):
-        await registry.unregister(stage.store, name)
+        await forget(stage.store, name)
         await stage.store.execute("ZADD", stage.store.keys.meta.departed, at, name)
-    await registry.unregister(stage.store, "four")
+    await forget(stage.store, "four")
     ends = await registry.ends_of(stage.store, [*names, "four"])
     assert ends == ({"three", "four"}, {"one", "two"})
+
+
+async def test_a_process_that_beats_is_not_forgotten(stage: Stage):
+    """The server lost the second in which its lease was ended, and whoever did it goes on."""
+    await register(stage, "back")
+    await registry.beat(stage.store, ["back"])
+    assert not await registry.unregister(stage.store, "back")
+    assert await registry.beat(stage.store, ["back"]) == [[]]
+    assert await registry.ends_of(stage.store, ["back"]) == (set(), set())
+
+
+async def test_a_process_is_forgotten_though_the_names_of_others_are_damaged(stage: Stage):
+    await register(stage, "dead")
+    await registry.end_lease(stage.store, "dead")
+    await stage.store.execute("SET", stage.store.keys.meta.departed, "no set")
+    with pytest.raises(ServerReply, match="WRONGTYPE"):
+        await registry.unregister(stage.store, "dead")
+    assert "dead" not in await registry.processes(stage.store)
+    assert "dead" not in await registry.beats(stage.store)
+    await stage.store.execute("DEL", stage.store.keys.meta.departed)

@@ -172,7 +172,10 @@ async def test_the_tour_calls_every_script_as_its_header_says(recording: Recordi
 def check_fixed_keys(store: Store, call: Call, names: Sequence[str]) -> None:
     """The keys in front are those that the header names."""
     meta = store.keys.meta
-    known = {"beats": {meta.beats}, "processes": {meta.processes}, "ticks": {meta.ticks}}
+    known = {
+        name: {getattr(meta, name)}
+        for name in ("beats", "processes", "ticks", "departed", "version")
+    }
     for name in ("inbox", "stats", "timers", "open", "dead", "folders", "claims"):
         known[name] = {getattr(partition, name) for partition in store.keys.partitions}
     known["due"] = {partition.folders_due for partition in store.keys.partitions}

@@ -13,7 +13,7 @@ from resolute.store.script import GROUP_WORKERS
 from tests.support.flows import chain, chain_of, fan, step, undoable
 from tests.support.letters import bury
 from tests.support.memory_limit import full_memory
-from tests.support.stage import NO_UNDO_INPUT, Stage
+from tests.support.stage import NO_UNDO_INPUT, Stage, forget
 from tests.support.tour import LIMIT
 
 FLOW = chain("a", "b")
@@ -53,7 +53,7 @@ async def test_beats_are_raised_and_leases_end(stage: Stage):
 async def test_a_process_that_left_is_forgotten(stage: Stage):
     await stage.offer(FLOW, process="worker")
     async with full_memory(stage.store):
-        await registry.unregister(stage.store, "worker")
+        await forget(stage.store, "worker")
     assert await registry.processes(stage.store) == {}
 
 

@@ -81,7 +81,7 @@ async def test_every_script_sent_twice_does_what_it_does_once(resending: Resendi
         "drop_flows", "drop_consumer", "ensure_group", "unlist_flows", "end_leases",
         "fire_timers", "signal_flow", "store_items", "keep_progress", "bury_entries",
         "remove_letters", "move_cursor", "note_health", "debounce_flow", "take_places",
-        "leave_places", "sync_places", "wake_nodes",
+        "leave_places", "sync_places", "wake_nodes", "forget_process",
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from resolute.store.keys import Partition
 from resolute.store.store import Store
 from tests.support.clocks import FakeClock
 from tests.support.keyspace import all_keys, types
+from tests.support.stage import forget
 
 ROUNDS = 100
 PAST = -60_000  # a retention that is over for what ends a moment from now
@@ -28,8 +29,7 @@ async def find_leaks(store: Store) -> list[str]:
     found += await _wrong_runs(store)
     await _drop_ended(store)
     await _drop_folders(store)
-    for process in {*await registry.processes(store), *await registry.beats(store)}:
-        await registry.unregister(store, process)
+    await forget(store, *{*await registry.processes(store), *await registry.beats(store)})
     return found + await _left_over(store)
 
 

@@ -41,6 +41,13 @@ def error_blob(message: str = "boom", kind: str = "ValueError") -> bytes:
     return msgspec.msgpack.encode(ErrorInfo(kind, message))
 
 
+async def forget(store: Store, *processes: str) -> None:
+    """Have processes cleared away, as if each was dead and had nothing."""
+    for process in processes:
+        await store.execute("HDEL", store.keys.meta.beats, process)
+        assert await registry.unregister(store, process)
+
+
 @dataclass
 class Stage:
     """Starts runs of offered flows, coordinates, takes entries and settles them."""

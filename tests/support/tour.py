@@ -280,6 +280,7 @@ async def _beside(stage: Stage, run_id: str) -> None:
     await limits.push_back(store, LIMIT, "", 1.0)
     await registry.beat(store, ["stage:0:offers"])
     assert await registry.end_silent_lease(store, "stage:9:nobody", None)
+    assert await registry.unregister(store, "stage:9:nobody")
     (offers,) = (await registry.processes(store)).values()
     ill = msgspec.structs.replace(offers, ill={"cards": "away"})
     assert await registry.note_health(store, ill)

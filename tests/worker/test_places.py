@@ -20,7 +20,7 @@ from resolute.store.places import Spot, Terms
 from resolute.store.runs import Record
 from resolute_worker.jobs import Stop
 from tests.support.flows import chain_of, step
-from tests.support.stage import Stage
+from tests.support.stage import Stage, forget
 from tests.support.system import until
 from tests.worker.parts import NAME, ONCE, ONE, OTHER, Gate, Make, Parts, held_by
 
@@ -237,7 +237,7 @@ async def wait_behind(stage: Stage, make_parts: Make, process: str) -> Parts:
 @ONE
 async def test_a_place_of_a_process_that_has_left_is_free(stage: Stage, make_parts: Make):
     parts = await wait_behind(stage, make_parts, OTHER)
-    await registry.unregister(stage.store, OTHER)
+    await forget(stage.store, OTHER)
     await parts.runner.places.look()
     await parts.runner.places.drain()
     await parts.work()
@@ -605,7 +605,7 @@ async def test_a_limit_whose_key_is_damaged_keeps_nobody_from_the_others(
     await stage.begin_run(bad, "bad")
     await parts.read()
     await until(lambda: gate.began == 1, "it runs")
-    await registry.unregister(stage.store, OTHER)
+    await forget(stage.store, OTHER)
     await places.take(stage.store, OTHER, 1, SPOT, TERMS, [places.Ask("x|1|0|q", "t.0")])
     seats = parts.runner.places
     seats._limit(SPOT)
