@@ -27,7 +27,7 @@ async def test_04_starts_and_ends_acknowledged_with_fsync_outlive_the_power(
         pytest.skip("this server's WAITAOF is not believed under everysec")
     with disk:
         async with trial(disk.server, tmp_path, seed, levels=(FSYNC, FAST)) as on:
-            for _ in range(2):
+            for _ in range(3):
                 await on.is_busy()
                 since = time.monotonic()
                 await asyncio.to_thread(disk.lose_power)
