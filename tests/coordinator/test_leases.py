@@ -236,6 +236,20 @@ async def test_a_lease_that_was_ended_is_over_for_a_coordinator_that_sees_it_fir
     assert await watch.look() == 1
 
 
+async def test_a_process_that_is_back_since_the_server_lost_the_end_of_its_lease_is_let_be(
+    stage: Stage, watch: Watch, monkeypatch: pytest.MonkeyPatch
+):
+    async def lost(*_: object) -> bool:
+        return True
+
+    await register(stage, "back")
+    monkeypatch.setattr(registry, "end_silent_lease", lost)
+    assert await watch.look_until_over() == 0
+    assert await registry.beat(stage.store, ["back"]) == [[]]
+    assert await watch.look() == 0
+    assert not watch.leases.is_over("back")
+
+
 async def test_a_process_has_its_own_lease_where_that_is_longer(stage: Stage, watch: Watch):
     await register(stage, "patient", lease=2 * LEASE)
     await register(stage, "hasty", lease=1.0)
